@@ -1,0 +1,1 @@
+"""The algorithms and the messages, without I/O: no clock, no network, no global randomness."""

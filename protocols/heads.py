@@ -1,0 +1,81 @@
+"""Which state is the swarm's: what most peers sign, told apart from forks, stragglers and forgers.
+
+Every peer signs its last epochs and their digests (`Head`). Two heads tell one history when they agree at the last
+epoch that both mention. A head is as good as the number of peers whose heads tell the same history.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from protocols.identity import PeerId
+from protocols.message import Digest, Many, Message
+
+HISTORY = 16
+"""Epochs that a head mentions, at most."""
+
+
+class Head(Message):
+    """A peer's last epochs: the envelope's epoch is the newest, `digests` are of that epoch and those before it."""
+
+    kind: ClassVar[str] = "head"
+    digests: Annotated[Many[Digest], Field(min_length=1, max_length=HISTORY)]
+    """Newest first."""
+    nonce: Annotated[bytes, Field(max_length=32)]
+    """What the asker sent, so that an old head cannot be shown again."""
+
+
+History = Mapping[int, bytes]
+"""Epoch → state digest."""
+
+
+def history_of(epoch: int, head: Head) -> dict[int, bytes]:
+    """The epochs that a head mentions; none before 0."""
+    return {epoch - age: digest for age, digest in enumerate(head.digests) if epoch >= age}
+
+
+def agree(first: History, second: History) -> bool:
+    """Whether both tell one history: equal digests at the last epoch that both mention."""
+    common = first.keys() & second.keys()
+    return bool(common) and first[max(common)] == second[max(common)]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The state to have, who has signed that they have it, and who tells the history that it is part of."""
+
+    epoch: int
+    digest: bytes
+    holders: tuple[PeerId, ...]
+    makers: tuple[PeerId, ...]
+    """Those of the holders who have gone through the epoch before, so that they have made the state, not fetched it."""
+    tellers: frozenset[PeerId]
+
+
+def choose(histories: Mapping[PeerId, History]) -> Choice | None:
+    """The state of the history that most peers tell; of that history, the newest that more than half of them mention.
+
+    Of histories told by equally many, the one that is further wins, then the one with the smaller digest, so that all
+    who see the same heads choose alike. None when there are no heads.
+    """
+    if not histories:
+        return None
+    tellers = {
+        peer: [p for p, other in histories.items() if agree(history, other)] for peer, history in histories.items()
+    }
+
+    def merit(peer: PeerId) -> tuple[int, int, bytes]:
+        newest = max(histories[peer])
+        return len(tellers[peer]), newest, bytes(255 - byte for byte in histories[peer][newest])
+
+    best = max(histories, key=merit)
+    told = tellers[best]
+    counted = Counter((epoch, digest) for peer in told for epoch, digest in histories[peer].items())
+    shared = [state for state, count in counted.items() if 2 * count > len(told)]
+    epoch, digest = max(shared) if shared else max(histories[best].items())
+    holders = tuple(sorted(peer for peer in told if histories[peer].get(epoch) == digest))
+    makers = tuple(peer for peer in holders if epoch - 1 in histories[peer]) or holders
+    return Choice(epoch, digest, holders, makers, frozenset(told))

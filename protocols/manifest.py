@@ -1,0 +1,170 @@
+"""The manifest: all that the members of a run must agree on, and the run id that authenticates it.
+
+run id = `<name>-<base32(blake3(encoding))[:26]>` (130 bits), so any peer can serve a manifest and nobody can alter it.
+A manifest is data alone: it names a registered model and data set, and carries no code and no paths.
+"""
+
+import base64
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from protocols.encoding import EncodingError, decode, digest, encode
+from protocols.message import Digest, Many, Peer, first_error
+from protocols.rejection import Reason, Rejected
+
+MAX_MANIFEST_BYTES = 256 * 1024
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+RegistryName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=256)]
+Options = Annotated[dict[RegistryName, OptionValue], Field(max_length=64)]
+Positive = Annotated[int, Field(ge=1, le=2**40)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Model(_Part):
+    """A registered architecture and its hyper-parameters."""
+
+    architecture: RegistryName
+    options: Options = {}
+
+
+class Shard(_Part):
+    """A piece of the data, named by what it holds; `digest` is its content address (`protocols.blocks`)."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]{1,255}$")]
+    size_bytes: Annotated[int, Field(ge=0, le=2**48)]
+    digest: Digest
+
+
+class Data(_Part):
+    """A registered data set, with shards when it reads files."""
+
+    dataset: RegistryName
+    options: Options = {}
+    shards: Annotated[Many[Shard], Field(max_length=1024)] = ()
+
+
+class Sgd(_Part):
+    """Stochastic gradient descent with (Nesterov) momentum."""
+
+    algorithm: Literal["sgd"] = "sgd"
+    learning_rate: Rate
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    weight_decay: Fraction = 0.0
+    warmup_epochs: Annotated[int, Field(ge=0, le=2**40)] = 0
+    final_learning_rate: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Where a linear decay over the run's epochs ends; None keeps the rate constant."""
+
+
+class AdamW(_Part):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    algorithm: Literal["adamw"] = "adamw"
+    learning_rate: Rate
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    weight_decay: Fraction = 0.0
+    warmup_epochs: Annotated[int, Field(ge=0, le=2**40)] = 0
+    final_learning_rate: Annotated[float, Field(ge=0, le=1000)] | None = None
+
+
+Optimizer = Annotated[Sgd | AdamW, Field(discriminator="algorithm")]
+
+
+class DataParallel(_Part):
+    """The swarm accumulates gradients over `target_batch` samples, then takes one step (DeDLOC, Diskin et al. 2021)."""
+
+    mode: Literal["data_parallel"] = "data_parallel"
+    batch_size: Positive = 32
+    """Samples of one microbatch on one peer."""
+    target_batch: Positive
+    optimizer: Optimizer
+
+    @property
+    def outer(self) -> Sgd | AdamW:
+        """The optimizer that is part of the shared state."""
+        return self.optimizer
+
+
+class LocalSgd(_Part):
+    """Each peer takes `inner_steps` local steps; pseudo-gradients are averaged (DiLoCo, Douillard et al. 2023)."""
+
+    mode: Literal["local_sgd"] = "local_sgd"
+    batch_size: Positive = 32
+    inner_steps: Positive
+    inner: Optimizer
+    outer: Sgd = Sgd(learning_rate=0.7, momentum=0.9, nesterov=True)
+
+
+Training = Annotated[DataParallel | LocalSgd, Field(discriminator="mode")]
+
+
+class Averaging(_Part):
+    """How a round reduces the updates."""
+
+    rule: RegistryName = "mean"
+    codec: Literal["none", "float16", "int8"] = "none"
+    group_limit: Annotated[int, Field(ge=1, le=64)] = 64
+    quorum: Annotated[int, Field(ge=1, le=64)] = 1
+    """With fewer members no round begins; those who are there wait for others."""
+
+
+class Evaluation(_Part):
+    """When each peer evaluates the shared model on the held-out data."""
+
+    every_epochs: Positive = 10
+    samples: Positive = 4096
+    """At most this many."""
+
+
+class Manifest(_Part):
+    version: Literal[1] = 1
+    name: Name
+    organiser: Peer | None = None
+    """Whose directives count; None in a built-in run, which has no organiser."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: Model
+    data: Data
+    training: Training
+    epochs: Annotated[int, Field(ge=1, le=2**31)]
+    averaging: Averaging = Averaging()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.to_bytes()) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"the manifest is longer than {MAX_MANIFEST_BYTES} bytes")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The canonical encoding."""
+        return encode(self.model_dump())
+
+    @property
+    def run_id(self) -> str:
+        text = base64.b32encode(digest(self.to_bytes())).decode().lower()
+        return f"{self.name}-{text[:26]}"
+
+    @classmethod
+    def from_bytes(cls, data: bytes, run_id: str) -> "Manifest":
+        """The manifest that `run_id` names. Raises Rejected (oversized, malformed, wrong_digest)."""
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise Rejected(Reason.OVERSIZED, f"a manifest of {len(data)} bytes")
+        try:
+            manifest = cls.model_validate(decode(data, MAX_MANIFEST_BYTES))
+        except EncodingError as error:
+            raise Rejected(Reason.MALFORMED, f"manifest: {error}") from error
+        except ValidationError as error:
+            raise Rejected(Reason.MALFORMED, f"manifest: {first_error(error)}") from error
+        if manifest.run_id != run_id or manifest.to_bytes() != data:
+            raise Rejected(Reason.WRONG_DIGEST, f"this is not the manifest of {run_id}")
+        return manifest

@@ -1,0 +1,167 @@
+"""What happens to a round (events), and what it asks its driver to do (actions)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protocols.identity import PeerId
+from protocols.message import Message
+from protocols.round.messages import Begin, Done, PartResult
+from protocols.signed import Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A verified message of this epoch and base. The driver has checked signature, replay and `Done` votes."""
+
+    statement: Signed[Any]
+    relayed_by: PeerId | None = None
+    """Who has passed it on, if that is not its sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Some time has passed; due several times per `Timing.resend`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """These peers are members with this epoch's history, as far as the roster knows; value: whether client mode."""
+
+    peers: Mapping[PeerId, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A connection to this peer failed just now."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """This peer has departed in order."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """This peer plays another epoch, or continues another history: it is not to be waited for."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The local trainer has come so far in this epoch."""
+
+    samples: int
+    complete: bool
+    samples_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReady:
+    """The local update is finished and encoded (after `FinishUpdate`)."""
+
+    root: bytes | None
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartHeld:
+    """A part's result is here, whole, and agrees with its owner's signed `Result` or with `Done`."""
+
+    start: int
+    stop: int
+    attempt: int | None
+    """None when it was fetched for `Done`."""
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PartBroken:
+    """No result of this part comes from its owner: the stream broke, stalled or brought something wrong."""
+
+    term: int
+    part: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """None of the holders had this result."""
+
+    result: PartResult
+
+
+Event = Heard | Tick | Found | Lost | Left | Elsewhere | Trained | UpdateReady | PartHeld | PartBroken | FetchFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Sign and send; to ourselves too, in which case it comes back as `Heard`."""
+
+    to: PeerId
+    body: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Pass another peer's statement on as it is."""
+
+    to: PeerId
+    statement: Signed[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishUpdate:
+    """Stop training for this epoch, encode the update, and answer `UpdateReady`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Send our chunks to the owners, reduce our own parts, read the results. Ends any earlier exchange."""
+
+    begin: Begin
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A part of the running exchange has a new owner: send our chunks there (or reduce it, if that is us)."""
+
+    part: int
+    attempt: int
+    owner: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get this result from one of its holders."""
+
+    result: PartResult
+    holders: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """These results stand; keep the statement to show to others."""
+
+    done: Signed[Done]
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """All decided results are here: apply them. The round is over for us, but still answers others."""
+
+    results: tuple[PartResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """The results are decided but cannot be had: take the swarm's state instead."""
+
+
+Action = Send | Relay | FinishUpdate | Exchange | Redirect | Fetch | Decided | Apply | Resync

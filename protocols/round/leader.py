@@ -1,0 +1,295 @@
+"""What the leader of one term does: collect `Ready`, name the group, mend parts, count votes.
+
+    collecting   Close is out; until all who are awaited are Ready, or the stragglers' deadline   -> Begin
+    begun        Begin is out; parts of dead owners are reassigned                               -> majority of votes
+    decided      Done is out
+
+A term is `stuck` when no majority of its group can vote for one outcome any more; the next term then starts.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from protocols.identity import PeerId
+from protocols.message import Message
+from protocols.round.deadlines import straggler_deadline
+from protocols.round.events import Action, Send
+from protocols.round.messages import (
+    UNMEASURED,
+    Begin,
+    Close,
+    Done,
+    Member,
+    Part,
+    PartResult,
+    Prepared,
+    Ready,
+    Reassign,
+    Suspect,
+    Wait,
+)
+from protocols.round.order import order
+from protocols.round.parts import share
+from protocols.signed import Signed
+
+if TYPE_CHECKING:
+    from protocols.round.machine import Setting
+
+
+FASTEST = 8.0
+"""So many times the median speed is believed; who says more would reduce the whole vector alone."""
+SLOWEST = 1 / 8
+"""Who has less than this share of the median speed is spared."""
+
+
+class Leadership:
+    def __init__(
+        self,
+        setting: "Setting",
+        term: int,
+        invited: Iterable[PeerId],
+        audience: Iterable[PeerId],
+        distrusted: Iterable[PeerId],
+        now: float,
+    ) -> None:
+        """`invited` are waited for, the `audience` is not; `distrusted`: whose claims to hold a result proved empty."""
+        self.stuck = False
+        self.begin: Begin | None = None
+        self.decided = False
+        self._setting = setting
+        self._term = term
+        self._invited = list(invited)
+        self._audience = set(audience)
+        self._distrusted = set(distrusted)
+        self._opened = self._said_at = now
+        self._ready: dict[PeerId, Ready] = {}
+        self._arrivals: list[float] = []
+        self._deserted: set[PeerId] = set()
+        self._owners: list[list[PeerId]] = []
+        """Of each part: all its owners so far; the last one counts, its index is the attempt."""
+        self._complaints: list[dict[PeerId, float]] = []
+        """Of each part's latest attempt: who gets no result, since when."""
+        self._votes: dict[PeerId, Signed[Prepared]] = {}
+
+    def open(self) -> list[Action]:
+        return [
+            self._close(peer)
+            for peer in [*self._invited, *sorted(self._audience.difference(self._invited))]
+            if peer != self._setting.me
+        ]
+
+    def hear(self, statement: Signed[Message], suspected: set[PeerId], now: float) -> list[Action]:
+        sender = statement.sender
+        match statement.body:
+            case Ready() as body:
+                return self._hear_ready(sender, body, suspected, now)
+            case Suspect(part=part, attempt=attempt):
+                return self._hear_suspicion(sender, part, attempt, suspected, now)
+            case Prepared():
+                self._deserted.discard(sender)
+                return self._hear_vote(statement, suspected)  # type: ignore[arg-type]
+        return []
+
+    def tick(self, suspected: set[PeerId], now: float) -> list[Action]:
+        if self.decided:
+            return []
+        if self.begin is not None:
+            self._check_majority(suspected)
+            return []
+        actions = self._begin_when_ready(suspected, now)
+        if self.begin is None and now - self._said_at >= self._setting.timing.resend:
+            self._said_at = now
+            actions += [self._close(p) for p in self._invited if p not in self._ready and p != self._setting.me]
+        return actions
+
+    def lose(self, peer: PeerId, suspected: set[PeerId], now: float) -> list[Action]:
+        """`peer` cannot be reached (it is among the `suspected`)."""
+        if self.begin is None:
+            return self._begin_when_ready(suspected, now)
+        actions: list[Action] = []
+        for part, owners in enumerate(self._owners):
+            if owners[-1] == peer and peer not in self._votes:
+                actions += self._reassign(part, suspected)
+        self._check_majority(suspected)
+        return actions
+
+    def desert(self, peer: PeerId, suspected: set[PeerId]) -> None:
+        """`peer` has gone on to a higher term and will not vote in this one."""
+        self._deserted.add(peer)
+        self._check_majority(suspected)
+
+    # -- collecting ---------------------------------------------------------------------------------------------------
+
+    def _close(self, peer: PeerId) -> Send:
+        return Send(peer, Close(base=self._setting.base, term=self._term))
+
+    def _hear_ready(self, sender: PeerId, body: Ready, suspected: set[PeerId], now: float) -> list[Action]:
+        if self.begin is not None:
+            answers: list[Message] = [Wait(term=self._term)]
+            if any(member.peer == sender for member in self.begin.members):
+                answers = [self.begin, *self._reassignments(), *answers]
+            return [Send(sender, answer) for answer in answers]
+        if sender not in self._ready:
+            self._arrivals.append(now - self._opened)
+            if sender not in self._invited:
+                self._invited.append(sender)
+        self._ready[sender] = body
+        actions = self._begin_when_ready(suspected, now)
+        if self.begin is None and sender != self._setting.me:
+            actions.append(Send(sender, Wait(term=self._term)))
+        return actions
+
+    def _begin_when_ready(self, suspected: set[PeerId], now: float) -> list[Action]:
+        awaited = [peer for peer in self._invited if peer not in suspected or peer in self._ready]
+        present = [peer for peer in self._ready if peer not in suspected]
+        waited = now - self._opened
+        enough = len(present) == len([p for p in awaited if p not in suspected])
+        if not enough and 2 * len(present) > len(awaited):
+            enough = waited >= straggler_deadline(self._arrivals, len(awaited), self._setting.timing)
+        if not enough:
+            enough = waited >= self._setting.timing.failure
+        something = any(self._ready[peer].weight for peer in present) or any(self._ready[p].held for p in present)
+        if not enough or not something or self._setting.me not in present or len(present) < self._setting.quorum:
+            return []
+        return self._begin(present)
+
+    def _begin(self, present: list[PeerId]) -> list[Action]:
+        setting = self._setting
+        ranked = order(setting.run, setting.epoch, present)
+        group = [setting.me, *(peer for peer in ranked if peer != setting.me)][: setting.group_limit]
+        group = [peer for peer in ranked if peer in group]
+        members = tuple(Member(peer=p, weight=self._ready[p].weight, root=self._ready[p].root) for p in group)
+        adopted, holders = self._carried_over(group)
+        parts: tuple[Part, ...] = ()
+        if not adopted:
+            able = [p for p in group if not self._ready[p].client_mode] or [setting.me]
+            owners, speeds = self._owners_with_speeds(able)
+            runs = share(setting.chunks, owners, speeds)
+            parts = tuple(Part(owner=owner, start=start, stop=stop) for owner, start, stop in runs)
+        self._owners = [[part.owner] for part in parts]
+        self._complaints = [{} for _ in parts]
+        self.begin = Begin(
+            base=setting.base, term=self._term, members=members, parts=parts, adopted=adopted, holders=holders
+        )
+        return [Send(peer, self.begin) for peer in group]
+
+    def _owners_with_speeds(self, able: list[PeerId]) -> tuple[list[PeerId], dict[PeerId, float]]:
+        """What they say of themselves; who has measured nothing counts as ordinary, and none beyond FASTEST.
+
+        Who is slower than SLOWEST owns nothing: all would wait for its part.
+        """
+        said = {peer: self._ready[peer].speed for peer in able}
+        ordinary = median_low([speed for speed in said.values() if speed != UNMEASURED] or [UNMEASURED])
+        speeds = {peer: ordinary if speed == UNMEASURED else speed for peer, speed in said.items()}
+        owners = [peer for peer in able if speeds[peer] >= SLOWEST * ordinary]
+        return owners, {peer: min(speeds[peer], FASTEST * ordinary) for peer in owners}
+
+    def _carried_over(self, group: list[PeerId]) -> tuple[tuple[PartResult, ...], tuple[PeerId, ...]]:
+        """The results voted for in the highest earlier term that somebody here still holds, and who holds them."""
+        claims = {p: self._ready[p] for p in group if p not in self._distrusted}
+        claims = {
+            p: ready
+            for p, ready in claims.items()
+            if ready.held_term is not None and ready.held_term < self._term and covers(ready.held, self._setting.chunks)
+        }
+        if not claims:
+            return (), ()
+        latest = max(ready.held_term or 0 for ready in claims.values())
+        counted = Counter(ready.held for ready in claims.values() if ready.held_term == latest)
+        results = min(counted, key=lambda held: (-counted[held], [result.digest for result in held]))
+        return results, tuple(peer for peer, ready in claims.items() if ready.held == results)
+
+    # -- begun --------------------------------------------------------------------------------------------------------
+
+    def _hear_suspicion(
+        self, sender: PeerId, part: int, attempt: int, suspected: set[PeerId], now: float
+    ) -> list[Action]:
+        """Believed when the owner is suspected here too, when most complain, or when it goes on for too long."""
+        if part >= len(self._owners) or attempt != len(self._owners[part]) - 1 or self.begin is None or self.decided:
+            return []
+        if not any(member.peer == sender for member in self.begin.members):
+            return []
+        owner = self._owners[part][-1]
+        complaints = self._complaints[part]
+        complaints.setdefault(sender, now)
+        lasting = now - min(complaints.values()) > self._setting.timing.failure
+        if owner in self._votes:
+            # It has reduced its part. Who cannot get it from there gets it from the voters, in a term that adopts it.
+            self.stuck = lasting
+            return []
+        others = [m.peer for m in self.begin.members if m.peer not in suspected and m.peer != owner]
+        believed = owner in suspected or sender == owner or 2 * len(complaints) > len(others)
+        return self._reassign(part, suspected) if believed or lasting else []
+
+    def _reassign(self, part: int, suspected: set[PeerId]) -> list[Action]:
+        assert self.begin is not None
+        able = [
+            member.peer
+            for member in self.begin.members
+            if member.peer not in suspected
+            and not self._ready[member.peer].client_mode
+            and member.peer not in self._owners[part]
+        ]
+        if not able:
+            self.stuck = True
+            return []
+        self._owners[part].append(able[part % len(able)])
+        self._complaints[part] = {}
+        body = Reassign(term=self._term, part=part, attempt=len(self._owners[part]) - 1, owner=self._owners[part][-1])
+        return [Send(member.peer, body) for member in self.begin.members]
+
+    def _reassignments(self) -> list[Message]:
+        return [
+            Reassign(term=self._term, part=part, attempt=len(owners) - 1, owner=owners[-1])
+            for part, owners in enumerate(self._owners)
+            if len(owners) > 1
+        ]
+
+    def _hear_vote(self, vote: Signed[Prepared], suspected: set[PeerId]) -> list[Action]:
+        if self.begin is None or self.decided:
+            return []
+        members = [member.peer for member in self.begin.members]
+        if vote.sender not in members or not covers(vote.body.results, self._setting.chunks):
+            return []
+        self._votes.setdefault(vote.sender, vote)
+        results = self._votes[vote.sender].body.results
+        agreeing = [v for v in self._votes.values() if v.body.results == results]
+        if 2 * len(agreeing) <= len(members):
+            self._check_majority(suspected)
+            return [Send(vote.sender, Wait(term=self._term))]
+        self.decided = True
+        done = Done(
+            base=self._setting.base,
+            term=self._term,
+            members=tuple(members),
+            results=results,
+            votes=tuple(v.wire for v in agreeing),
+        )
+        return [
+            Send(peer, done)
+            for peer in dict.fromkeys([self._setting.me, *members, *self._invited, *sorted(self._audience)])
+        ]
+
+    def _check_majority(self, suspected: set[PeerId]) -> None:
+        """Sets `stuck` when no outcome can get the votes of a majority of the group any more."""
+        if self.begin is None or self.decided:
+            return
+        members = [member.peer for member in self.begin.members]
+        silent = [p for p in members if p not in self._votes and p not in suspected and p not in self._deserted]
+        counted = Counter(vote.body.results for vote in self._votes.values())
+        most = max(counted.values(), default=0)
+        self.stuck = 2 * (most + len(silent)) <= len(members)
+
+
+def covers(results: tuple[PartResult, ...], chunks: int) -> bool:
+    """Whether the results are all chunks of the grid, each once and in order."""
+    starts = [result.start for result in results]
+    stops = [result.stop for result in results]
+    return (
+        bool(results)
+        and [0, *stops[:-1]] == starts
+        and stops[-1] == chunks
+        and all(start < stop for start, stop in zip(starts, stops, strict=True))
+    )

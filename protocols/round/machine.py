@@ -1,0 +1,723 @@
+"""One peer's side of the round of one epoch, as a state machine without I/O: `handle(event, now) -> actions`.
+
+Phases, and what moves a peer from one to the next:
+
+    GATHERING   training; `Progress` to the leader      -- Close from the leader -->                READY
+    READY       update finished; `Ready` to the leader  -- Begin -->                                EXCHANGING
+    EXCHANGING  parts sent, reduced, results read       -- all results held: `Prepared` -->         PREPARED
+    PREPARED    our vote is cast                        -- Done -->                                 FETCHING
+    FETCHING    decided; missing results are fetched    -- all decided results held: Apply -->      APPLIED
+    APPLIED     shows `Done` to whoever still asks
+
+    any of the first four                               -- Done, wherever it comes from -->         FETCHING
+    READY … PREPARED                                    -- Close of a higher term -->               READY
+    FETCHING                                            -- nobody has the results: Resync -->       LOST
+
+Faults, and what answers them:
+
+    the leader dies         who asks it hears nothing (or `Lost`) and suspects it; the next in the order leads the next
+                            term: Close, Ready, Begin again. Updates are frozen and committed to, so nothing is
+                            computed twice. Results that somebody has voted for are adopted, not reduced anew: what was
+                            decided in an earlier term is what later terms decide (Raft, Ongaro & Ousterhout 2014, §5).
+    two want to lead        a member follows one leader in a term; who is refused learns of the other by `Busy`, and
+                            the one who comes later in the order gives way.
+    an owner dies           senders say `Suspect`; the leader gives the part to the next in the order (`Reassign`).
+    a sender dies           the owner goes on without it (`reduction.py`).
+    peers go another way    a `Done` of a group without half of those who made `base` decides nothing here; its members
+                            are not waited for any more. Which history is the swarm's is for `protocols.heads` to say.
+    a member misses Begin   it is shown `Done` later, and fetches the results from those who voted.
+    messages are lost       whoever waits says its last message again; every message may come twice.
+    a leader only talks     who waits too long for its next step gives it up for the epoch (`patience.py`).
+
+A peer trusts a leader to name the group and the owners, and nothing else: results are voted for by those who hold
+them, and a majority's signed votes prove `Done` to anybody.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from protocols.identity import PeerId
+from protocols.message import MAX_COUNT, Message
+from protocols.round.deadlines import Timing, straggler_deadline
+from protocols.round.events import (
+    Action,
+    Apply,
+    Decided,
+    Elsewhere,
+    Event,
+    Exchange,
+    Fetch,
+    FetchFailed,
+    FinishUpdate,
+    Found,
+    Heard,
+    Left,
+    Lost,
+    PartBroken,
+    PartHeld,
+    Redirect,
+    Relay,
+    Resync,
+    Send,
+    Tick,
+    Trained,
+    UpdateReady,
+)
+from protocols.round.leader import Leadership
+from protocols.round.messages import (
+    Begin,
+    Busy,
+    Close,
+    Done,
+    PartResult,
+    Prepared,
+    Progress,
+    Ready,
+    Reassign,
+    Standing,
+    Suspect,
+    Wait,
+)
+from protocols.round.order import order, place
+from protocols.round.patience import Patience
+from protocols.signed import Signed
+
+SLOWER = 10.0
+"""Others may take this many times as long as we did, for the same thing, before we give their leader up."""
+
+
+class Phase(StrEnum):
+    GATHERING = "gathering"
+    READY = "ready"
+    EXCHANGING = "exchanging"
+    PREPARED = "prepared"
+    FETCHING = "fetching"
+    APPLIED = "applied"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What does not change during a round."""
+
+    run: str
+    epoch: int
+    base: bytes
+    me: PeerId
+    target_samples: int | None
+    """data_parallel: the epoch closes at this many samples; None (local_sgd): when the trainers are complete."""
+    chunks: int
+    """Chunks of the grid."""
+    group_limit: int = 64
+    quorum: int = 1
+    client_mode: bool = False
+    trains: bool = True
+    speed: float = 1.0
+    timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(slots=True)
+class PeerView:
+    """What we know of another member in this epoch."""
+
+    client_mode: bool = False
+    samples: int = 0
+    complete: bool = False
+    """Has nothing more to do in this epoch; one that does not train has not from the start."""
+    complete_after: float = 0.0
+    """Seconds from the round's start until its trainer was complete."""
+
+
+class Round:
+    def __init__(
+        self,
+        setting: Setting,
+        expected: Mapping[PeerId, bool],
+        now: float,
+        audience: Iterable[PeerId] = (),
+        electorate: Iterable[PeerId] | None = None,
+    ) -> None:
+        """`expected`: the members that took part in the last round or are known to have its result (client mode?).
+
+        `audience`: others in the roster, who are told what is decided, but not waited for until heard from.
+        `electorate`: who had a say in `base` (the last group, or those whose state we took); a group without half of
+        them decides nothing for us. All `expected` when not given.
+        """
+        self.setting = setting
+        self.started = now
+        self.peers: dict[PeerId, PeerView] = {
+            peer: PeerView(client_mode) for peer, client_mode in expected.items() if peer != setting.me
+        }
+        self.audience = set(audience)
+        self.electorate = set(self.peers if electorate is None else electorate) - {setting.me}
+        self.own = PeerView(setting.client_mode, complete=not setting.trains)
+        self.suspected: set[PeerId] = set()
+        self._elsewhere: set[PeerId] = set()
+        """Those of the suspected who live, but in another epoch or history."""
+        self.phase = Phase.GATHERING
+        self.term = -1
+        self.leader: PeerId | None = None
+        self.begin: Begin | None = None
+        self.recovered_parts = 0
+        self.done: Signed[Done] | None = None
+        self._leadership: Leadership | None = None
+        self._update: UpdateReady | None = None
+        self._finishing = False
+        self._samples_per_second = 0.0
+        self._owners: list[tuple[int, PeerId]] = []
+        """Of each part: the attempt and its owner."""
+        self._results: dict[int, PartResult] = {}
+        """By part number, of the latest attempt of this term."""
+        self._held: set[PartResult] = set()
+        """Everything that the driver keeps for us, of any term."""
+        self._broken: set[int] = set()
+        """Parts that do not come from the owner of the latest attempt."""
+        self._distrusted: set[PeerId] = set()
+        """Who claimed to hold a result of an earlier term that nobody could get."""
+        self._vote: Prepared | None = None
+        """The last vote cast, which later terms carry over."""
+        self._patience = Patience(setting.timing.failure)
+        self._lacking: set[int] = set()
+        """Parts that have broken off since they had their latest owner."""
+        self._began_at = now
+        """When the last `Begin` came."""
+        self._fetch_at: float | None = None
+        self._favourite: PeerId | None = None
+        """Whom we speak to while gathering, since `_waiting_since`."""
+        self._heard_at: dict[PeerId, float] = {}
+        self._waiting_since = now
+        self._said_at = now - setting.timing.resend
+        self._actions: list[Action] = []
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Takes one event at time `now` (seconds, monotonic); returns what to do, in this order."""
+        self._actions = []
+        match event:
+            case Heard(Signed(body=Done()) as statement, relayed_by):
+                self._hear_done(statement, statement.body, relayed_by, now)
+            case Heard(statement):
+                self._hear(statement, now)
+            case Tick():
+                self._tick(now)
+            case Found(peers):
+                self._find(peers)
+            case Lost(peer):
+                self._lose(peer, now)
+            case Left(peer):
+                self._lose(peer, now)
+                self.peers.pop(peer, None)
+                self.audience.discard(peer)
+            case Elsewhere(peer):
+                self._miss([peer], now)
+            case Trained():
+                self._trained(event, now)
+            case UpdateReady():
+                self._update = event
+                self._say_ready()
+            case PartHeld():
+                self._hold(event, now)
+            case PartBroken(term, part, attempt):
+                self._part_broken(term, part, attempt, now)
+            case FetchFailed():
+                self._fetch_failed(now)
+        return self._actions
+
+    def _hear(self, statement: Signed[Message], now: float) -> None:
+        sender, body = statement.sender, statement.body
+        if sender != self.setting.me:
+            self._heard_at[sender] = now
+            self.suspected.discard(sender)
+            self._elsewhere.discard(sender)
+            self.peers.setdefault(sender, PeerView())
+        if self.done is not None:
+            if not isinstance(body, Wait | Busy) and sender != self.setting.me:
+                self._actions.append(Relay(sender, self.done))
+            return
+        if getattr(body, "base", self.setting.base) != self.setting.base:
+            return
+        if isinstance(body, Close | Busy | Ready) and body.term >= self.term and not self._patience.may_move(sender):
+            return
+        before = (self.term, self.leader)
+        self._hear_of_this_base(statement, now)
+        if sender != self.setting.me and before != (self.term, self.leader):
+            self._patience.moved_by(sender)
+
+    def _hear_of_this_base(self, statement: Signed[Message], now: float) -> None:
+        sender, body = statement.sender, statement.body
+        match body:
+            case Progress():
+                self._hear_progress(sender, body, now)
+            case Standing():
+                pass  # it has told us that its sender leads: `_heard_at` and `peers` know it now
+            case Close(term=term):
+                self._hear_close(sender, term, now)
+            case Begin():
+                self._hear_begin(sender, body, now)
+            case Reassign():
+                self._hear_reassign(sender, body)
+            case Wait(term=term):
+                if sender == self.leader and term == self.term:
+                    self._waiting_since = now
+            case Busy():
+                self._hear_busy(body, now)
+            case Ready() | Suspect() | Prepared():
+                self._lead_with(statement, now)
+
+    def _tick(self, now: float) -> None:
+        match self.phase:
+            case Phase.GATHERING:
+                self._tick_gathering(now)
+            case Phase.READY | Phase.EXCHANGING | Phase.PREPARED:
+                if self._leadership is not None:
+                    if now - self._said_at >= self.setting.timing.resend:
+                        self._said_at = now
+                        self._say_suspicions()
+                    if self.begin is not None:
+                        self._notice_silence([member.peer for member in self.begin.members], now)
+                    if self._leadership is not None:
+                        self._leadership_acts(self._leadership.tick(self.suspected, now), now)
+                else:
+                    self._tick_following(now)
+            case Phase.FETCHING:
+                if self._fetch_at is not None and now >= self._fetch_at:
+                    self._fetch_missing(now)
+            case Phase.APPLIED | Phase.LOST:
+                pass
+
+    # -- gathering: training until the swarm has the epoch's samples -------------------------------------------------
+
+    def favourite(self) -> PeerId:
+        """Who should lead: the first in the order who can be dialled and is not suspected; ourselves if nobody can."""
+        out = self.suspected | self._patience.given_up
+        able = [peer for peer, view in self.peers.items() if not view.client_mode and peer not in out]
+        if not self.setting.client_mode or not able:
+            able.append(self.setting.me)
+        return order(self.setting.run, self.setting.epoch, able)[0]
+
+    def swarm_samples(self) -> int:
+        told = sum(view.samples for peer, view in self.peers.items() if peer not in self.suspected)
+        return min(self.own.samples + told, MAX_COUNT)
+
+    def _trained(self, event: Trained, now: float) -> None:
+        newly_complete = event.complete and not self.own.complete
+        self.own.samples, self.own.complete = event.samples, event.complete
+        self._samples_per_second = event.samples_per_second
+        if newly_complete:
+            self.own.complete_after = now - self.started
+        if self.phase is not Phase.GATHERING:
+            return
+        if self.favourite() == self.setting.me:
+            self._close_when_enough(now)
+        elif newly_complete or now - self._said_at >= self.setting.timing.resend / 4:
+            self._say_progress(now)
+
+    def _say_progress(self, now: float) -> None:
+        self._said_at = now
+        body = Progress(
+            base=self.setting.base,
+            samples=self.own.samples,
+            complete=self.own.complete,
+            client_mode=self.setting.client_mode,
+            samples_per_second=self._samples_per_second,
+        )
+        self._actions.append(Send(self.favourite(), body))
+
+    def _hear_progress(self, sender: PeerId, body: Progress, now: float) -> None:
+        view = self.peers.setdefault(sender, PeerView())
+        view.client_mode = body.client_mode
+        view.samples = max(view.samples, body.samples)
+        if body.complete and not view.complete:
+            view.complete, view.complete_after = True, now - self.started
+        if self.phase is not Phase.GATHERING:
+            if self.leader == self.setting.me:
+                self._actions.append(Send(sender, Close(base=self.setting.base, term=self.term)))
+            elif self.leader is not None:
+                self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
+            return
+        self._actions.append(Send(sender, Standing(base=self.setting.base, samples=self.swarm_samples())))
+        if self.favourite() == self.setting.me:
+            self._close_when_enough(now)
+
+    def _close_when_enough(self, now: float) -> None:
+        if self.setting.target_samples is not None:
+            enough = self.swarm_samples() >= self.setting.target_samples
+        else:
+            enough = self._enough_complete(now - self.started)
+        if enough and self._present() >= self.setting.quorum:
+            self._lead(self.term + 1, now)
+
+    def _present(self) -> int:
+        """Members of this epoch that we have heard, and ourselves."""
+        return 1 + sum(peer in self._heard_at and peer not in self.suspected for peer in self.peers)
+
+    def _enough_complete(self, elapsed: float) -> bool:
+        """Whether all trainers are complete, or at least half of them and the others have had their time."""
+        views = [self.own, *(view for peer, view in self.peers.items() if peer not in self.suspected)]
+        trainers = [view for view in views if view.samples or not view.complete]
+        arrivals = [view.complete_after for view in trainers if view.complete]
+        if not arrivals or 2 * len(arrivals) < len(trainers):
+            return False
+        if len(arrivals) == len(trainers):
+            return True
+        deadline = straggler_deadline(arrivals, len(trainers), self.setting.timing)
+        if 2 * len(arrivals) == len(trainers):  # no majority tells what is slow: twice the time of those who came
+            deadline = max(arrivals) + max(deadline, *arrivals)
+        return elapsed >= deadline
+
+    def _tick_gathering(self, now: float) -> None:
+        favourite = self.favourite()
+        if now - self._said_at >= self.setting.timing.resend:
+            self._said_at = now
+            if favourite == self.setting.me:
+                standing = Standing(base=self.setting.base, samples=self.swarm_samples())
+                self._actions += [
+                    Send(peer, standing) for peer in [*self.peers, *sorted(self.audience.difference(self.peers))]
+                ]
+            else:
+                self._say_progress(now)
+        if favourite != self._favourite:
+            self._favourite, self._waiting_since = favourite, now
+            self._patience.relax()
+        if favourite == self.setting.me:
+            self._notice_silence(self.peers, now)
+            self._close_when_enough(now)
+        elif now - max(self._heard_at.get(favourite, self.started), self._waiting_since) > self.setting.timing.failure:
+            self._suspect(favourite, now)
+        elif self._could_close():
+            self._patience.wait(now, SLOWER * self.own.complete_after)
+            self._suspect_if_stalled(favourite, now)
+
+    def _could_close(self) -> bool:
+        """Whether the epoch has all that it waits for, as far as that is ours to know."""
+        if self.setting.target_samples is not None:
+            return self.swarm_samples() >= self.setting.target_samples
+        return self.setting.trains and self.own.complete
+
+    # -- following a leader -------------------------------------------------------------------------------------------
+
+    def _hear_close(self, sender: PeerId, term: int, now: float) -> None:
+        if sender == self.leader and term == self.term:
+            self._say_ready()  # it has not heard us
+            return
+        if self._leadership is not None and term > self.term and self._leadership.begin is not None:
+            self._leadership.desert(sender, self.suspected)
+            if self._leadership.stuck:
+                self._follow(sender, term, now)
+                return
+        if not self._accepts(sender, term):
+            if self.phase is Phase.GATHERING:
+                self._lead(term + 1, now)  # it says that the samples are there, and we come before it in the order
+            elif self.leader is not None and sender != self.setting.me:
+                self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
+            return
+        self._follow(sender, term, now)
+
+    def _accepts(self, sender: PeerId, term: int) -> bool:
+        if term <= self.term:
+            return False
+        if self.phase is Phase.GATHERING:
+            return self.favourite() != self.setting.me or self._precedes(sender, self.setting.me)
+        assert self.leader is not None
+        if sender in self._patience.given_up:
+            return False
+        if sender == self.leader or self.leader in self.suspected:
+            return True
+        return self.phase is Phase.READY and self._precedes(sender, self.leader)
+
+    def _precedes(self, first: PeerId, second: PeerId) -> bool:
+        run, epoch = self.setting.run, self.setting.epoch
+        return place(run, epoch, first) < place(run, epoch, second)
+
+    def _follow(self, leader: PeerId, term: int, now: float) -> None:
+        """Start `term` over under `leader`."""
+        if leader != self.leader:
+            self._patience.relax()
+        self.phase, self.term, self.leader = Phase.READY, term, leader
+        self.begin = None
+        self._owners, self._results, self._broken, self._lacking = [], {}, set(), set()
+        self._fetch_at = None
+        self._waiting_since = self._said_at = now
+        if leader != self.setting.me:
+            self._leadership = None
+        if not self._finishing:
+            self._finishing = True
+            self._actions.append(FinishUpdate())
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        if self._update is None or self.leader is None or self.done is not None:
+            return
+        body = Ready(
+            base=self.setting.base,
+            term=self.term,
+            weight=self._update.weight,
+            root=self._update.root,
+            client_mode=self.setting.client_mode,
+            speed=self.setting.speed,
+            held_term=self._vote.term if self._vote else None,
+            held=self._vote.results if self._vote else (),
+        )
+        self._actions.append(Send(self.leader, body))
+
+    def _hear_begin(self, sender: PeerId, begin: Begin, now: float) -> None:
+        if sender != self.leader or begin.term != self.term or self.phase is not Phase.READY:
+            return
+        if not any(member.peer == self.setting.me for member in begin.members):
+            return
+        self.begin = begin
+        self._waiting_since = self._began_at = now
+        self._patience.relax()
+        self.phase = Phase.EXCHANGING
+        if begin.adopted:
+            self._fetch_adopted()
+            self._prepare_if_whole(now)
+            return
+        self._owners = [(0, part.owner) for part in begin.parts]
+        self._actions.append(Exchange(begin, self.term))
+
+    def _fetch_adopted(self) -> None:
+        """Get the results of an earlier term from those who hold them, or from whoever has got them since."""
+        assert self.begin is not None
+        self._fetch_at = None
+        holders = dict.fromkeys([*self.begin.holders, *(member.peer for member in self.begin.members)])
+        others = tuple(peer for peer in holders if peer != self.setting.me)
+        self._actions += [Fetch(result, others) for result in self.begin.adopted if result not in self._held]
+
+    def _hear_reassign(self, sender: PeerId, body: Reassign) -> None:
+        if sender != self.leader or body.term != self.term or self.phase not in (Phase.EXCHANGING, Phase.PREPARED):
+            return
+        if body.part >= len(self._owners) or body.attempt <= self._owners[body.part][0]:
+            return
+        if self.begin is None or not any(member.peer == body.owner for member in self.begin.members):
+            return
+        self._owners[body.part] = (body.attempt, body.owner)
+        self.recovered_parts += 1
+        self._broken.discard(body.part)
+        self._lacking.discard(body.part)
+        self._patience.relax()
+        if self.phase is Phase.EXCHANGING:
+            self._results.pop(body.part, None)
+        self._actions.append(Redirect(body.part, body.attempt, body.owner))
+
+    def _hold(self, event: PartHeld, now: float) -> None:
+        held = PartResult(start=event.start, stop=event.stop, digest=event.digest)
+        self._held.add(held)
+        if self.phase is Phase.EXCHANGING and self.begin is not None and not self.begin.adopted:
+            for number, part in enumerate(self.begin.parts):
+                same = (part.start, part.stop) == (event.start, event.stop)
+                if same and event.attempt == self._owners[number][0]:
+                    self._results[number] = held
+                    self._lacking.discard(number)
+                    self._patience.relax()
+        if self.phase is Phase.EXCHANGING:
+            self._prepare_if_whole(now)
+        elif self.phase is Phase.FETCHING:
+            self._apply_if_whole()
+
+    def _prepare_if_whole(self, now: float) -> None:
+        assert self.begin is not None
+        if self.begin.adopted:
+            results = self.begin.adopted
+            if not all(result in self._held for result in results):
+                return
+        else:
+            if len(self._results) < len(self.begin.parts):
+                return
+            results = tuple(self._results[number] for number in range(len(self.begin.parts)))
+        self.phase = Phase.PREPARED
+        self._vote = Prepared(base=self.setting.base, term=self.term, results=results)
+        self._said_at = self._waiting_since = now
+        self._patience.relax()
+        assert self.leader is not None
+        self._actions.append(Send(self.leader, self._vote))
+
+    def _part_broken(self, term: int, part: int, attempt: int, now: float) -> None:
+        if self.phase is Phase.FETCHING:
+            self._fetch_at = now
+        current = term == self.term and part < len(self._owners) and self._owners[part][0] == attempt
+        if self.phase is Phase.EXCHANGING and current and part not in self._results:
+            self._broken.add(part)
+            self._lacking.add(part)
+            assert self.leader is not None
+            self._actions.append(Send(self.leader, Suspect(term=self.term, part=part, attempt=attempt)))
+
+    def _say_suspicions(self) -> None:
+        """Tell the leader which parts do not come; and try their owners again, for it may have been the connection."""
+        assert self.leader is not None
+        for part in sorted(self._broken):
+            attempt, owner = self._owners[part]
+            self._actions.append(Send(self.leader, Suspect(term=self.term, part=part, attempt=attempt)))
+            self._actions.append(Redirect(part, attempt, owner))
+        self._broken = set()
+
+    def _tick_following(self, now: float) -> None:
+        assert self.leader is not None
+        if now - self._said_at >= self.setting.timing.resend:
+            self._said_at = now
+            if self.phase is Phase.PREPARED and self._vote is not None:
+                self._actions.append(Send(self.leader, self._vote))
+            else:
+                self._say_ready()
+                self._say_suspicions()
+        if self._fetch_at is not None and now >= self._fetch_at:
+            self._fetch_adopted()
+        if self.leader in self.suspected or now - self._waiting_since > self.setting.timing.failure:
+            self._suspect(self.leader, now)
+            return
+        match self.phase:
+            case Phase.READY if self._update is not None:
+                self._patience.wait(now)
+            case Phase.EXCHANGING if self._lacking or self._fetch_at is not None:
+                self._patience.wait(now)
+            case Phase.PREPARED:
+                self._patience.wait(now, SLOWER * (self._said_at - self._began_at))
+        self._suspect_if_stalled(self.leader, now)
+
+    # -- replacing a leader -------------------------------------------------------------------------------------------
+
+    def _find(self, peers: Mapping[PeerId, bool]) -> None:
+        for peer, client_mode in peers.items():
+            if peer != self.setting.me:
+                self.peers.setdefault(peer, PeerView()).client_mode = client_mode
+
+    def _lose(self, peer: PeerId, now: float) -> None:
+        if peer == self.setting.me or self.done is not None:
+            return
+        if peer not in self.suspected and (peer in self.peers or peer == self.leader):
+            self._suspect(peer, now)
+        if self._leadership is not None:
+            self._leadership_acts(self._leadership.lose(peer, self.suspected, now), now)
+
+    def _miss(self, peers: Iterable[PeerId], now: float) -> None:
+        """`peers` live, but have gone another way."""
+        for peer in peers:
+            if peer != self.setting.me and self.done is None:
+                self._elsewhere.add(peer)
+                self.audience.discard(peer)
+                self._lose(peer, now)
+
+    def _suspect(self, peer: PeerId, now: float) -> None:
+        """Take `peer` for dead until heard from; if it led, whoever is next in the order leads the next term."""
+        self.suspected.add(peer)
+        if self.phase is Phase.GATHERING:
+            if self.favourite() == self.setting.me:
+                self._close_when_enough(now)
+            else:
+                self._say_progress(now)
+        elif peer == self.leader:
+            heir = self.favourite()
+            if heir == self.setting.me:
+                self._lead(self.term + 1, now)
+            else:
+                self._follow(heir, self.term + 1, now)  # our `Ready` tells it that we have given its predecessor up
+
+    def _suspect_if_stalled(self, leader: PeerId, now: float) -> None:
+        if self._patience.ended(now):
+            self._patience.give_up(leader)
+            self._suspect(leader, now)
+
+    def _hear_busy(self, body: Busy, now: float) -> None:
+        """Who we wanted to lead follows another; the one earlier in the order goes on."""
+        leadership = self._leadership
+        if leadership is None or leadership.begin is not None or body.term < self.term:
+            return
+        ours = body.leader == self.setting.me
+        if ours and body.term == self.term:
+            return
+        out = self.suspected | self._patience.given_up
+        if ours or self._precedes(self.setting.me, body.leader) or body.leader in out:
+            self._lead(body.term + 1, now)
+        else:
+            self._follow(body.leader, body.term, now)
+
+    # -- leading ------------------------------------------------------------------------------------------------------
+
+    def _lead(self, term: int, now: float) -> None:
+        invited = [*self.peers, self.setting.me]
+        self._leadership = Leadership(self.setting, term, invited, self.audience, self._distrusted, now)
+        self._actions += self._leadership.open()
+        self._follow(self.setting.me, term, now)
+
+    def _notice_silence(self, peers: Iterable[PeerId], now: float) -> None:
+        """Members speak to their leader once per `resend`; who does not is dead."""
+        for peer in list(peers):
+            heard = max(self._heard_at.get(peer, self._waiting_since), self._waiting_since)
+            if peer not in self.suspected and peer != self.setting.me and now - heard > self.setting.timing.failure:
+                self._lose(peer, now)
+
+    def _lead_with(self, statement: Signed[Message], now: float) -> None:
+        """A member's word to the leader of its term."""
+        term = getattr(statement.body, "term", -1)
+        if self._leadership is not None and term == self.term:
+            self._leadership_acts(self._leadership.hear(statement, self.suspected, now), now)
+        elif isinstance(statement.body, Ready) and term > self.term and self._is_heir():
+            self._lead(term + 1, now)  # it has given our leader up, and so have we
+        elif self.leader is not None and self.leader != self.setting.me and term <= self.term:
+            self._actions.append(Send(statement.sender, Busy(term=self.term, leader=self.leader)))
+
+    def _is_heir(self) -> bool:
+        return self.favourite() == self.setting.me and (self.leader is None or self.leader in self.suspected)
+
+    def _leadership_acts(self, actions: list[Action], now: float) -> None:
+        self._actions += actions
+        if self._leadership is not None and self._leadership.stuck:
+            self._start_over(now)
+
+    def _start_over(self, now: float) -> None:
+        """Lead the next term, this one has failed."""
+        if self.begin is not None and self.begin.adopted:
+            self._distrusted.update(peer for peer in self.begin.holders if peer != self.setting.me)
+        self._lead(self.term + 1, now)
+
+    # -- deciding -----------------------------------------------------------------------------------------------------
+
+    def _hear_done(self, statement: Signed[Done], body: Done, relayed_by: PeerId | None, now: float) -> None:
+        if self.done is not None or body.base != self.setting.base:
+            return
+        if not self._plausible(body):
+            gone = [statement.sender, *([relayed_by] if relayed_by else [])]  # they, not whom they name
+            self._miss(gone, now)
+            return
+        self.done = statement
+        self._leadership = None
+        self.phase = Phase.FETCHING
+        self._fetch_at = now if self.begin is None else now + self.setting.timing.resend
+        self._actions.append(Decided(statement))
+        self._apply_if_whole()
+
+    def _plausible(self, body: Done) -> bool:
+        """It is what we voted for, of the group that we are in, or of most of the living electorate but us.
+
+        Its signer names the group, and its votes are a majority of that alone: strangers could make a group of
+        themselves, and add us to it.
+        """
+        if self._vote is not None and self._vote.results == body.results:
+            return True
+        if self.begin is not None and self.begin.term == body.term:
+            return tuple(member.peer for member in self.begin.members) == body.members
+        living = self.electorate - (self.suspected - self._elsewhere)
+        return 2 * len(living.intersection(body.members)) > len(living)
+
+    def _apply_if_whole(self) -> None:
+        assert self.done is not None
+        if all(result in self._held for result in self.done.body.results):
+            self.phase = Phase.APPLIED
+            self._actions.append(Apply(self.done.body.results))
+
+    def _fetch_missing(self, now: float) -> None:
+        assert self.done is not None
+        self._fetch_at = None
+        holders = tuple(peer for peer in self.done.body.members if peer != self.setting.me)
+        self._actions += [Fetch(r, holders) for r in self.done.body.results if r not in self._held]
+
+    def _fetch_failed(self, now: float) -> None:
+        if self.phase is Phase.FETCHING:
+            self.phase = Phase.LOST
+            self._actions.append(Resync())
+        elif self.phase is Phase.EXCHANGING and self._leadership is not None:
+            self._start_over(now)  # the results that we adopted are not to be had
+        elif self.phase is Phase.EXCHANGING:
+            self._fetch_at = now + self.setting.timing.resend

@@ -1,0 +1,239 @@
+"""What the members of a round say to each other. Every message travels in a `Signed` envelope that names the epoch.
+
+`base` is the digest of the state that the epoch starts from, so that only peers with one history meet in a round.
+`term` numbers the attempts at an epoch; each has one leader.
+"""
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from protocols.encoding import digest
+from protocols.message import Count, Digest, Many, Message, Peer
+
+MAX_MEMBERS = 64
+MAX_CHUNKS = 16_384
+Term = Annotated[int, Field(ge=0, le=2**31)]
+PartNumber = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
+Attempt = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
+"""How often a part has changed its owner within a term; each member owns it once at most."""
+ChunkNumber = Annotated[int, Field(ge=0, le=MAX_CHUNKS)]
+MemberMask = Annotated[int, Field(ge=0, lt=2**MAX_MEMBERS)]
+"""Bit i stands for member i of the `Begin`."""
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Member(_Item):
+    """One member of a group and what it has committed to."""
+
+    peer: Peer
+    weight: Count
+    """Samples behind the update; 0: sends nothing, only reads the result."""
+    root: Digest | None
+    """`commitment` of its encoded chunks; None where weight is 0."""
+
+    @model_validator(mode="after")
+    def _contributes_what_it_commits_to(self) -> Self:
+        _check_commitment(self.weight, self.root)
+        return self
+
+
+class Part(_Item):
+    """Chunks start … stop − 1, which `owner` reduces."""
+
+    owner: Peer
+    start: ChunkNumber
+    stop: ChunkNumber
+
+
+class PartResult(_Item):
+    """The reduced part: `digest` is the `commitment` of its encoded chunks."""
+
+    start: ChunkNumber
+    stop: ChunkNumber
+    digest: Digest
+
+
+Results = Annotated[Many[PartResult], Field(min_length=1, max_length=MAX_MEMBERS)]
+
+
+class Progress(Message):
+    """To the leader, while training: what this peer has for the epoch."""
+
+    kind: ClassVar[str] = "progress"
+    base: Digest
+    samples: Count
+    complete: bool
+    """local_sgd: the inner steps are done."""
+    client_mode: bool
+    samples_per_second: Annotated[float, Field(ge=0)]
+
+
+class Standing(Message):
+    """From the leader, while the swarm trains: I lead this epoch, and so far we have."""
+
+    kind: ClassVar[str] = "standing"
+    base: Digest
+    samples: Count
+
+
+class Close(Message):
+    """From the leader: the epoch has its samples; finish your update and say `Ready`."""
+
+    kind: ClassVar[str] = "close"
+    base: Digest
+    term: Term
+
+
+class Prepared(Message):
+    """To the leader: I hold all these results (a vote for them)."""
+
+    kind: ClassVar[str] = "prepared"
+    base: Digest
+    term: Term
+    results: Results
+
+
+UNMEASURED = 1.0
+"""The speed of a member that has not sent enough yet to know its own."""
+
+
+class Ready(Message):
+    """To the leader: my update is finished and committed to."""
+
+    kind: ClassVar[str] = "ready"
+    base: Digest
+    term: Term
+    weight: Count
+    root: Digest | None
+    client_mode: bool
+    """Cannot be dialled, so cannot own a part."""
+    speed: Annotated[float, Field(gt=0, le=1e12)]
+    """Bytes per second that it can send, for the size of its part; UNMEASURED where it does not know."""
+    held_term: Term | None
+    """The term of the results it has prepared in an earlier term, if any …"""
+    held: Annotated[Many[PartResult], Field(max_length=MAX_MEMBERS)]
+    """… and these results."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        _check_commitment(self.weight, self.root)
+        if (self.held_term is not None) != bool(self.held) or (self.held_term or 0) > self.term:
+            raise ValueError("results are held of this term or an earlier one, or not at all")
+        return self
+
+
+class Begin(Message):
+    """From the leader: the group, what each of its members committed to, and who reduces what."""
+
+    kind: ClassVar[str] = "begin"
+    base: Digest
+    term: Term
+    members: Annotated[Many[Member], Field(min_length=1, max_length=MAX_MEMBERS)]
+    parts: Annotated[Many[Part], Field(max_length=MAX_MEMBERS)]
+    """Empty when `adopted` is given: nothing is reduced anew."""
+    adopted: Annotated[Many[PartResult], Field(max_length=MAX_MEMBERS)] = ()
+    """Results carried over from an earlier term …"""
+    holders: Annotated[Many[Peer], Field(max_length=MAX_MEMBERS)] = ()
+    """… and the members that hold them."""
+
+
+class Suspect(Message):
+    """To the leader: I get no result of this part from its owner."""
+
+    kind: ClassVar[str] = "suspect"
+    term: Term
+    part: PartNumber
+    attempt: Attempt
+
+
+class Reassign(Message):
+    """From the leader: this part is now reduced by another owner."""
+
+    kind: ClassVar[str] = "reassign"
+    term: Term
+    part: PartNumber
+    attempt: Attempt
+    owner: Peer
+
+
+class Wait(Message):
+    """From the leader: I am alive, and not there yet."""
+
+    kind: ClassVar[str] = "wait"
+    term: Term
+
+
+class Busy(Message):
+    """To somebody who wants to lead: I follow this leader in this term."""
+
+    kind: ClassVar[str] = "busy"
+    term: Term
+    leader: Peer
+
+
+class Done(Message):
+    """From the leader: these results stand, and here are the `Prepared` votes of a majority of the group.
+
+    Anybody who has the state `base` can verify it, fetch the results from the voters, and apply them.
+    """
+
+    kind: ClassVar[str] = "done"
+    limit_bytes: ClassVar[int] = 512 * 1024
+    base: Digest
+    term: Term
+    members: Annotated[Many[Peer], Field(min_length=1, max_length=MAX_MEMBERS)]
+    results: Results
+    votes: Annotated[Many[bytes], Field(min_length=1, max_length=MAX_MEMBERS)]
+    """Wire bytes of `Signed[Prepared]`, one of each voter."""
+
+
+class Contribution(Message):
+    """Head of the stream from a sender to the owner of a part: the digests of all chunks of its encoded update."""
+
+    kind: ClassVar[str] = "contribution"
+    limit_bytes: ClassVar[int] = MAX_CHUNKS * 34 + 1024
+    term: Term
+    part: PartNumber
+    attempt: Attempt
+    chunks: Annotated[Many[Digest], Field(max_length=MAX_CHUNKS)]
+    """Empty where the member only reads the result."""
+
+
+class Result(Message):
+    """The owner's statement at the end of a part: what it reduced it to, and from whom."""
+
+    kind: ClassVar[str] = "result"
+    limit_bytes: ClassVar[int] = MAX_CHUNKS * 48 + 1024
+    term: Term
+    part: PartNumber
+    attempt: Attempt
+    chunks: Annotated[Many[Digest], Field(min_length=1, max_length=MAX_CHUNKS)]
+    """Digest of every encoded chunk of the part, in order."""
+    included: Annotated[Many[MemberMask], Field(min_length=1, max_length=MAX_CHUNKS)]
+    """Whose updates each chunk is made of."""
+
+    @model_validator(mode="after")
+    def _says_it_of_every_chunk(self) -> Self:
+        if len(self.included) != len(self.chunks):
+            raise ValueError("as many masks as chunks")
+        return self
+
+
+RoundMessage = Progress | Standing | Close | Ready | Begin | Suspect | Reassign | Prepared | Wait | Busy | Done
+ROUND_MESSAGES: dict[str, type[Message]] = {
+    body.kind: body for body in (Progress, Standing, Close, Ready, Begin, Suspect, Reassign, Prepared, Wait, Busy, Done)
+}
+
+
+def _check_commitment(weight: int, root: bytes | None) -> None:
+    if (weight > 0) != (root is not None):
+        raise ValueError("who contributes commits to it, and nobody else does")
+
+
+def commitment(chunk_digests: tuple[bytes, ...]) -> bytes:
+    """One digest for a list of chunk digests."""
+    return digest(b"peer/1/commitment\x00", *chunk_digests)

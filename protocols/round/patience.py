@@ -1,0 +1,45 @@
+"""How much one peer may cost the others in an epoch: words are cheap, so no number of them keeps a round waiting.
+
+That a leader lives is known by what it says; that it leads, by what comes of it. Who has said long enough that it is
+alive, and has brought us no further, leads us no more in this epoch. And nobody brings us from term to term for ever.
+"""
+
+from collections import Counter
+
+from protocols.identity import PeerId
+
+MOST_MOVES = 16
+"""So many times one peer may bring us into another term, or under another leader, within an epoch."""
+PATIENCE = 6.0
+"""So many times `Timing.failure` we wait for the leader's next step."""
+
+
+class Patience:
+    def __init__(self, failure_seconds: float) -> None:
+        self.given_up: set[PeerId] = set()
+        """Who leads us no more."""
+        self._seconds = PATIENCE * failure_seconds
+        self._moves: Counter[PeerId] = Counter()
+        self._ends_at: float | None = None
+
+    def may_move(self, peer: PeerId) -> bool:
+        return self._moves[peer] < MOST_MOVES
+
+    def moved_by(self, peer: PeerId) -> None:
+        self._moves[peer] += 1
+
+    def wait(self, now: float, extra_seconds: float = 0.0) -> None:
+        """From now on the leader is waited for, if it is not already."""
+        if self._ends_at is None:
+            self._ends_at = now + self._seconds + extra_seconds
+
+    def relax(self) -> None:
+        """The leader has brought us further, or it is another one."""
+        self._ends_at = None
+
+    def ended(self, now: float) -> bool:
+        return self._ends_at is not None and now > self._ends_at
+
+    def give_up(self, peer: PeerId) -> None:
+        self.given_up.add(peer)
+        self.relax()

@@ -1,0 +1,110 @@
+"""One good message of every kind, for tests that spoil them."""
+
+from protocols.encoding import digest
+from protocols.heads import Head
+from protocols.identity import Identity
+from protocols.message import Message
+from protocols.records import RosterEntry
+from protocols.round.messages import (
+    Begin,
+    Busy,
+    Close,
+    Contribution,
+    Done,
+    Member,
+    Part,
+    PartResult,
+    Prepared,
+    Progress,
+    Ready,
+    Reassign,
+    Result,
+    Standing,
+    Suspect,
+    Wait,
+)
+from protocols.signed import Signed, Signer
+
+RUN = "demo-" + "a" * 26
+OTHER_RUN = "demo-" + "b" * 26
+EPOCH = 7
+CHUNKS = 8
+BASE = digest(b"base")
+MEMBERS = [Identity.from_seed(bytes([number]) * 32) for number in range(1, 6)]
+STRANGER = Identity.from_seed(b"s" * 32)
+PEERS = tuple(member.peer_id for member in MEMBERS)
+RESULTS = (
+    PartResult(start=0, stop=5, digest=digest(b"first")),
+    PartResult(start=5, stop=CHUNKS, digest=digest(b"second")),
+)
+
+
+def signer(identity: Identity, run: str = RUN, first_sequence: int = 1000) -> Signer:
+    return Signer(identity, run, first_sequence)
+
+
+def vote(voter: Identity, *, epoch: int = EPOCH, run: str = RUN, **changes: object) -> bytes:
+    fields = {"base": BASE, "term": 0, "results": RESULTS} | changes
+    return signer(voter, run).sign(Prepared(**fields), epoch).wire
+
+
+def done(votes: tuple[bytes, ...] | None = None, **changes: object) -> Signed[Done]:
+    """Of a group of five with three votes, signed by the first member."""
+    fields = {
+        "base": BASE,
+        "term": 0,
+        "members": PEERS,
+        "results": RESULTS,
+        "votes": tuple(vote(voter) for voter in MEMBERS[:3]) if votes is None else votes,
+    }
+    return signer(MEMBERS[0]).sign(Done(**(fields | changes)), EPOCH)
+
+
+def begin(**changes: object) -> Begin:
+    fields = {
+        "base": BASE,
+        "term": 0,
+        "members": tuple(Member(peer=peer, weight=5, root=digest(peer.encode())) for peer in PEERS),
+        "parts": (Part(owner=PEERS[0], start=0, stop=5), Part(owner=PEERS[1], start=5, stop=CHUNKS)),
+    }
+    return Begin(**(fields | changes))
+
+
+EXAMPLES: tuple[Message, ...] = (
+    Progress(base=BASE, samples=3, complete=False, client_mode=True, samples_per_second=1.5),
+    Standing(base=BASE, samples=3),
+    Close(base=BASE, term=2),
+    Ready(
+        base=BASE,
+        term=2,
+        weight=5,
+        root=digest(b"root"),
+        client_mode=False,
+        speed=2.0,
+        held_term=1,
+        held=RESULTS,
+    ),
+    begin(),
+    begin(parts=(), adopted=RESULTS, holders=PEERS[:2]),
+    Suspect(term=2, part=1, attempt=0),
+    Reassign(term=2, part=1, attempt=1, owner=PEERS[2]),
+    Prepared(base=BASE, term=2, results=RESULTS),
+    Wait(term=2),
+    Busy(term=2, leader=PEERS[3]),
+    done().body,
+    Contribution(term=2, part=1, attempt=0, chunks=tuple(digest(bytes([n])) for n in range(CHUNKS))),
+    Result(term=2, part=1, attempt=0, chunks=(digest(b"a"), digest(b"b")), included=(3, 2**64 - 1)),
+    Head(digests=(digest(b"new"), digest(b"old")), nonce=b"n" * 16),
+    RosterEntry(
+        expires=1_800_000_000.5,
+        name="a name",
+        role="trainer",
+        addresses=("/ip4/203.0.113.1/tcp/4001",),
+        client_mode=False,
+        state_digest=digest(b"state"),
+        samples_contributed=10,
+        samples_per_second=1.5,
+        bandwidth_bytes_per_second=0.0,
+        departed=False,
+    ),
+)

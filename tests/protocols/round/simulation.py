@@ -1,0 +1,264 @@
+"""Drives many `Round` machines by one event queue: messages late, reordered, doubled and lost, members killed.
+
+The data plane is modelled by what a part is made of: the owner's result is a digest of the part and of those who sent
+to it. A killed member stops at once, in the middle of its actions; whether the others are told (`Lost`) is chosen.
+"""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protocols.encoding import digest, encode
+from protocols.identity import Identity, PeerId
+from protocols.round.deadlines import Timing
+from protocols.round.events import (
+    Action,
+    Apply,
+    Decided,
+    Event,
+    Exchange,
+    Fetch,
+    FetchFailed,
+    FinishUpdate,
+    Heard,
+    Lost,
+    PartBroken,
+    PartHeld,
+    Redirect,
+    Relay,
+    Resync,
+    Send,
+    Tick,
+    Trained,
+    UpdateReady,
+)
+from protocols.round.machine import Phase, Round, Setting
+from protocols.round.messages import Begin, PartResult
+from protocols.signed import Signed
+
+RUN = "simulated-aaaaaaaaaaaaaaaaaaaaaaaaaa"
+BASE = digest(b"base")
+TIMING = Timing()
+PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(1, 33)]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What the network does to messages."""
+
+    longest_delay: float = 0.05
+    loss: float = 0.0
+    doubling: float = 0.0
+    broken_streams: float = 0.0
+    told: bool = True
+    """Whether a dial to the dead fails at once, or just stays without answer."""
+
+
+@dataclass
+class Node:
+    peer: PeerId
+    machine: Round
+    alive: bool = True
+    samples: int = 0
+    begin: Begin | None = None
+    term: int = -1
+    gathered: dict[tuple[int, int, int], set[PeerId]] = field(default_factory=dict)
+    """(term, part, attempt) that it reduces → who has sent."""
+    reduced: dict[tuple[int, int, int], PartResult] = field(default_factory=dict)
+    readers: dict[tuple[int, int, int], set[PeerId]] = field(default_factory=dict)
+    content: set[PartResult] = field(default_factory=set)
+    outcome: tuple[PartResult, ...] | None = None
+    finished_after: float | None = None
+
+
+class Swarm:
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        weather: Weather | None = None,
+        target: int | None = 100,
+        client_modes: int = 0,
+    ) -> None:
+        self.random = random.Random(seed)
+        self.weather = weather or Weather()
+        self.now = 0.0
+        self.on_phase: Callable[[Node, Phase], None] = lambda node, phase: None
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+        self._sequence = itertools.count(1)
+        peers = PEERS[:count]
+        expected = {peer: number >= count - client_modes for number, peer in enumerate(peers)}
+        self.nodes = {peer: Node(peer, self._machine(peer, expected, target)) for peer in peers}
+        for node in self.nodes.values():
+            self.after(self.random.uniform(0, 0.2), lambda node=node: self._train(node))
+            self.after(self.random.uniform(0, 0.2), lambda node=node: self._tick(node))
+
+    @staticmethod
+    def _machine(peer: PeerId, expected: dict[PeerId, bool], target: int | None) -> Round:
+        setting = Setting(
+            run=RUN, epoch=7, base=BASE, me=peer, target_samples=target, chunks=16, client_mode=expected[peer]
+        )
+        return Round(setting, expected, 0.0)
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def after(self, seconds: float, call: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (self.now + seconds, next(self._number), call))
+
+    def run(self, limit_seconds: float) -> None:
+        """Until every survivor is through, or for `limit_seconds` of virtual time."""
+        while self._queue and self._queue[0][0] <= limit_seconds:
+            self.now, _, call = heapq.heappop(self._queue)
+            call()
+            if all(node.machine.phase in (Phase.APPLIED, Phase.LOST) for node in self.survivors):
+                return
+
+    @property
+    def survivors(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.alive]
+
+    def kill(self, node: Node) -> None:
+        node.alive = False
+        for other in self.survivors:
+            for key, senders in other.gathered.items():
+                if node.peer not in senders:
+                    self.after(self.random.uniform(0, 0.5), lambda o=other, k=key: self._reduce(o, k))
+            if other.begin is not None:
+                for number in range(len(other.begin.parts)):
+                    attempt, owner = other.machine._owners[number] if other.machine._owners else (0, None)
+                    if owner == node.peer:
+                        broken = PartBroken(other.term, number, attempt)
+                        wait = self.random.uniform(0, 0.5) if self.weather.told else TIMING.failure
+                        self.after(wait, lambda o=other, b=broken: self.event(o, b))
+
+    # -- one node -----------------------------------------------------------------------------------------------------
+
+    def event(self, node: Node, event: Event) -> None:
+        if not node.alive:
+            return
+        before = node.machine.phase
+        for action in node.machine.handle(event, self.now):
+            if node.machine.phase is not before:
+                before = node.machine.phase
+                self.on_phase(node, before)
+            if not node.alive:  # killed in the middle of its actions
+                return
+            self._act(node, action)
+
+    def _tick(self, node: Node) -> None:
+        if node.alive:
+            self.event(node, Tick())
+            self.after(0.2, lambda: self._tick(node))
+
+    def _train(self, node: Node) -> None:
+        if node.alive and node.machine.phase is Phase.GATHERING:
+            node.samples += 5
+            complete = node.machine.setting.target_samples is None and node.samples >= 40
+            self.event(node, Trained(node.samples, complete, 50.0))
+            self.after(self.random.uniform(0.02, 0.2), lambda: self._train(node))
+
+    def _act(self, node: Node, action: Action) -> None:
+        match action:
+            case Send(to, body):
+                number = next(self._sequence)
+                wire = encode([node.peer, number])
+                self._transmit(node, to, Signed(RUN, node.peer, 7, number, body, wire))
+            case Relay(to, statement):
+                self._transmit(node, to, statement)
+            case FinishUpdate():
+                ready = UpdateReady(digest(node.peer.encode()), max(node.samples, 5))
+                self.after(self.random.uniform(0, 0.05), lambda: self.event(node, ready))
+            case Exchange(begin, term):
+                node.begin, node.term = begin, term
+                for number, part in enumerate(begin.parts):
+                    self._stream(node, number, 0, part.owner)
+            case Redirect(part, attempt, owner):
+                self._stream(node, part, attempt, owner)
+            case Fetch(result, holders):
+                self._fetch(node, result, holders)
+            case Apply(results):
+                assert set(results) <= node.content
+                node.outcome, node.finished_after = results, self.now
+            case Decided() | Resync():
+                pass
+
+    def _transmit(self, node: Node, to: PeerId, statement: Signed) -> None:
+        target = self.nodes[to]
+        if target is node:
+            self.after(0, lambda: self.event(target, Heard(statement)))
+            return
+        if not target.alive:
+            if self.weather.told:
+                self.after(self._delay(), lambda: self.event(node, Lost(to)))
+            return
+        for _ in range(2 if self.random.random() < self.weather.doubling else 1):
+            if self.random.random() >= self.weather.loss:
+                self.after(self._delay(), lambda: self.event(target, Heard(statement)))
+
+    def _delay(self) -> float:
+        return self.random.uniform(0.001, self.weather.longest_delay)
+
+    # -- the data plane -----------------------------------------------------------------------------------------------
+
+    def _stream(self, node: Node, part: int, attempt: int, owner: PeerId) -> None:
+        key = (node.term, part, attempt)
+        target = self.nodes[owner]
+        broken = PartBroken(node.term, part, attempt)
+        if not target.alive or self.random.random() < self.weather.broken_streams:
+            wait = self._delay() if self.weather.told else TIMING.failure
+            self.after(wait, lambda: self.event(node, broken))
+            return
+        self.after(self._delay(), lambda: self._arrive(target, node.peer, key))
+
+    def _arrive(self, owner: Node, sender: PeerId, key: tuple[int, int, int]) -> None:
+        if not owner.alive:
+            return
+        fresh = key not in owner.gathered
+        owner.gathered.setdefault(key, set()).add(sender)
+        owner.readers.setdefault(key, set()).add(sender)
+        if fresh:
+            self.after(TIMING.straggler, lambda: self._reduce(owner, key, late=True))
+        if key in owner.reduced:
+            self._send_result(owner, sender, key)
+        else:
+            self._reduce(owner, key)
+
+    def _reduce(self, owner: Node, key: tuple[int, int, int], late: bool = False) -> None:
+        if not owner.alive or owner.begin is None or owner.term != key[0] or key in owner.reduced:
+            return
+        awaited = {m.peer for m in owner.begin.members if self.nodes[m.peer].alive or late}
+        if not late and not awaited <= owner.gathered[key]:
+            return
+        part = owner.begin.parts[key[1]]
+        made_of = sorted(owner.gathered[key])
+        owner.reduced[key] = PartResult(
+            start=part.start, stop=part.stop, digest=digest(encode([part.start, part.stop, made_of]))
+        )
+        for reader in sorted(owner.readers[key]):
+            self._send_result(owner, reader, key)
+
+    def _send_result(self, owner: Node, reader: PeerId, key: tuple[int, int, int]) -> None:
+        result, target = owner.reduced[key], self.nodes[reader]
+
+        def arrive() -> None:
+            if target.alive and owner.alive:
+                target.content.add(result)
+                self.event(
+                    target,
+                    PartHeld(result.start, result.stop, key[2] if target.term == key[0] else None, result.digest),
+                )
+
+        self.after(self._delay(), arrive)
+
+    def _fetch(self, node: Node, result: PartResult, holders: tuple[PeerId, ...]) -> None:
+        def arrive() -> None:
+            if any(self.nodes[h].alive and result in self.nodes[h].content for h in holders):
+                node.content.add(result)
+                self.event(node, PartHeld(result.start, result.stop, None, result.digest))
+            else:
+                self.event(node, FetchFailed(result))
+
+        self.after(self._delay(), arrive)

@@ -1,0 +1,182 @@
+"""The round's state machine against members that speak well-formed words in bad faith."""
+
+import pytest
+
+from protocols.encoding import digest
+from protocols.identity import PeerId
+from protocols.message import Message
+from protocols.round.deadlines import Timing
+from protocols.round.events import Action, Decided, Exchange, FinishUpdate, Heard, Send, Tick, Trained, UpdateReady
+from protocols.round.machine import Phase, Round, Setting
+from protocols.round.messages import (
+    Begin,
+    Busy,
+    Close,
+    Done,
+    Member,
+    Part,
+    PartResult,
+    Prepared,
+    Progress,
+    Reassign,
+    Standing,
+    Wait,
+)
+from protocols.round.order import order
+from protocols.round.patience import MOST_MOVES, PATIENCE
+from protocols.signed import Signed
+from tests.protocols.round.simulation import BASE, PEERS, RUN
+
+EPOCH = 7
+CHUNKS = 16
+TIMING = Timing()
+LEADER, *FOLLOWERS = order(RUN, EPOCH, PEERS[:5])
+ME = FOLLOWERS[1]
+STRANGERS = PEERS[10:13]
+RESULTS = (PartResult(start=0, stop=CHUNKS, digest=digest(b"forged")),)
+
+
+class Victim:
+    """The second follower of five, with a clock."""
+
+    def __init__(self, me: PeerId = ME, target_samples: int | None = 1000) -> None:
+        others = {peer: False for peer in [LEADER, *FOLLOWERS] if peer != me}
+        setting = Setting(run=RUN, epoch=EPOCH, base=BASE, me=me, target_samples=target_samples, chunks=CHUNKS)
+        self.machine = Round(setting, others, 0.0)
+        self.now, self._sequence = 0.0, 0
+
+    def hear(self, sender: PeerId, body: Message) -> list[Action]:
+        self._sequence += 1
+        actions = self.machine.handle(Heard(Signed(RUN, sender, EPOCH, self._sequence, body, b"")), self.now)
+        if any(isinstance(action, FinishUpdate) for action in actions):
+            actions += self.machine.handle(UpdateReady(digest(b"root"), 5), self.now)
+        return actions
+
+    def tick(self, seconds: float = 0.2) -> list[Action]:
+        self.now += seconds
+        return self.machine.handle(Tick(), self.now)
+
+
+def begin(members: list[PeerId], owner: PeerId, term: int = 0) -> Begin:
+    return Begin(
+        base=BASE,
+        term=term,
+        members=tuple(Member(peer=peer, weight=5, root=digest(b"root")) for peer in members),
+        parts=(Part(owner=owner, start=0, stop=CHUNKS),),
+    )
+
+
+def done(members: list[PeerId]) -> Done:
+    return Done(base=BASE, term=0, members=tuple(members), results=RESULTS, votes=(b"checked by the driver",))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [LEADER],
+        [LEADER, FOLLOWERS[0]],
+        [*STRANGERS],
+        [*STRANGERS, ME],
+        [LEADER, *STRANGERS, ME],
+    ],
+    ids=["one", "two of five", "strangers", "strangers and us", "one, strangers and us"],
+)
+def test_done_of_a_group_that_is_not_most_of_those_we_know_decides_nothing(members: list[PeerId]) -> None:
+    victim = Victim()
+    assert not any(isinstance(action, Decided) for action in victim.hear(members[0], done(members)))
+    assert victim.machine.phase is Phase.GATHERING
+
+
+def test_done_of_another_group_than_the_leader_named_decides_nothing() -> None:
+    victim = Victim()
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    victim.hear(LEADER, begin([LEADER, *FOLLOWERS], LEADER))
+    victim.hear(FOLLOWERS[3], done([LEADER, FOLLOWERS[0], ME]))
+    assert victim.machine.phase is Phase.EXCHANGING
+    assert victim.machine.leader == LEADER
+
+
+def test_done_of_most_decides() -> None:
+    victim = Victim()
+    assert any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER, *FOLLOWERS])))
+
+
+@pytest.mark.parametrize("who_begins", [FOLLOWERS[0], STRANGERS[0]])
+def test_begin_and_reassign_count_from_the_leader_alone(who_begins: PeerId) -> None:
+    victim = Victim()
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    victim.hear(who_begins, begin([LEADER, *FOLLOWERS], who_begins))
+    assert victim.machine.phase is Phase.READY
+    victim.hear(LEADER, begin([LEADER, *FOLLOWERS], LEADER))
+    assert not victim.hear(who_begins, Reassign(term=0, part=0, attempt=1, owner=who_begins))
+
+
+def test_part_is_never_given_to_a_stranger() -> None:
+    victim = Victim()
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    assert any(isinstance(a, Exchange) for a in victim.hear(LEADER, begin([LEADER, *FOLLOWERS], LEADER)))
+    assert not victim.hear(LEADER, Reassign(term=0, part=0, attempt=1, owner=STRANGERS[0]))
+
+
+def wait_until_given_up(victim: Victim, says: Message) -> float:
+    """Seconds until the victim follows another, though its leader says `says` every second."""
+    began = victim.now
+    while victim.machine.leader == LEADER and victim.now < began + 1000:
+        victim.hear(LEADER, says)
+        for _ in range(5):
+            victim.tick()
+    return victim.now - began
+
+
+def test_leader_that_never_begins_is_given_up() -> None:
+    victim = Victim()
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    assert wait_until_given_up(victim, Wait(term=0)) == pytest.approx(PATIENCE * TIMING.failure, abs=2)
+    victim.hear(LEADER, Close(base=BASE, term=victim.machine.term + 1))
+    assert victim.machine.leader != LEADER
+
+
+def test_leader_that_closes_term_after_term_is_given_up() -> None:
+    victim = Victim()
+    for term in range(100):
+        victim.hear(LEADER, Close(base=BASE, term=term))
+    assert victim.machine.term < MOST_MOVES
+    assert wait_until_given_up(victim, Close(base=BASE, term=101)) <= 2 * PATIENCE * TIMING.failure
+
+
+def test_favourite_that_never_closes_is_given_up() -> None:
+    victim = Victim()
+    victim.machine.handle(Trained(1000, False, 10.0), 0.0)
+    sent_to: set[PeerId] = set()
+    while LEADER not in victim.machine.suspected and victim.now < 1000 and len(sent_to) < 2:
+        victim.hear(LEADER, Standing(base=BASE, samples=1))
+        for _ in range(5):
+            sent_to |= {a.to for a in victim.tick() if isinstance(a, Send) and isinstance(a.body, Progress)}
+    assert sent_to == {LEADER, FOLLOWERS[0]}
+    assert victim.now <= 2 * PATIENCE * TIMING.failure
+
+
+def test_busy_does_not_move_a_leader_for_ever() -> None:
+    victim = Victim(me=LEADER)
+    victim.machine.handle(Trained(1000, False, 10.0), 0.0)
+    victim.tick()
+    for _ in range(200):
+        victim.hear(FOLLOWERS[0], Busy(term=victim.machine.term + 1, leader=LEADER))
+        victim.hear(STRANGERS[0], Busy(term=victim.machine.term, leader=STRANGERS[0]))
+    assert victim.machine.term <= 4 * MOST_MOVES
+
+
+def test_members_that_claim_all_the_samples_are_counted_up_to_a_limit() -> None:
+    victim = Victim(me=LEADER, target_samples=None)
+    most = Progress(base=BASE, samples=2**53, complete=False, client_mode=False, samples_per_second=1.0)
+    for peer in FOLLOWERS:
+        answers = victim.hear(peer, most)
+        assert any(isinstance(action, Send) and isinstance(action.body, Standing) for action in answers)
+
+
+def test_vote_for_nothing_is_no_vote() -> None:
+    victim = Victim(me=LEADER)
+    victim.machine.handle(Trained(1000, False, 10.0), 0.0)
+    victim.tick()
+    victim.hear(STRANGERS[0], Prepared(base=BASE, term=victim.machine.term, results=RESULTS))
+    assert victim.machine.done is None

@@ -1,0 +1,64 @@
+"""The choice of the swarm's state."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.encoding import digest
+from protocols.heads import choose
+from tests.protocols.round.simulation import PEERS
+
+
+def history(newest: int, branch: str = "main", since: int = 0, length: int = 16) -> dict[int, bytes]:
+    epochs = range(max(0, newest - length + 1), newest + 1)
+    return {e: digest(f"{branch if e >= since else 'main'} {e}".encode()) for e in epochs}
+
+
+def test_peers_one_epoch_apart_tell_one_history() -> None:
+    heads = {PEERS[0]: history(11), PEERS[1]: history(10), PEERS[2]: history(10), PEERS[3]: history(11)}
+    chosen = choose(heads)
+    assert (chosen.epoch, chosen.digest) == (10, history(10)[10])
+    assert set(chosen.holders) == set(PEERS[:4])
+
+
+def test_a_forger_far_ahead_loses_against_two() -> None:
+    heads = {PEERS[0]: history(5), PEERS[1]: history(5), PEERS[2]: history(10**9, "forged", since=1)}
+    assert choose(heads).epoch == 5
+
+
+def test_of_two_forks_the_larger_wins_even_when_it_is_behind() -> None:
+    heads = {p: history(9, "left", since=6) for p in PEERS[:3]} | {p: history(14, "right", since=6) for p in PEERS[3:5]}
+    chosen = choose(heads)
+    assert (chosen.epoch, set(chosen.holders)) == (9, set(PEERS[:3]))
+
+
+def test_of_equal_forks_the_one_that_is_further_wins() -> None:
+    heads = {PEERS[0]: history(3, "left", since=1), PEERS[1]: history(5, "right", since=1)}
+    assert choose(heads).epoch == 5
+
+
+def test_who_is_behind_on_another_fork_tells_another_history() -> None:
+    ahead, behind = history(9, "left", since=6), history(8, "right", since=6)
+    assert choose({PEERS[0]: ahead, PEERS[1]: behind}).tellers == {PEERS[0]}
+    assert choose({PEERS[0]: ahead, PEERS[1]: history(7, "left", since=6)}).tellers == set(PEERS[:2])
+
+
+def test_nobody_has_a_state() -> None:
+    assert choose({}) is None
+
+
+@given(
+    st.dictionaries(st.sampled_from(PEERS), st.tuples(st.integers(0, 40), st.sampled_from("abc"), st.integers(0, 9)))
+)
+def test_all_choose_alike_and_the_holders_hold(told: dict) -> None:
+    heads = {peer: history(newest, branch, since) for peer, (newest, branch, since) in told.items()}
+    chosen = choose(heads)
+    assert chosen == choose(dict(reversed(heads.items())))
+    if chosen is not None:
+        assert chosen.holders
+        assert all(heads[holder][chosen.epoch] == chosen.digest for holder in chosen.holders)
+
+
+def test_who_has_just_fetched_the_state_has_not_made_it() -> None:
+    chosen = choose({PEERS[0]: history(9), PEERS[1]: history(9, length=1), PEERS[2]: history(9, length=2)})
+    assert set(chosen.holders) == set(PEERS[:3])
+    assert set(chosen.makers) == {PEERS[0], PEERS[2]}
