@@ -1,0 +1,1 @@
+"""The network: the libp2p node, DHT records, discovery, and the transport, real and simulated."""

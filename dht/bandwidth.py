@@ -1,0 +1,139 @@
+"""How fast this peer can send, measured on its streams, and a limit on it that its user may set.
+
+A burst is a time of sending without a pause. Its rate is the best average from its beginning to any moment in it:
+never more than the link takes, because nothing is counted that buffers on the way may hold; and not less because a
+receiver had to wait for others later on. Rates of bursts are smoothed, per receiver and in total. Who only ever sends
+little is not measured. The limit is a token bucket over all streams; who waits for tokens reads on but sends no more,
+and so its own senders feel it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dht.interfaces import Clock
+from protocols.identity import PeerId
+
+BUFFERED_BYTES = 512 * 1024
+"""To every receiver: what sockets and flow-control windows take at once, however slow the link is."""
+SAMPLE_BYTES = 512 * 1024
+"""A burst with less than this beyond what is buffered tells nothing."""
+PAUSE_SECONDS = 0.25
+"""After so long without sending, the next burst begins."""
+SMOOTHING = 0.3
+"""Weight of the newest burst."""
+BURST_SECONDS = 0.25
+"""So much of a second's allowance may be sent at once."""
+SHORTEST_WAIT_SECONDS = 0.001
+SMALL_BYTES = 16 * 1024
+"""Frames up to here (messages, headers) do not wait for tokens, they only use them up."""
+MAX_PEERS = 256
+
+
+@dataclass(slots=True)
+class _Rate:
+    """The current burst, and what the earlier ones came to."""
+
+    began: float = 0.0
+    last: float = float("-inf")
+    sent_bytes: int = 0
+    receivers: set[PeerId] = field(default_factory=set)
+    best: float = 0.0
+    smoothed: float = 0.0
+
+    def begin(self, now: float) -> None:
+        if now - self.last > PAUSE_SECONDS:
+            self.smoothed, self.best = self.bytes_per_second, 0.0
+            self.began, self.sent_bytes = now, 0
+            self.receivers.clear()
+        self.last = now
+
+    def end(self, peer: PeerId, size_bytes: int, now: float) -> None:
+        self.last = now
+        self.sent_bytes += size_bytes
+        self.receivers.add(peer)
+        counted = self.sent_bytes - BUFFERED_BYTES * len(self.receivers)
+        if counted >= SAMPLE_BYTES and now > self.began:
+            self.best = max(self.best, counted / (now - self.began))
+
+    @property
+    def bytes_per_second(self) -> float:
+        if not (self.best and self.smoothed):
+            return self.best or self.smoothed
+        return 1 / ((1 - SMOOTHING) / self.smoothed + SMOOTHING / self.best)  # a mean of times, not of rates
+
+
+class Bandwidth:
+    """Of one transport: what it has measured, and its limit."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._to: OrderedDict[PeerId, _Rate] = OrderedDict()
+        self._total = _Rate()
+        self._bucket: _TokenBucket | None = None
+
+    @property
+    def limit_bytes_per_second(self) -> float | None:
+        return self._bucket.bytes_per_second if self._bucket else None
+
+    @limit_bytes_per_second.setter
+    def limit_bytes_per_second(self, limit: float | None) -> None:
+        self._bucket = _TokenBucket(limit, self._clock) if limit else None
+
+    @property
+    def bytes_per_second(self) -> float:
+        """What this peer can send to all others, within its limit; where nothing is measured the limit, or 0."""
+        limit = self.limit_bytes_per_second
+        measured = self._total.bytes_per_second
+        return measured if limit is None else min(measured or limit, limit)
+
+    def to(self, peer: PeerId) -> float:
+        """Bytes per second to that peer; 0: not known."""
+        return self._to[peer].bytes_per_second if peer in self._to else 0.0
+
+    async def allow(self, size_bytes: int) -> None:
+        """Returns when so much may be sent."""
+        if self._bucket is not None:
+            await self._bucket.take(size_bytes)
+
+    def sending(self, peer: PeerId, size_bytes: int) -> Callable[[], None]:
+        """To be called when the sending of a frame begins; its result, when the frame is gone."""
+        rates = (self._rate(peer), self._total)
+        for rate in rates:
+            rate.begin(self._clock.monotonic())
+
+        def sent() -> None:
+            for rate in rates:
+                rate.end(peer, size_bytes, self._clock.monotonic())
+
+        return sent
+
+    def _rate(self, peer: PeerId) -> _Rate:
+        rate = self._to.setdefault(peer, _Rate())
+        self._to.move_to_end(peer)
+        while len(self._to) > MAX_PEERS:
+            self._to.popitem(last=False)
+        return rate
+
+
+class _TokenBucket:
+    """Tokens are bytes. What is taken beyond the stock is owed, and whoever comes next waits until it is paid."""
+
+    def __init__(self, bytes_per_second: float, clock: Clock) -> None:
+        self.bytes_per_second = bytes_per_second
+        self._clock = clock
+        self._capacity = bytes_per_second * BURST_SECONDS
+        self._stock = self._capacity
+        self._filled_at = clock.monotonic()
+
+    async def take(self, size_bytes: int) -> None:
+        while size_bytes > SMALL_BYTES and self._fill() < 0:
+            await self._clock.sleep(max(SHORTEST_WAIT_SECONDS, -self._stock / self.bytes_per_second))
+        self._fill()
+        self._stock -= size_bytes
+
+    def _fill(self) -> float:
+        now = self._clock.monotonic()
+        self._stock = min(self._capacity, self._stock + (now - self._filled_at) * self.bytes_per_second)
+        self._filled_at = now
+        return self._stock

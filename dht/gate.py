@@ -1,0 +1,131 @@
+"""Who may have how many incoming streams, and what happens to bad input: the same for both transports.
+
+`serve_request` and `serve_stream` are the border at which every exception of a handler ends: a refusal is counted and
+charged to its sender, anything else is logged and counted, and the daemon goes on.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from dht.interfaces import (
+    MAX_STREAMS_PER_PEER,
+    Clock,
+    OnRejected,
+    RequestHandler,
+    Stream,
+    StreamHandler,
+    TransportError,
+)
+from dht.strikes import Strikes
+from protocols.encoding import EncodingError, decode, encode
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+
+log = logging.getLogger(__name__)
+
+MAX_STREAMS = 1024
+EXCHANGE_SECONDS = 60.0
+"""A request must be read, handled and answered within this time."""
+HANDLER_FAILED = "handler_failed"
+"""Counted as a reason: our handler raised what it should not have."""
+MAX_REFUSAL_BYTES = 2048
+_MAX_REFUSAL_CHARACTERS = 256
+
+OnSuspended = Callable[[PeerId], object]
+
+
+class Gate:
+    """Counts the incoming streams of each peer, and its refusals."""
+
+    def __init__(self, clock: Clock, on_rejected: OnRejected, on_suspended: OnSuspended) -> None:
+        self._clock = clock
+        self._on_rejected = on_rejected
+        self._on_suspended = on_suspended
+        self._streams: Counter[PeerId] = Counter()
+        self._strikes = Strikes()
+
+    @contextmanager
+    def admit(self, peer: PeerId) -> Iterator[None]:
+        """Holds a place for one incoming stream of `peer`. Raises Rejected (busy)."""
+        if self._strikes.suspended(peer, self._clock.monotonic()):
+            raise Rejected(Reason.BUSY, "refused for a while after too much bad input")
+        if self._streams[peer] >= MAX_STREAMS_PER_PEER:
+            raise Rejected(Reason.BUSY, f"more than {MAX_STREAMS_PER_PEER} streams at once")
+        if self._streams.total() >= MAX_STREAMS:
+            raise Rejected(Reason.BUSY, f"more than {MAX_STREAMS} streams of all peers")
+        self._streams[peer] += 1
+        try:
+            yield
+        finally:
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
+
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        """Counts a refusal and charges it to `peer`."""
+        self._on_rejected(peer, reason, message)
+        if self._strikes.charge(peer, reason, self._clock.monotonic()):
+            log.warning("%s is disconnected after too much bad input, the last: %s", peer, message)
+            self._on_suspended(peer)
+
+    async def serve_request(
+        self,
+        peer: PeerId,
+        handler: RequestHandler,
+        read_body: Callable[[], Awaitable[bytes]],
+        send_answer: Callable[[bytes, bytes], Awaitable[None]],
+    ) -> None:
+        """Reads, handles and answers one request; `send_answer(refusal, body)`, where a refusal is empty or the body.
+
+        Raises TransportError when the peer is gone, TimeoutError after EXCHANGE_SECONDS.
+        """
+        async with asyncio.timeout(EXCHANGE_SECONDS):
+            try:
+                with self.admit(peer):
+                    await send_answer(b"", await handler(peer, await read_body()))
+            except TransportError:
+                raise
+            except Rejected as rejection:
+                self.reject(peer, rejection.reason, str(rejection))
+                await send_answer(encode_refusal(rejection.reason, str(rejection)), b"")
+            except Exception as error:
+                log.exception("a request of %s failed here", peer)
+                self.reject(peer, HANDLER_FAILED, f"{type(error).__name__}: {error}")
+                await send_answer(encode_refusal(HANDLER_FAILED, "the request could not be served"), b"")
+
+    async def serve_stream(self, stream: Stream, handler: StreamHandler) -> None:
+        """Runs `handler`, then closes the stream, or aborts it when that raised."""
+        try:
+            with self.admit(stream.peer):
+                await handler(stream)
+                await stream.close()
+            return
+        except TransportError as error:
+            log.debug("a stream of %s broke: %s", stream.peer, error)
+        except Rejected as rejection:
+            self.reject(stream.peer, rejection.reason, str(rejection))
+        except Exception as error:
+            log.exception("a stream of %s failed here", stream.peer)
+            self.reject(stream.peer, HANDLER_FAILED, f"{type(error).__name__}: {error}")
+        except BaseException:
+            stream.abort()
+            raise
+        stream.abort()
+
+
+def encode_refusal(reason: str, message: str) -> bytes:
+    return encode([str(reason), message[:_MAX_REFUSAL_CHARACTERS]])
+
+
+def decode_refusal(data: bytes) -> tuple[str, str]:
+    """(reason, message) of a peer's refusal, whatever it sent."""
+    try:
+        reason, message = decode(data, MAX_REFUSAL_BYTES)
+    except (EncodingError, TypeError, ValueError):
+        return Reason.MALFORMED, "the refusal itself is malformed"
+    if not isinstance(reason, str) or not isinstance(message, str):
+        return Reason.MALFORMED, "the refusal itself is malformed"
+    return reason[:64], message[:_MAX_REFUSAL_CHARACTERS]

@@ -1,0 +1,131 @@
+"""What a peer can send is measured on its streams; what it may send is limited, and its senders feel it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from dht.bandwidth import SMALL_BYTES, Bandwidth
+from dht.interfaces import Frame, Stream
+from dht.simulated import SimulatedNetwork, SimulatedTransport, run_simulation
+from dht.simulated_link import Link
+from dht.virtual_time import VirtualClock
+from tests.dht.worlds import Libp2pWorld, World, identity, run_on_libp2p
+
+MEGABYTE = 1024 * 1024
+KIND = "bulk"
+
+
+async def swallow(stream: Stream) -> None:
+    while await stream.receive() is not None:
+        pass
+
+
+async def join(network: SimulatedNetwork, number: int, link: Link) -> SimulatedTransport:
+    transport = network.join(identity(number).peer_id, link=link)
+    await transport.serve_streams(KIND, swallow)
+    return transport
+
+
+async def send(transport: SimulatedTransport, to: SimulatedTransport, frames: int, size: int = MEGABYTE) -> float:
+    """Seconds that it took."""
+    await transport.connect(to.peer_id, to.addresses)
+    began = transport.clock.monotonic()
+    async with await transport.open_stream(to.peer_id, KIND) as stream:
+        for _ in range(frames):
+            await stream.send(Frame(payload=bytes(size)))
+    return transport.clock.monotonic() - began
+
+
+@pytest.mark.parametrize("bytes_per_second", [625_000.0, 12.5e6])
+def test_own_link_is_measured_though_one_receiver_is_slow(bytes_per_second: float) -> None:
+    async def scenario(network: SimulatedNetwork) -> None:
+        sender = await join(network, 1, Link(upload_bytes_per_second=bytes_per_second))
+        fast = await join(network, 2, Link(download_bytes_per_second=1e9))
+        slow = await join(network, 3, Link(download_bytes_per_second=bytes_per_second / 20))
+        assert sender.bandwidth.bytes_per_second == 0
+        for _ in range(5):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(send(sender, fast, 8))
+                tasks.create_task(send(sender, slow, 2))
+            await sender.clock.sleep(1.0)
+        assert 0.6 * bytes_per_second <= sender.bandwidth.bytes_per_second <= bytes_per_second
+        assert 0.4 * bytes_per_second <= sender.bandwidth.to(fast.peer_id) <= bytes_per_second
+
+    run_simulation(scenario, seed=1)
+
+
+def test_waiting_for_something_to_send_is_not_slowness() -> None:
+    async def scenario(network: SimulatedNetwork) -> None:
+        sender = await join(network, 1, Link(upload_bytes_per_second=10e6))
+        receiver = await join(network, 2, Link())
+        await send(sender, receiver, 16)
+        measured = sender.bandwidth.bytes_per_second
+        await sender.clock.sleep(60)
+        await send(sender, receiver, 3, size=1000)
+        assert sender.bandwidth.bytes_per_second == measured
+
+    run_simulation(scenario, seed=1)
+
+
+def test_a_limit_is_kept_over_all_streams_and_small_frames_pass() -> None:
+    async def scenario(network: SimulatedNetwork) -> None:
+        sender = await join(network, 1, Link(upload_bytes_per_second=100e6))
+        receivers = [await join(network, number, Link(download_bytes_per_second=100e6)) for number in (2, 3)]
+        sender.bandwidth.limit_bytes_per_second = 1e6
+        assert sender.bandwidth.bytes_per_second == 1e6
+        async with asyncio.TaskGroup() as tasks:
+            began = sender.clock.monotonic()
+            bulk = [tasks.create_task(send(sender, receiver, 10)) for receiver in receivers]
+            await sender.clock.sleep(1.0)
+            assert await send(sender, receivers[0], 5, size=SMALL_BYTES // 2) < 0.5
+        assert all(task.done() for task in bulk)
+        elapsed = sender.clock.monotonic() - began
+        assert 0.9 * 20 * MEGABYTE / 1e6 - 2 <= elapsed <= 1.1 * 20 * MEGABYTE / 1e6
+        assert sender.bandwidth.bytes_per_second <= 1e6
+
+    run_simulation(scenario, seed=1)
+
+
+def test_a_limit_holds_on_a_real_network(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        assert isinstance(world, Libp2pWorld)
+        one, other = await world.pair()
+        await other.serve_streams(KIND, swallow)
+        limit = 4e6
+        world.nodes[one.peer_id].transport.bandwidth.limit_bytes_per_second = limit
+        began = one.clock.monotonic()
+        async with await one.open_stream(other.peer_id, KIND) as stream:
+            for _ in range(8):
+                await stream.send(Frame(payload=bytes(MEGABYTE)))
+        elapsed = one.clock.monotonic() - began
+        assert elapsed >= 0.9 * (7 * MEGABYTE - limit / 4) / limit
+
+    run_on_libp2p(scenario, tmp_path)
+
+
+class StepClock(VirtualClock):
+    """Stands until it is moved."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_link_that_has_become_slow_is_noticed_soon() -> None:
+    clock = StepClock()
+    bandwidth = Bandwidth(clock)
+
+    def burst(bytes_per_second: float) -> None:
+        clock.now += 10.0
+        for _ in range(8):
+            sent = bandwidth.sending(identity(1).peer_id, MEGABYTE)
+            clock.now += MEGABYTE / bytes_per_second
+            sent()
+
+    for _ in range(10):
+        burst(12.5e6)
+    for _ in range(2):
+        burst(0.625e6)
+    assert bandwidth.bytes_per_second < 12.5e6 / 8
