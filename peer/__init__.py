@@ -1,0 +1,1 @@
+"""The daemon: identity, configuration, training, snapshots, rounds and the control API."""

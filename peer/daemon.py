@@ -1,0 +1,381 @@
+"""The daemon: one participant in one run, with a home, a libp2p node, a control socket and a user.
+
+What is started first is closed last: lock, control socket, node, participant.
+"""
+
+import asyncio
+import gc
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+
+import structlog
+import torch
+import uvloop
+
+from dht.interfaces import TransportError
+from dht.lan_discovery import LanDiscovery, LanDiscoveryError, lan_addresses
+from dht.local_discovery import LocalDiscovery, LocalDiscoveryError
+from dht.node import DEFAULT_LISTEN, Node
+from dht.p2pd import P2pdError
+from peer import logs
+from peer.control import serve_control
+from peer.data.dataset import Dataset, DatasetError
+from peer.data.registry import open_dataset
+from peer.errors import PeerError
+from peer.heap import settle_heap
+from peer.home import Home, runtime_directory
+from peer.learner import IdleLearner, Learner, TrainerLearner
+from peer.manifests import fetch_manifest
+from peer.metrics import Metrics
+from peer.models.flat import FlatModel, initial_state
+from peer.participant import Participant, Profile, Rejections
+from peer.plugins import PluginError
+from peer.saving import Saver
+from peer.sequence import first_sequence
+from peer.settings import JoinSettings
+from peer.shard_fetch import ShardFetcher, pin_shards
+from peer.shards import locate_shards
+from peer.snapshots import SnapshotError, SnapshotStore, export_model
+from peer.status import Status
+from peer.tasks import beside
+from peer.trainer import Trainer
+from peer.view import starting_status, status_of
+from peer.watchdog import watch_event_loop
+from protocols.identity import PeerId
+from protocols.manifest import Manifest
+from protocols.records import RosterEntry
+from protocols.signed import Signer
+
+CONNECT_SECONDS = 15.0
+"""How long initial peers are waited for before we go on alone (and go on trying)."""
+MANIFEST_SECONDS = 30.0
+LINGER_SECONDS = 10.0
+"""With --until-done: how long others that are behind are still served at the end."""
+LOCAL_CONNECT_SECONDS = 5.0
+LOOK_AROUND_SECONDS = 1.0
+MEET_SECONDS = 5.0
+STATUS_SECONDS = 1.0
+SHOW_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+
+def run_daemon(settings: JoinSettings, on_status: Callable[[Status], None] | None = None) -> int:
+    """Joins the run and stays until it is told to leave; the exit code. Raises PeerError."""
+    logs.configure(settings.log_format)
+    torch.set_num_threads(settings.threads)
+    try:
+        return uvloop.run(Daemon(settings, on_status).run())
+    except (P2pdError, LocalDiscoveryError, DatasetError, PluginError, SnapshotError) as error:
+        raise PeerError(str(error)) from error
+    finally:
+        gc.freeze()  # else the interpreter, as it ends, looks for garbage in all of torch: a second, or ten when busy
+
+
+class Daemon:
+    """Implements `peer.control.DaemonView`."""
+
+    def __init__(self, settings: JoinSettings, on_status: Callable[[Status], None] | None) -> None:
+        self._settings = settings
+        self._home = Home(settings.home)
+        self._on_status = on_status
+        self._rejections = Rejections()
+        self._metrics = Metrics(self.status, self._network_process)
+        self._peer_id = self._home.identity().peer_id
+        self._manifest: Manifest | None = None
+        self._participant: Participant | None = None
+        self._stopped_by_user = False
+        self._main: asyncio.Task[int]
+        self._model: FlatModel
+        self._node: Node
+        self._discovery: LocalDiscovery | None = None
+        self._lan: LanDiscovery | None = None
+
+    async def run(self) -> int:
+        """The exit code. Raises PeerError."""
+        run_id = self._settings.run_id
+        main = asyncio.current_task()
+        assert main is not None
+        self._main = main
+        async with AsyncExitStack() as resources:
+            resources.enter_context(self._home.lock(run_id))
+            resources.enter_context(self._signals())
+            socket_path, scratch = self._home.control_socket(run_id), self._home.run_directory(run_id)
+            await resources.enter_async_context(serve_control(self, socket_path, scratch=scratch))
+            log.info("control API", socket=str(socket_path))
+            try:
+                await self._start_node(resources)
+                self._manifest = self._home.manifest(run_id) or await self._fetch_manifest()
+                self._participant = await self._prepare(self._manifest, resources)
+                await self._participant.start()
+                settle_heap()
+                await self._take_part(self._participant)
+            except asyncio.CancelledError:
+                if not self._stopped_by_user:
+                    raise
+        return 0
+
+    # -- what the control API shows -----------------------------------------------------------------------------------
+
+    @property
+    def participant(self) -> Participant:
+        assert self._participant is not None
+        return self._participant
+
+    def status(self) -> Status:
+        if self._participant is None:
+            return starting_status(self._settings, self._peer_id, self._manifest)
+        return status_of(self._participant, self._peer_id, self._node.transport.clock)
+
+    async def changed(self) -> None:
+        if self._participant is None:
+            await asyncio.sleep(STATUS_SECONDS)
+            return
+        with suppress(TimeoutError):  # what others say of themselves grows older even when nothing happens
+            async with asyncio.timeout(STATUS_SECONDS):
+                await self._participant.changed.wait()
+
+    def metrics(self) -> bytes:
+        return self._metrics.to_text()
+
+    def leave(self) -> None:
+        """Finishes the round and departs; while still coming up, stops at once."""
+        if self._participant is None:
+            self._stop_at_once()
+        else:
+            self._participant.leave()
+
+    async def export(self, path: Path) -> None:
+        participant = self._participant
+        if participant is None or participant.profile.role == "monitor" or not participant.joined:
+            raise PeerError("this daemon has no model yet; see `peer status`, and try again when it has synced")
+        await asyncio.to_thread(export_model, participant.state, participant.manifest, self._model.layout, path)
+
+    def _network_process(self) -> int | None:
+        return self._node.p2pd.process_id if self._participant is not None else None
+
+    # -- coming up ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM finishes the round and departs, the second stops at once."""
+        loop = asyncio.get_running_loop()
+        asked = False
+
+        def stop() -> None:
+            nonlocal asked
+            if asked:
+                self._stop_at_once()
+            else:
+                log.info("leaving; once more to stop at once")
+                self.leave()
+            asked = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _stop_at_once(self) -> None:
+        self._stopped_by_user = True
+        self._main.cancel()
+
+    async def _start_node(self, resources: AsyncExitStack) -> None:
+        """Up, and connected to whoever is there already."""
+        settings = self._settings
+        self._node = node = await Node.start(
+            self._home.identity_path,
+            initial_peers=settings.initial_peers,
+            listen=settings.listen or (DEFAULT_LISTEN,),
+            announce=settings.announce,
+            client_mode=settings.client_mode,
+            relays=settings.relay,
+            serve_relay=settings.serve_relay,
+            on_rejected=self._rejections,
+            on_record_refused=lambda reason, message: self._rejections(PeerId("a node of the DHT"), reason, message),
+        )
+        resources.push_async_callback(node.close)
+        if settings.bandwidth is not None:
+            node.transport.bandwidth.limit_bytes_per_second = settings.bandwidth * 1e6 / 8
+        log.info("listening", peer=node.peer_id, addresses=list(node.addresses()))
+        if settings.local_discovery:
+            self._discovery = resources.enter_context(
+                LocalDiscovery(runtime_directory(), settings.run_id, node.peer_id, node.addresses())
+            )
+            await self._join_local_network(resources)
+        found = self._look_around()
+        if settings.initial_peers or found:
+            seconds = CONNECT_SECONDS if settings.initial_peers else LOCAL_CONNECT_SECONDS
+            if not await node.bootstrap.wait_connected(seconds):
+                log.warning("no peer answers yet; going on, and trying again", waited_seconds=seconds)
+
+    async def _join_local_network(self, resources: AsyncExitStack) -> None:
+        """Multicast DNS; not for a daemon that listens on loopback alone."""
+        node = self._node
+        addresses = lan_addresses(node.addresses())
+        if not addresses and not self._settings.client_mode:
+            return
+        try:
+            self._lan = await LanDiscovery.start(self._settings.run_id, node.peer_id, addresses)
+            resources.push_async_callback(self._lan.close)
+        except LanDiscoveryError as error:
+            log.warning("other machines of this network are not looked for", error=str(error))
+
+    def _look_around(self) -> list[tuple[PeerId, tuple[str, ...]]]:
+        """The other daemons of the run on this machine and its local network; the node stays connected to them."""
+        places = [place for place in (self._discovery, self._lan) if place is not None]
+        found = {peer: addresses for place in reversed(places) for peer, addresses in place.others()}
+        for addresses in found.values():
+            self._node.bootstrap.add(addresses)
+        return list(found.items())
+
+    async def _members(self) -> list[PeerId]:
+        """The members that the DHT and this machine know, connected; before we are one ourselves."""
+        records = await self._node.records.lookup(self._settings.run_id, RosterEntry.kind)
+        found = {record.sender: record.body.addresses for record in records} | dict(self._look_around())
+        connected = []
+        for member, addresses in found.items():
+            if member == self._peer_id:
+                continue
+            try:
+                await self._node.transport.connect(member, addresses)
+                connected.append(member)
+            except TransportError as error:
+                log.debug("a member cannot be reached", member=member, error=str(error))
+        return connected
+
+    async def _fetch_manifest(self) -> Manifest:
+        """The manifest of a run that this home does not know yet, from any of its members."""
+        run_id, transport = self._settings.run_id, self._node.transport
+        deadline = transport.clock.monotonic() + MANIFEST_SECONDS
+        while transport.clock.monotonic() < deadline:
+            if manifest := await fetch_manifest(transport, run_id, await self._members()):
+                self._home.store_manifest(manifest)
+                return manifest
+            await transport.clock.sleep(1.0)
+        raise PeerError(
+            f"no member of {run_id} was found within {MANIFEST_SECONDS:.0f} s; check the run id, and give the address "
+            "of a member that is up now with --initial-peers"
+        )
+
+    async def _open_data(self, manifest: Manifest) -> tuple[Dataset, list[Path]]:
+        """The run's data, and the files of its shards, fetched from other members where they are not here."""
+        data_directory = self._home.path / "data"
+        places = [*self._settings.data, *([data_directory] if data_directory.is_dir() else [])]
+        run_directory = self._home.run_directory(manifest.run_id)
+        located = await asyncio.to_thread(locate_shards, manifest.data.shards, places, run_directory)
+        quota = int(self._settings.data_quota * 1e9)
+        fetcher = ShardFetcher(data_directory, quota, self._node.transport, self._members, self._rejections)
+        files = await fetcher.fetch(manifest.data.shards, located)
+        return await asyncio.to_thread(open_dataset, manifest.data, files), files
+
+    async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Participant:
+        settings, node = self._settings, self._node
+        run_directory = self._home.run_directory(manifest.run_id)
+        self._model = await asyncio.to_thread(FlatModel.of, manifest.model)
+        initial = await asyncio.to_thread(initial_state, manifest)
+        store = SnapshotStore(run_directory / "snapshots")
+        last = await asyncio.to_thread(
+            store.latest,
+            run=initial.run,
+            parameter_count=initial.parameter_count,
+            slot_names=tuple(initial.slots),
+        )
+        self._saver = Saver(store, last.epoch if last else -1, node.transport.clock)
+        learner: Learner = IdleLearner()
+        files: list[Path] = []
+        if settings.role == "trainer":
+            dataset, files = await self._open_data(manifest)
+            learner = TrainerLearner(Trainer(manifest, self._model, dataset, node.peer_id), node.transport.clock)
+            resources.callback(learner.close)
+        sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
+        participant = Participant(
+            transport=node.transport,
+            records=node.records,
+            signer=Signer(self._home.identity(), manifest.run_id, sequence),
+            manifest=manifest,
+            profile=Profile(
+                settings.name,
+                settings.role,
+                settings.client_mode,
+                node.addresses,
+                lambda: node.transport.bandwidth.bytes_per_second,
+            ),
+            state=last or initial,
+            learner=learner,
+            rejections=self._rejections,
+            on_round=self._metrics.add_round,
+        )
+        await asyncio.to_thread(pin_shards, participant.contents, files)
+        return participant
+
+    # -- being there --------------------------------------------------------------------------------------------------
+
+    async def _take_part(self, participant: Participant) -> None:
+        log.info("joining", run=participant.manifest.run_id, epoch=participant.state.epoch)
+        log.info("others join with", command=self._invitation())
+        watching = watch_event_loop(self._metrics.add_lag)
+        async with beside(self._keep_looking()), beside(self._keep_saving()), beside(self._show()), beside(watching):
+            async with beside(self._leave_when_done()):
+                await participant.run(self._settings.max_epochs)
+            await self._save(last=True)
+        if self._on_status is not None:
+            self._on_status(self.status())
+        log.info("left", epoch=participant.state.epoch, samples_contributed=participant.samples_contributed)
+
+    def _invitation(self) -> str:
+        addresses = self._node.addresses()
+        elsewhere = [address for address in addresses if "/127.0.0.1/" not in address] or list(addresses)
+        peers = f" --initial-peers {elsewhere[0]}" if elsewhere else ""
+        return f"peer join --run-id {self._settings.run_id}{peers}"
+
+    async def _keep_looking(self) -> None:
+        """Meets daemons that start on this machine and its local network."""
+        membership = self.participant.membership
+        while True:
+            strangers = [found for found in self._look_around() if membership.roster.get(found[0]) is None]
+            with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
+                async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
+                    for peer, addresses in strangers:
+                        tasks.create_task(membership.meet(peer, addresses))
+            await asyncio.sleep(LOOK_AROUND_SECONDS)
+
+    async def _keep_saving(self) -> None:
+        """Saves the newest state whenever the last save is done, so that kill -9 costs an epoch or two at most."""
+        while True:
+            await self.participant.changed.wait()
+            await self._save()
+
+    async def _save(self, *, last: bool = False) -> None:
+        if self.participant.joined:
+            await self._saver.save(self.participant.state, last=last)
+
+    async def _leave_when_done(self) -> None:
+        """With --until-done: leaves at the run's end, when the others have it too, or after a while."""
+        if not self._settings.until_done:
+            return
+        participant = self.participant
+        while not participant.finished:
+            await self.changed()
+        last = participant.manifest.epochs
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while participant.activity != "idle" or any(
+                    member.epoch < last and member.entry.role != "monitor" for member in participant.membership.roster
+                ):
+                    await self.changed()
+        participant.leave()
+
+    async def _show(self) -> None:
+        if self._on_status is None:
+            return
+        while True:
+            self._on_status(self.status())
+            await self.changed()
+            await asyncio.sleep(SHOW_SECONDS)

@@ -1,0 +1,38 @@
+"""The model of a run without its daemon: from the last snapshot in the home."""
+
+from pathlib import Path
+
+from peer.errors import NoDaemon, PeerError
+from peer.home import Home
+from peer.models.flat import layout_of
+from peer.models.registry import build_module
+from peer.plugins import PluginError
+from peer.snapshots import SnapshotError, SnapshotStore, export_model
+from protocols.optimizers import make_optimizer
+
+
+def export_last_snapshot(home: Home, run_id: str, output: Path) -> int:
+    """Writes the model of the newest whole snapshot to `output` and returns its epoch. Raises PeerError.
+
+    Holds the run's lock meanwhile, so that no daemon starts to write where we read.
+    """
+    directory = home.snapshots_path(run_id)
+    manifest = home.manifest(run_id)
+    if manifest is None or not directory.is_dir():
+        raise NoDaemon(
+            f"no daemon of {home.path} is in run {run_id} and no snapshot of it lies there; "
+            f"start one with: peer join --run-id {run_id}"
+        )
+    try:
+        layout = layout_of(build_module(manifest.model))
+        slot_names = make_optimizer(manifest.training.outer, manifest.epochs).slot_names
+        with home.lock(run_id):
+            state = SnapshotStore(directory).latest(
+                run=run_id, parameter_count=sum(entry.count for entry in layout), slot_names=slot_names
+            )
+        if state is None:
+            raise PeerError(f"{directory} has no whole snapshot; train with: peer join --run-id {run_id}")
+        export_model(state, manifest, layout, output)
+    except (PluginError, SnapshotError) as error:
+        raise PeerError(str(error)) from error
+    return state.epoch

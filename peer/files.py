@@ -1,0 +1,36 @@
+"""Writing a file so that a reader, or a machine that loses power, sees the old one or the new one, never a part."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+_TEMPORARY_SUFFIX = ".incomplete"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` make a temporary file beside `path`, then puts it in `path`'s place, on disk.
+
+    When `write` raises, what stood at `path` is untouched and the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_incomplete(directory: Path) -> None:
+    """Removes what a writer that was killed left behind; nobody else may be writing there."""
+    for leftover in directory.glob(f".*{_TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""Keeps the roster: tells the others and the DHT of us, hears of them, and notices who is gone.
+
+Members say `hello` to each other directly every few seconds: that is how a joiner becomes known at once, and how fresh
+epochs and digests get about. The DHT's roster records are for finding the run from elsewhere.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from dht.interfaces import OnRejected, Records, Refused, TimedOut, Transport, TransportError, Unreachable
+from peer.roster import Roster
+from peer.signal import Signal
+from protocols.identity import PeerId
+from protocols.records import RosterEntry
+from protocols.rejection import Reason, Rejected
+from protocols.signed import Signed, Signer, open_signed
+
+HELLO_KIND = "hello"
+HELLO_SECONDS = 2.0
+REQUEST_SECONDS = 5.0
+PUBLISH_SECONDS = 20.0
+LOOKUP_SECONDS = 5.0
+FIRST_LOOKUP_SECONDS = 0.5
+"""At first we look up more often: who starts together must meet before their histories part."""
+FAILURES_UNTIL_GONE = 2
+AT_ONCE = 16
+"""Hellos under way at the same time."""
+
+log = structlog.get_logger()
+
+
+class Membership:
+    def __init__(
+        self,
+        transport: Transport,
+        records: Records,
+        signer: Signer,
+        entry: Callable[[], tuple[RosterEntry, int]],
+        on_found: Callable[[PeerId], None],
+        on_gone: Callable[[PeerId], None],
+        on_rejected: OnRejected,
+    ) -> None:
+        """`entry`: what to say of ourselves now (its expiry is set here), and our epoch."""
+        self.roster = Roster(transport.peer_id)
+        self.heard = Signal()
+        """Somebody has said something new."""
+        self._transport, self._records, self._signer = transport, records, signer
+        self._entry, self._on_found, self._on_gone, self._on_rejected = entry, on_found, on_gone, on_rejected
+        self._hurry = asyncio.Event()
+        self._news_at = float("-inf")
+        """When something about us was last worth telling."""
+        self._departed = False
+        self._random = random.Random(transport.peer_id)  # noqa: S311  (jitter)
+
+    async def start(self) -> None:
+        await self._transport.serve_requests(HELLO_KIND, self._answer)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._say_hellos())
+            tasks.create_task(self._publish())
+            tasks.create_task(self._look_up())
+
+    def announce(self) -> None:
+        """Something about us is worth telling at once."""
+        self._news_at = self._now()
+        self._hurry.set()
+
+    async def meet(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Connects to a peer that may be a member, and exchanges hellos."""
+        try:
+            if addresses:
+                await self._transport.connect(peer, addresses)
+            await self._hello(peer)
+        except TransportError as error:
+            log.debug("could not meet a peer", peer=peer, error=str(error))
+
+    async def look_up(self) -> None:
+        """Meets everybody whom the DHT knows and we do not."""
+        found = await self._records.lookup(self._signer.run, RosterEntry.kind)
+        strangers = [
+            record
+            for record in found
+            if record.sender != self._transport.peer_id
+            and not record.body.departed
+            and self.roster.get(record.sender) is None
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            for record in strangers:
+                tasks.create_task(self.meet(record.sender, record.body.addresses))
+
+    async def depart(self) -> None:
+        """Tells everybody that we leave, and from now on whoever asks."""
+        self._departed = True
+        statement = self._word()
+        async with asyncio.TaskGroup() as tasks:
+            for member in self.roster:
+                tasks.create_task(self._tell_departure(member.peer, statement.wire))
+            tasks.create_task(self._store(statement))
+
+    # -- hello --------------------------------------------------------------------------------------------------------
+
+    def _word(self) -> Signed[RosterEntry]:
+        body, epoch = self._entry()
+        expires = self._transport.clock.wall() + RosterEntry.ttl_seconds
+        return self._signer.sign(body.model_copy(update={"departed": self._departed, "expires": expires}), epoch)
+
+    async def _answer(self, sender: PeerId, wire: bytes) -> bytes:
+        self._learn(open_signed(wire, RosterEntry, run=self._signer.run, sender=sender))
+        self.roster.told(sender, self._now())
+        return self._word().wire
+
+    def _learn(self, statement: Signed[RosterEntry]) -> None:
+        known = self.roster.get(statement.sender)
+        self._transport.remember(statement.sender, statement.body.addresses)
+        if self.roster.learn(statement, self._now(), directly=True):
+            log.info("member joined", member=statement.body.name, peer=statement.sender)
+            self._on_found(statement.sender)
+        if known is not None and statement.body.departed:
+            log.info("member left", member=known.entry.name, peer=statement.sender)
+            self._on_gone(statement.sender)
+        self.heard.notify()
+
+    async def _hello(self, peer: PeerId) -> None:
+        began = self._now()
+        answer = await self._transport.request(peer, HELLO_KIND, self._word().wire, REQUEST_SECONDS)
+        self.roster.told(peer, began)
+        try:
+            self._learn(open_signed(answer, RosterEntry, run=self._signer.run, sender=peer))
+        except Rejected as error:
+            if error.reason is not Reason.REPLAYED:
+                self._on_rejected(peer, str(error.reason), str(error))
+                raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
+
+    async def _say_hellos(self) -> None:
+        gate = asyncio.Semaphore(AT_ONCE)
+        while True:
+            async with asyncio.TaskGroup() as tasks:
+                for member in self.roster:
+                    if member.told < max(self._news_at, self._now() - HELLO_SECONDS / 2):  # else it has just asked us
+                        tasks.create_task(self._keep_in_touch(member.peer, gate))
+            for peer in self.roster.expire(self._now()):
+                self._on_gone(peer)
+            pause = max(HELLO_SECONDS, len(self.roster) / AT_ONCE) * self._random.uniform(0.8, 1.2)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+            self._hurry.clear()
+
+    def _now(self) -> float:
+        return self._transport.clock.monotonic()
+
+    async def _keep_in_touch(self, peer: PeerId, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                await self._hello(peer)
+            except (Unreachable, TimedOut) as error:
+                if self.roster.failed(peer) >= FAILURES_UNTIL_GONE:
+                    log.info("member lost", peer=peer, error=str(error))
+                    self.roster.forget(peer)
+                    self._on_gone(peer)
+                    self.heard.notify()
+            except TransportError as error:
+                log.debug("no answer to hello", peer=peer, error=str(error))
+
+    async def _tell_departure(self, peer: PeerId, wire: bytes) -> None:
+        try:
+            await self._transport.request(peer, HELLO_KIND, wire, 1.0)
+        except TransportError as error:
+            log.debug("departure not told", peer=peer, error=str(error))
+
+    # -- the DHT ------------------------------------------------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        while True:
+            await self._store(self._word())
+            await self._transport.clock.sleep(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2))
+
+    async def _store(self, statement: Signed[RosterEntry]) -> None:
+        if not await self._records.publish(statement, statement.body.expires):
+            log.debug("the DHT took no roster record")
+
+    async def _look_up(self) -> None:
+        pause = FIRST_LOOKUP_SECONDS
+        while True:
+            await self.look_up()
+            await self._transport.clock.sleep(pause * self._random.uniform(0.8, 1.2))
+            pause = min(LOOKUP_SECONDS, 1.5 * pause)

@@ -1,0 +1,132 @@
+"""Looks at a run without taking part: finds its members in the DHT, asks them what they have, and takes the state.
+
+An observer says hello to nobody and publishes nothing, so that it is no member, and has no history, so that it has no
+say in which state is the swarm's.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import structlog
+
+from dht.interfaces import Records, Transport, TransportError
+from peer.errors import PeerError
+from peer.manifests import fetch_manifest
+from peer.participant import Rejections
+from peer.status import PeerStatus, RunStatus, Status
+from peer.sync import Heads, fetch_state
+from peer.view import run_state
+from protocols.heads import Choice, History, choose
+from protocols.identity import PeerId
+from protocols.manifest import Manifest
+from protocols.records import RosterEntry
+from protocols.rejection import Rejected
+from protocols.signed import Signed, Signer
+from protocols.state import ModelState
+
+MAX_ASKED = 64
+"""So many members, drawn at random, are asked what they have."""
+_CONNECT_AT_ONCE = 16
+
+log = structlog.get_logger()
+
+
+class Observer:
+    def __init__(
+        self, transport: Transport, records: Records, signer: Signer, manifest: Manifest | None, rejections: Rejections
+    ) -> None:
+        """`signer`: of a throw-away identity, in the run. `manifest`: None when it is not known here."""
+        self._transport, self._records = transport, records
+        self._run = signer.run
+        self._manifest = manifest
+        self._rejections = rejections
+        self._heads = Heads(transport, signer, rejections)
+        self._random = random.SystemRandom()
+
+    async def look(self) -> Status:
+        """The run as its members tell it now; `self` is None. Raises PeerError when there are none."""
+        members = await self._find_members()
+        manifest = await self.manifest(members)
+        histories = await self._ask(members)
+        choice = choose(histories)
+        epoch = choice.epoch if choice is not None else 0
+        return Status(
+            run=RunStatus(
+                id=self._run,
+                name=manifest.name,
+                epoch=epoch,
+                total_epochs=manifest.epochs,
+                state=run_state(manifest, epoch, [member.body.role for member in members]),
+                loss=None,
+                evaluation={},
+            ),
+            self_=None,
+            peers=tuple(self._peer_status(member, histories.get(member.sender)) for member in members),
+            last_round=None,
+            rejected=dict(self._rejections.by_reason),
+        )
+
+    async def manifest(self, members: Sequence[Signed[RosterEntry]] | None = None) -> Manifest:
+        """Raises PeerError when no member gives it."""
+        if self._manifest is None:
+            peers = [member.sender for member in (members or await self._find_members())]
+            self._manifest = await fetch_manifest(self._transport, self._run, peers)
+        if self._manifest is None:
+            raise PeerError(f"no member of {self._run} that can be reached has its manifest; try again in a moment")
+        return self._manifest
+
+    async def take_state(self, like: ModelState) -> tuple[ModelState, Choice]:
+        """What most members sign, verified, and who they are; `like`: any state of the run, for its shape.
+
+        Raises PeerError.
+        """
+        choice = choose(await self._ask(await self._find_members()))
+        if choice is None:
+            raise PeerError(f"no member of {self._run} that can be reached has a state yet; try again in a moment")
+        try:
+            return await fetch_state(self._transport, like, choice, self._rejections), choice
+        except Rejected as error:
+            raise PeerError(f"the state of epoch {choice.epoch} could not be had: {error}; try again") from error
+
+    async def _find_members(self) -> list[Signed[RosterEntry]]:
+        """Who says to be in the run, by name, connected where they can be. Raises PeerError when nobody does."""
+        found = await self._records.lookup(self._run, RosterEntry.kind)
+        members = sorted((member for member in found if not member.body.departed), key=lambda one: one.body.name)
+        if not members:
+            raise PeerError(f"nobody is in run {self._run} as far as the initial peers know; check the run id")
+        gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            for member in members:
+                tasks.create_task(self._connect(member, gate))
+        return members
+
+    async def _connect(self, member: Signed[RosterEntry], gate: asyncio.Semaphore) -> None:
+        if not member.body.addresses:
+            return
+        async with gate:
+            try:
+                await self._transport.connect(member.sender, member.body.addresses)
+            except TransportError as error:
+                log.debug("a member cannot be reached", member=member.sender, error=str(error))
+
+    async def _ask(self, members: Sequence[Signed[RosterEntry]]) -> dict[PeerId, History]:
+        holders = [member.sender for member in members if member.body.role != "monitor"]
+        return await self._heads.ask(self._random.sample(holders, min(len(holders), MAX_ASKED)))
+
+    def _peer_status(self, member: Signed[RosterEntry], history: History | None) -> PeerStatus:
+        """By its record, which may be some seconds old, and by its history, which is of now."""
+        entry = member.body
+        epoch = max(history) if history else member.epoch
+        digest = history[epoch] if history else entry.state_digest
+        said = entry.expires - RosterEntry.ttl_seconds
+        return PeerStatus(
+            peer_id=member.sender,
+            name=entry.name,
+            role=entry.role,
+            epoch=epoch,
+            samples_contributed=entry.samples_contributed,
+            samples_per_second=entry.samples_per_second,
+            last_seen_seconds=0.0 if history else round(max(0.0, self._transport.clock.wall() - said), 1),
+            state_digest=digest.hex() if digest else None,
+        )

@@ -1,0 +1,57 @@
+"""Making a run: a recipe, checked against the models and data of this machine, becomes a manifest in the home."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from peer.data.dataset import DatasetError
+from peer.data.registry import open_dataset
+from peer.data.text import shard_of
+from peer.errors import UsageError
+from peer.home import Home
+from peer.models.flat import layout_of
+from peer.models.registry import build_module
+from peer.plugins import PluginError
+from peer.recipes import Recipe, data_files, to_manifest
+from peer.shards import record_shard_files
+from protocols.manifest import Manifest
+from protocols.rules import rule
+
+
+def create_run(home: Home, recipe: Recipe, more_files: Sequence[Path] = ()) -> Manifest:
+    """Makes the run of which this home is the organiser, and keeps its manifest and where its files are.
+
+    Raises UsageError, which names the wrong field or file.
+    """
+    files = data_files(recipe, more_files)
+    try:
+        shards = [shard_of(file) for file in files]
+        manifest = to_manifest(recipe, home.identity().peer_id, shards)
+        _check(recipe, manifest, files)
+    except (PluginError, DatasetError) as error:
+        raise UsageError(f"{recipe.origin}: {error}") from error
+    home.store_manifest(manifest)
+    record_shard_files(home.run_directory(manifest.run_id), files)
+    return manifest
+
+
+def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
+    """That the model can be built, the data opened, and the one put through the other."""
+    if manifest.data.dataset == "text" and not files:
+        raise UsageError(f"{recipe.origin}: data.files: name the text to train on, there or with --data FILE")
+    module = build_module(manifest.model)
+    layout_of(module)
+    dataset = open_dataset(manifest.data, files)
+    try:
+        rule(manifest.averaging.rule)
+    except ValueError as error:
+        raise UsageError(f"{recipe.origin}: averaging.rule: {error}") from error
+    inputs, targets = dataset.batch(np.zeros(1, np.int64))
+    try:
+        dataset.loss(module(inputs.to("meta")), targets.to("meta"))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise UsageError(
+            f"{recipe.origin}: model.options: the model does not fit the data, whose samples have the shape "
+            f"{tuple(inputs.shape[1:])}: {str(error).partition(chr(10))[0]}"
+        ) from error

@@ -1,0 +1,104 @@
+"""A run seen from a machine without a daemon: the questions that `ControlClient` answers, put to the swarm.
+
+Blocking, as the commands are; the node behind it lives in an event loop of its own, under a throw-away identity.
+"""
+
+import asyncio
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import uvloop
+
+from dht.p2pd import P2pdError
+from peer import logs
+from peer.ephemeral import ephemeral_node
+from peer.errors import PeerError
+from peer.home import Home
+from peer.models.flat import initial_state, layout_of
+from peer.models.registry import build_module
+from peer.observer import Observer
+from peer.participant import Rejections
+from peer.plugins import PluginError
+from peer.snapshots import SnapshotError, export_model
+from peer.status import Status
+from protocols.signed import Signer
+
+CONNECT_SECONDS = 15.0
+LOOK_SECONDS = 2.0
+"""Between two looks of `events`."""
+
+
+class OutsideView:
+    """Up while the context lasts. Every method raises PeerError."""
+
+    def __init__(self, home: Home, run_id: str, initial_peers: Sequence[str]) -> None:
+        """`home`: nothing is written there; it may have the manifest."""
+        self.run_id = run_id
+        self._home = home
+        self._initial_peers = initial_peers
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._resources = AsyncExitStack()
+        self._observer: Observer
+
+    def __enter__(self) -> Self:
+        logs.configure("text", level=logging.WARNING)
+        try:
+            self._observer = self._runner.run(self._start())
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def status(self) -> Status:
+        return self._runner.run(self._observer.look())
+
+    def events(self) -> Generator[Status, None, None]:
+        """The status now, and every LOOK_SECONDS, without end."""
+        while True:
+            yield self.status()
+            self._runner.run(asyncio.sleep(LOOK_SECONDS))
+
+    def export(self, path: Path) -> tuple[int, int]:
+        """Writes the model to `path`; of which epoch it is, and how many members have signed it."""
+        return self._runner.run(self._export(path))
+
+    async def _start(self) -> Observer:
+        try:
+            node, identity = await self._resources.enter_async_context(
+                ephemeral_node(initial_peers=self._initial_peers)
+            )
+        except P2pdError as error:
+            raise PeerError(str(error)) from error
+        if not await node.bootstrap.wait_connected(CONNECT_SECONDS):
+            peers = " ".join(f"--initial-peers {address}" for address in self._initial_peers)
+            raise PeerError(
+                f"no initial peer answers within {CONNECT_SECONDS:.0f} s; find out why with: peer doctor {peers}"
+            )
+        manifest = self._home.manifest(self.run_id)
+        return Observer(node.transport, node.records, Signer(identity, self.run_id, 0), manifest, Rejections())
+
+    async def _export(self, path: Path) -> tuple[int, int]:
+        manifest = await self._observer.manifest()
+        try:
+            layout = await asyncio.to_thread(lambda: layout_of(build_module(manifest.model)))
+            like = await asyncio.to_thread(initial_state, manifest)
+            state, choice = await self._observer.take_state(like)
+            await asyncio.to_thread(export_model, state, manifest, layout, path)
+        except (PluginError, SnapshotError) as error:
+            raise PeerError(str(error)) from error
+        return state.epoch, len(choice.holders)
+
+    def _close(self) -> None:
+        try:
+            self._runner.run(self._resources.aclose())
+        finally:
+            self._runner.close()

@@ -1,0 +1,453 @@
+"""One member of a run: joins, keeps the swarm's state, and plays epoch after epoch. Knows no files and no processes.
+
+joining   finds the members, takes the state that most of them sign (`peer.sync`)
+epoch     a `Session` trains and averages; its outcome makes the next state
+watching  beside the epochs: should the others tell another history, or have gone on without us, back to joining
+idle      the last epoch is reached: serves what others need
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+
+from dht.interfaces import Records, Stream, Transport
+from peer.contents import BLOCKS_KIND, INDEX_KIND, ContentNotFound, ContentStore
+from peer.learner import Learner
+from peer.manifests import MANIFEST_KIND
+from peer.membership import Membership
+from peer.rounds.exchange import PART_KIND
+from peer.rounds.post import ELSEWHERE, ROUND_KIND, Inbox, Outbox
+from peer.rounds.results import FETCH_KIND, ResultStore
+from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
+from peer.signal import Signal
+from peer.streams import next_request
+from peer.sync import HEAD_KIND, Heads, fetch_state
+from peer.tasks import beside
+from protocols.codecs import codec
+from protocols.heads import Choice, History
+from protocols.identity import PeerId
+from protocols.manifest import DataParallel, Manifest
+from protocols.message import Message
+from protocols.optimizers import make_optimizer
+from protocols.records import Role, RosterEntry
+from protocols.rejection import Reason, Rejected
+from protocols.round.deadlines import Timing
+from protocols.round.machine import Setting
+from protocols.round.messages import UNMEASURED, Contribution, Progress, Ready
+from protocols.round.parts import Grid
+from protocols.rules import rule
+from protocols.signed import Signed, Signer, open_signed
+from protocols.state import ModelState, advance
+
+WATCH_SECONDS = 1.0
+BEHIND_SECONDS = 5.0
+"""Members may be ahead for so long before we stop waiting for their results and take their state."""
+CATCH_UP_EPOCHS = 6
+"""So many epochs are caught up by fetching results; beyond, the state is fetched."""
+EARLY_MESSAGES = 256
+EARLY_MESSAGES_OF_ONE = 16
+"""So many messages of the next epochs are kept, and so many of one sender, so that nobody crowds out the others."""
+SESSIONS_KEPT = 8
+FASTEST_LINK = 125e6
+"""Bytes per second: what is faster is no link, and its measure tells how busy the processor was."""
+
+State = Literal["joining", "syncing", "training", "averaging", "idle", "stopping"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How this member presents itself."""
+
+    name: str
+    role: Role = "trainer"
+    client_mode: bool = False
+    addresses: Callable[[], tuple[str, ...]] = tuple
+    bandwidth: Callable[[], float] = float
+    """Bytes per second that it can send; 0: not known."""
+
+
+@dataclass
+class Rejections:
+    """Refused inputs by reason."""
+
+    by_reason: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, peer: PeerId, reason: str, message: str) -> None:
+        self.by_reason[reason] += 1
+        log.debug("refused", peer=peer, reason=reason, why=message)
+
+
+class Participant:
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        records: Records,
+        signer: Signer,
+        manifest: Manifest,
+        profile: Profile,
+        state: ModelState,
+        learner: Learner,
+        rejections: Rejections,
+        timing: Timing | None = None,
+        on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
+    ) -> None:
+        """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours)."""
+        self.manifest, self.profile = manifest, profile
+        self.state, self.learner = state, learner
+        self.phase: State = "joining"
+        self.evaluation: dict[str, float] = {}
+        self.evaluated_epoch: int | None = None
+        self.samples_contributed = 0
+        self.epochs_played = 0
+        self.last_round: tuple[int, RoundOutcome] | None = None
+        self.largest_group = 0
+        self.rejections = rejections
+        self._on_round = on_round
+        self.changed = Signal()
+        self.contents = ContentStore()
+        self.membership = Membership(transport, records, signer, self._entry, self._found, self._gone, rejections)
+        self._transport, self._signer = transport, signer
+        self._timing = timing or Timing()
+        self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
+        grid = Grid(state.parameter_count)
+        self._inbox = Inbox(manifest.run_id, grid.chunks)
+        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere)
+        self._results = ResultStore()
+        self._plan = Plan(
+            transport,
+            signer,
+            self._outbox,
+            self._results,
+            grid,
+            codec(manifest.averaging.codec),
+            rule(manifest.averaging.rule),
+            rejections,
+        )
+        self._heads = Heads(transport, signer, rejections)
+        self._sessions: dict[int, Session] = {}
+        self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
+        self._group: dict[PeerId, bool] = {}
+        """The members of the last round, or those who made the state that we took."""
+        self._advanced_at = transport.clock.monotonic()
+        self._leaving = asyncio.Event()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """From now on others are answered."""
+        transport = self._transport
+        await self.membership.start()
+        await transport.serve_requests(ROUND_KIND, self._hear)
+        await transport.serve_requests(HEAD_KIND, self._heads.answer)
+        await transport.serve_requests(INDEX_KIND, self.contents.serve_index)
+        await transport.serve_requests(MANIFEST_KIND, self._show_manifest)
+        await transport.serve_streams(PART_KIND, self._serve_part)
+        await transport.serve_streams(FETCH_KIND, self._results.serve)
+        await transport.serve_streams(BLOCKS_KIND, self.contents.serve_blocks)
+
+    async def run(self, max_epochs: int | None = None) -> None:
+        """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
+        async with beside(self.membership.run()), beside(self._outbox.run()):
+            await self._take_part(max_epochs)
+            self._enter("stopping")
+            await self.membership.depart()
+
+    def leave(self) -> None:
+        """Finish the round if one is under way, then depart."""
+        self._leaving.set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's last epoch is reached."""
+        return self.state.epoch >= self.manifest.epochs
+
+    @property
+    def activity(self) -> State:
+        """What it does now."""
+        session = self._sessions.get(self.state.epoch)
+        averaging = self.phase == "training" and session is not None and session.averaging
+        return "averaging" if averaging else self.phase
+
+    @property
+    def joined(self) -> bool:
+        """Whether our state is the swarm's, as far as we know."""
+        return bool(self._heads.history)
+
+    async def _take_part(self, max_epochs: int | None) -> None:
+        while not self._leaving.is_set():
+            if self.profile.role == "monitor":
+                self._enter("idle")
+                await self._leaving.wait()
+            elif not self.joined:
+                await self._join()
+            elif self._played(max_epochs):
+                return
+            else:
+                await self._play(max_epochs)
+
+    def _played(self, max_epochs: int | None) -> bool:
+        return max_epochs is not None and self.epochs_played >= max_epochs
+
+    def _enter(self, phase: State) -> None:
+        self.phase = phase
+        self.changed.notify()
+
+    # -- joining ------------------------------------------------------------------------------------------------------
+
+    async def _join(self) -> None:
+        """Takes the state that the swarm has; ours, when nobody has another."""
+        self._enter("syncing")
+        await self.membership.look_up()
+        choice = await self._heads.choose(self._others())
+        if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
+            await self._become(self.state)
+            return
+        try:
+            state = await fetch_state(self._transport, self.state, choice, self.rejections)
+        except (ContentNotFound, Rejected) as error:
+            log.info("the swarm's state could not be fetched, trying again", epoch=choice.epoch, error=str(error))
+            await self._transport.clock.sleep(WATCH_SECONDS / 4)
+            return
+        log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
+        members = {peer: self.membership.roster.get(peer) for peer in choice.makers}
+        self._group = {peer: member.entry.client_mode for peer, member in members.items() if member is not None}
+        await self._become(state)
+
+    def _others(self) -> list[PeerId]:
+        return [member.peer for member in self.membership.roster if member.entry.role != "monitor"]
+
+    async def _become(self, state: ModelState) -> None:
+        """`state` is ours now, and we show it to others."""
+        await self._transport.in_thread(lambda: state.digest)
+        self.state = state
+        self._heads.note(state)
+        self.contents.put(state.index, state.buffers())
+        self._advanced_at = self._transport.clock.monotonic()
+        self.membership.announce()
+        self.changed.notify()
+
+    # -- epochs -------------------------------------------------------------------------------------------------------
+
+    async def _play(self, max_epochs: int | None) -> None:
+        """Epoch after epoch, and after the last one idling, until we leave or the swarm's history is another."""
+        try:
+            async with beside(self._watch()):
+                while not (self._leaving.is_set() or self.finished or self._played(max_epochs)):
+                    await self._play_round()
+                if self.finished and not self._played(max_epochs):
+                    await self._evaluate(self.state)
+                    self._enter("idle")
+                    await self._leaving.wait()
+        except NeedsResync as reason:
+            log.info("taking the swarm's state anew", epoch=self.state.epoch, reason=str(reason))
+            self._heads.restart()
+            self._results.clear()
+            self._sessions.clear()
+            self._early.clear()
+            self._group = {}
+
+    async def _play_round(self) -> None:
+        trains = self.profile.role == "trainer"
+        if trains:
+            await self.learner.begin(self.state)
+        training = self.manifest.training
+        setting = Setting(
+            run=self.manifest.run_id,
+            epoch=self.state.epoch,
+            base=self.state.digest,
+            me=self._transport.peer_id,
+            target_samples=training.target_batch if isinstance(training, DataParallel) else None,
+            chunks=self._plan.grid.chunks,
+            group_limit=self.manifest.averaging.group_limit,
+            quorum=self.manifest.averaging.quorum,
+            client_mode=self.profile.client_mode,
+            trains=trains,
+            speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
+            timing=self._timing,
+        )
+        session = Session(
+            self._plan,
+            setting,
+            self._expected(),
+            self._audience(),
+            self._group or None,
+            self.learner,
+            self.changed.notify,
+        )
+        self._open(session)
+        self._enter("training")
+        outcome = await self._unless_leaving(session)
+        if outcome is None:
+            return
+        base = self.state
+        state = await self._transport.in_thread(advance, base, outcome.aggregate, self._optimizer)
+        self.samples_contributed += outcome.weight
+        self.epochs_played += 1
+        self.last_round = (base.epoch, outcome.without_aggregate())
+        self._on_round(outcome)
+        members = outcome.done.body.members
+        self.largest_group = max(self.largest_group, len(members))
+        self._group = {peer: session.client_mode_of(peer) for peer in members}
+        if trains and (state.epoch % self.manifest.evaluation.every_epochs == 0 or state.epoch >= self.manifest.epochs):
+            await self._evaluate(state)
+        await self._become(state)
+        log.debug("epoch", epoch=state.epoch, group=len(members), seconds=round(outcome.duration_seconds, 3))
+
+    async def _unless_leaving(self, session: Session) -> RoundOutcome | None:
+        """The outcome; None when we leave while the epoch is still training."""
+
+        async def stop_when_leaving() -> None:
+            await self._leaving.wait()
+            session.stop()
+
+        async with beside(stop_when_leaving()):
+            return await session.run()
+
+    def _expected(self) -> Mapping[PeerId, bool]:
+        """Who is likely to play this epoch: the last group, and who says to be where we are."""
+        at_same = self.membership.roster.at(self.state.epoch, self.state.digest)
+        followers = set(self._audience())
+        return {peer: mode for peer, mode in self._group.items() if peer in followers} | at_same
+
+    def _audience(self) -> list[PeerId]:
+        """The members whose history, as far as we know, is ours."""
+        history = self._heads.history
+        return [
+            member.peer
+            for member in self.membership.roster
+            if member.entry.role != "monitor" and not _contradicts(history, member.epoch, member.entry.state_digest)
+        ]
+
+    def _open(self, session: Session) -> None:
+        self._sessions[session.epoch] = session
+        while len(self._sessions) > SESSIONS_KEPT:
+            del self._sessions[min(self._sessions)]
+        for epoch, earlier in self._sessions.items():
+            if epoch < session.epoch - 1:
+                earlier.release()
+        for sender, statement in list(self._early):
+            if statement.epoch <= session.epoch:
+                self._early.remove((sender, statement))
+                if statement.epoch == session.epoch:
+                    self._tell(session, sender, statement)
+
+    def _tell(self, session: Session, sender: PeerId, statement: Signed[Message]) -> None:
+        """What came before its epoch had begun."""
+        try:
+            session.hear(statement, sender)
+        except Rejected as error:
+            self.rejections(sender, str(error.reason), str(error))
+
+    async def _evaluate(self, state: ModelState) -> None:
+        if self.profile.role != "trainer" or self.evaluated_epoch == state.epoch:
+            return
+        self.evaluation = await self.learner.evaluate(state)
+        self.evaluated_epoch = state.epoch
+        self.changed.notify()
+
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Raises NeedsResync when the swarm's history is not ours, or has gone on without us."""
+        while True:
+            await self._transport.clock.sleep(WATCH_SECONDS)
+            if self._suspicious() and (choice := await self._heads.choose(self._others())) is not None:
+                self._compare(choice)
+
+    def _suspicious(self) -> bool:
+        """Whether some member says something that our history does not explain."""
+        history = self._heads.history
+        newest = max(history)
+        return any(
+            member.entry.state_digest is not None
+            and (member.epoch > newest + 1 or _contradicts(history, member.epoch, member.entry.state_digest))
+            for member in self.membership.roster
+        )
+
+    def _compare(self, choice: Choice) -> None:
+        if self._transport.peer_id not in choice.tellers:
+            raise NeedsResync("most members tell another history")
+        behind = choice.epoch - self.state.epoch
+        stuck = self._transport.clock.monotonic() - self._advanced_at > BEHIND_SECONDS
+        if behind > CATCH_UP_EPOCHS or (behind > 0 and stuck):
+            raise NeedsResync(f"the swarm is {behind} epochs ahead")
+
+    # -- what others say ----------------------------------------------------------------------------------------------
+
+    def _entry(self) -> tuple[RosterEntry, int]:
+        entry = RosterEntry(
+            expires=0.0,
+            name=self.profile.name,
+            role=self.profile.role,
+            addresses=self.profile.addresses()[:16],
+            client_mode=self.profile.client_mode,
+            state_digest=self._heads.history.get(self.state.epoch),
+            samples_contributed=self.samples_contributed,
+            samples_per_second=self.learner.samples_per_second,
+            bandwidth_bytes_per_second=self.profile.bandwidth(),
+            departed=False,
+        )
+        return entry, self.state.epoch
+
+    def _found(self, peer: PeerId) -> None:
+        self.changed.notify()
+
+    def _gone(self, peer: PeerId) -> None:
+        self._group.pop(peer, None)
+        if session := self._sessions.get(self.state.epoch):
+            session.leave(peer)
+        self.changed.notify()
+
+    def _lost(self, peer: PeerId) -> None:
+        if session := self._sessions.get(self.state.epoch):
+            session.lose(peer)
+
+    def _elsewhere(self, peer: PeerId, epoch: int) -> None:
+        if session := self._sessions.get(epoch):
+            session.miss(peer)
+
+    async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
+        statement = self._inbox.open(sender, wire)
+        current = max(self._sessions, default=-1)
+        session = self._sessions.get(statement.epoch)
+        if session is not None:
+            if not session.hear(statement, sender):
+                return ELSEWHERE
+            if isinstance(statement.body, Progress | Ready) and statement.epoch < current:
+                self._sessions[current].find({sender: statement.body.client_mode})  # it will be with us in a moment
+        elif current < statement.epoch <= max(current, self.state.epoch) + CATCH_UP_EPOCHS:
+            if sum(peer == sender for peer, _ in self._early) >= EARLY_MESSAGES_OF_ONE:
+                raise Rejected(Reason.BUSY, "too many messages of epochs to come")
+            self._early.append((sender, statement))
+        else:
+            return ELSEWHERE
+        return b""
+
+    async def _serve_part(self, stream: Stream) -> None:
+        frame = await next_request(stream)
+        if frame is None:
+            return
+        statement = open_signed(frame.header, Contribution, run=self.manifest.run_id, sender=stream.peer)
+        session = self._sessions.get(statement.epoch)
+        if session is None:
+            raise Rejected(Reason.UNEXPECTED, f"no round of epoch {statement.epoch} is under way here")
+        await session.serve_part(stream, statement)
+
+    async def _show_manifest(self, _peer: PeerId, run_id: bytes) -> bytes:
+        if run_id != self.manifest.run_id.encode():
+            raise Rejected(Reason.WRONG_RUN, "this is another run")
+        return self.manifest.to_bytes()
+
+
+def _contradicts(history: History, epoch: int, state_digest: bytes | None) -> bool:
+    """Whether this state at `epoch` is none of ours, or older than all that we remember; None contradicts nothing."""
+    if state_digest is None:
+        return False
+    return epoch < min(history, default=0) or history.get(epoch, state_digest) != state_digest

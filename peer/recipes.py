@@ -1,0 +1,115 @@
+"""Recipes: what an organiser writes, in TOML; the fields are those of the manifest.
+
+A recipe names its text as `[data] files`, relative to itself and with patterns (`**/*.py`); the manifest holds the
+names and digests of these files instead, and no path.
+"""
+
+import glob
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from peer.errors import UsageError
+from peer.recipe_errors import explain
+from protocols.identity import PeerId
+from protocols.manifest import Manifest, Shard
+
+BUILT_IN = ("demo", "text")
+MAX_FILES = 1024
+
+_MADE_HERE = {"version": "", "organiser": "", "shards": "data"}
+"""Fields of the manifest that a recipe does not hold, and the table that each stands in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe as it was read; nothing in it has been checked but the TOML."""
+
+    origin: str
+    """Where it stands, for messages."""
+    directory: Path
+    """What its files are relative to."""
+    fields: dict[str, Any]
+
+
+def read_recipe(source: str) -> Recipe:
+    """The recipe of a path, or of a built-in's name. Raises UsageError."""
+    if source in BUILT_IN:
+        return built_in_recipe(source)
+    path = Path(source).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no recipe {source}; give the path of one, or a built-in: {', '.join(BUILT_IN)}"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source} is not a TOML file in UTF-8: {error.reason} at byte {error.start}") from error
+    return Recipe(source, path.absolute().parent, _parse(source, text))
+
+
+def built_in_recipe(name: str) -> Recipe:
+    text = (resources.files("peer") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return Recipe(f"built-in recipe {name}", Path.cwd(), _parse(name, text))
+
+
+def data_files(recipe: Recipe, more: Sequence[Path] = ()) -> list[Path]:
+    """The files of `[data] files`, sorted for each pattern, then `more`; each once. Raises UsageError."""
+    data = recipe.fields.get("data", {})
+    patterns = data.get("files", []) if isinstance(data, dict) else []
+    if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise UsageError(f"{recipe.origin}: data.files: must be a list of file names, not {patterns!r}")
+    files = [file for pattern in patterns for file in _matches(recipe, pattern)]
+    for file in more:
+        if not file.is_file():
+            raise UsageError(f"--data {file}: {'is a directory; name files' if file.is_dir() else 'no such file'}")
+    files = list(dict.fromkeys([*files, *more]))
+    if len(files) > MAX_FILES:
+        raise UsageError(f"{recipe.origin}: data.files: {len(files)} files, a run has {MAX_FILES} at most; join some")
+    return files
+
+
+def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequence[Shard] = ()) -> Manifest:
+    """The manifest. Raises UsageError, which names the wrong field."""
+    fields = dict(recipe.fields)
+    data = fields.get("data")
+    for field, table in _MADE_HERE.items():
+        inside = fields.get(table) if table else fields
+        if isinstance(inside, dict) and field in inside:
+            raise UsageError(f"{recipe.origin}: {field}: `peer run create` writes it; remove it from the recipe")
+    if isinstance(data, dict):
+        shards_and_rest = {"shards": [shard.model_dump() for shard in shards], **data}
+        fields["data"] = {key: value for key, value in shards_and_rest.items() if key != "files"}
+    try:
+        return Manifest.model_validate(fields | {"organiser": organiser})
+    except ValidationError as error:
+        raise UsageError(f"{recipe.origin}: {explain(error, Manifest, hidden=_MADE_HERE, more={'files'})}") from error
+
+
+def _parse(origin: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{origin} is nested too deeply to be a recipe") from error
+
+
+def _matches(recipe: Recipe, pattern: str) -> list[Path]:
+    try:
+        names = glob.glob(os.path.expanduser(pattern), root_dir=recipe.directory, recursive=True)
+        files = [path for name in sorted(names) if (path := recipe.directory / name).is_file()]
+    except (ValueError, OSError) as error:  # a NUL in the name, a name that is too long
+        raise UsageError(f"{recipe.origin}: data.files: {pattern!r} is not a file name: {error}") from error
+    if not files:
+        what = "matches no file" if glob.has_magic(pattern) else "is not a file"
+        raise UsageError(f"{recipe.origin}: data.files: {pattern!r} {what} in {recipe.directory}")
+    return files

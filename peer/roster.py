@@ -1,0 +1,126 @@
+"""The roster: the live members of the run, from their own signed words."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from peer.status import PeerStatus
+from protocols.identity import PeerId
+from protocols.records import RosterEntry
+from protocols.signed import Signed
+
+MAX_MEMBERS = 2048
+"""More are not taken in; of so many times REMEMBERED we know how old their last word was."""
+REMEMBERED = 8
+LIVE_SECONDS = 60.0
+"""Who has not been heard of for so long is no member any more (the TTL of a roster record)."""
+
+
+@dataclass(slots=True)
+class Member:
+    """What a member last said of itself, and when we heard it (monotonic seconds)."""
+
+    statement: Signed[RosterEntry]
+    seen: float
+    told: float = float("-inf")
+    """When we last told it of ourselves."""
+    failures: int = 0
+    """How often in a row it could not be reached."""
+
+    @property
+    def peer(self) -> PeerId:
+        return self.statement.sender
+
+    @property
+    def entry(self) -> RosterEntry:
+        return self.statement.body
+
+    @property
+    def epoch(self) -> int:
+        return self.statement.epoch
+
+
+class Roster:
+    def __init__(self, me: PeerId) -> None:
+        self._me = me
+        self._members: dict[PeerId, Member] = {}
+        self._newest: dict[PeerId, int] = {}
+        """The newest sequence number of those who were here last, so that an old word brings nobody back."""
+
+    def learn(self, statement: Signed[RosterEntry], now: float, *, directly: bool) -> bool:
+        """Takes a member's word about itself; `directly`: it is alive, for it said so to us.
+
+        True when this makes it a member that was none before.
+        """
+        peer = statement.sender
+        if peer == self._me:
+            return False
+        if statement.sequence <= self._newest.get(peer, -1):
+            if directly and peer in self._members:
+                self._members[peer].seen, self._members[peer].failures = now, 0
+            return False
+        if peer not in self._members and len(self._members) >= MAX_MEMBERS:
+            return False
+        self._newest.pop(peer, None)
+        self._newest[peer] = statement.sequence  # the latest last
+        if len(self._newest) > REMEMBERED * MAX_MEMBERS:
+            del self._newest[next(iter(self._newest))]
+        if statement.body.departed:
+            self._members.pop(peer, None)
+            return False
+        new = peer not in self._members
+        self._members[peer] = Member(statement, now, float("-inf") if new else self._members[peer].told)
+        return new
+
+    def told(self, peer: PeerId, now: float) -> None:
+        """`peer` has our word of `now`."""
+        if peer in self._members:
+            self._members[peer].told = now
+
+    def failed(self, peer: PeerId) -> int:
+        """`peer` could not be reached; how often in a row now."""
+        if peer not in self._members:
+            return 0
+        self._members[peer].failures += 1
+        return self._members[peer].failures
+
+    def forget(self, peer: PeerId) -> None:
+        self._members.pop(peer, None)
+
+    def expire(self, now: float) -> list[PeerId]:
+        """Forgets those of whom nothing was heard; returns them."""
+        gone = [peer for peer, member in self._members.items() if now - member.seen > LIVE_SECONDS]
+        for peer in gone:
+            del self._members[peer]
+        return gone
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self._members.values()))
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, peer: PeerId) -> Member | None:
+        return self._members.get(peer)
+
+    def at(self, epoch: int, digest: bytes) -> dict[PeerId, bool]:
+        """The members with this state that take part in rounds (value: whether in client mode)."""
+        return {
+            member.peer: member.entry.client_mode
+            for member in self
+            if member.epoch == epoch and member.entry.state_digest == digest and member.entry.role != "monitor"
+        }
+
+    def status(self, now: float) -> tuple[PeerStatus, ...]:
+        return tuple(
+            PeerStatus(
+                peer_id=member.peer,
+                name=member.entry.name,
+                role=member.entry.role,
+                epoch=member.epoch,
+                samples_contributed=member.entry.samples_contributed,
+                samples_per_second=member.entry.samples_per_second,
+                last_seen_seconds=round(max(0.0, now - member.seen), 1),
+                state_digest=member.entry.state_digest.hex() if member.entry.state_digest else None,
+            )
+            for member in sorted(self, key=lambda member: member.entry.name)
+        )

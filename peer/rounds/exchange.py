@@ -1,0 +1,129 @@
+"""The sender's end of a part: streams our chunks to the owner and reads the result on the same stream."""
+
+import asyncio
+from dataclasses import dataclass
+
+from dht.interfaces import Frame, Stream, TimedOut, Transport
+from peer.rounds.results import HeldPart, chunk_header, chunk_number
+from peer.tasks import beside
+from protocols.codecs import Codec, Payload
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+from protocols.round.messages import Contribution, Part, PartResult, Result, commitment
+from protocols.round.parts import Grid
+from protocols.round.reduction import EncodedUpdate, open_result_chunk
+from protocols.signed import Signer, open_signed
+from protocols.vectors import Vector
+
+PART_KIND = "part"
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Payload bytes of one epoch."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartAddress:
+    """Which attempt at which part this is."""
+
+    epoch: int
+    term: int
+    number: int
+    attempt: int
+    part: Part
+    owner: PeerId
+
+
+async def exchange_part(
+    transport: Transport,
+    signer: Signer,
+    address: PartAddress,
+    update: EncodedUpdate | None,
+    grid: Grid,
+    codec: Codec,
+    values: Vector,
+    stall_seconds: float,
+    traffic: Traffic,
+) -> HeldPart:
+    """Contributes `update` (None: only reads) to one part and returns its result, checked against the owner's word.
+
+    `values` gets what the result decodes to, chunk by chunk as it comes.
+    Raises Unreachable, TimedOut (nothing came for `stall_seconds`), Refused, Rejected.
+    """
+    contribution = signer.sign(
+        Contribution(
+            term=address.term,
+            part=address.number,
+            attempt=address.attempt,
+            chunks=update.digests if update else (),
+        ),
+        address.epoch,
+    )
+    async with await transport.open_stream(address.owner, PART_KIND) as stream:
+        await stream.send(Frame(contribution.wire))
+        async with beside(_send_chunks(stream, address.part, update, traffic)):
+            chunks, digests, wire = await _read_result(
+                transport, stream, address, grid, codec, values, stall_seconds, traffic
+            )
+            return _check_statement(wire, signer.run, address, chunks, digests)
+
+
+async def _send_chunks(stream: Stream, part: Part, update: EncodedUpdate | None, traffic: Traffic) -> None:
+    if update is None:
+        return
+    for chunk in range(part.start, part.stop):
+        payload = update.chunks[chunk]
+        await stream.send(Frame(chunk_header(chunk), payload))
+        traffic.sent += memoryview(payload).nbytes
+
+
+async def _read_result(
+    transport: Transport,
+    stream: Stream,
+    address: PartAddress,
+    grid: Grid,
+    codec: Codec,
+    values: Vector,
+    stall_seconds: float,
+    traffic: Traffic,
+) -> tuple[list[Payload], list[bytes], bytes]:
+    """The result's chunks, their digests, and the owner's statement (not verified yet)."""
+    chunks: list[Payload] = []
+    digests: list[bytes] = []
+    part = address.part
+    while True:
+        try:
+            async with asyncio.timeout(stall_seconds):
+                frame = await stream.receive()
+        except TimeoutError as error:
+            raise TimedOut(f"{address.owner} sent nothing for {stall_seconds:.0f} s") from error
+        if frame is None:
+            raise Rejected(Reason.MALFORMED, "the owner ended the stream before the part was whole")
+        if not frame.header:
+            return chunks, digests, bytes(frame.payload)
+        chunk = part.start + len(chunks)
+        if chunk_number(frame.header) != chunk or chunk >= part.stop:
+            raise Rejected(Reason.UNEXPECTED, "the owner's chunks are not in order")
+        traffic.received += memoryview(frame.payload).nbytes
+        out = values[grid.within(chunk, part.start)]
+        kept, its_digest = await transport.in_thread(open_result_chunk, frame.payload, out, codec)
+        chunks.append(kept)
+        digests.append(its_digest)
+
+
+def _check_statement(
+    wire: bytes, run: str, address: PartAddress, chunks: list[Payload], digests: list[bytes]
+) -> HeldPart:
+    statement = open_signed(wire, Result, run=run, sender=address.owner)
+    body = statement.body
+    where = (statement.epoch, body.term, body.part, body.attempt)
+    if where != (address.epoch, address.term, address.number, address.attempt):
+        raise Rejected(Reason.UNEXPECTED, "the owner's statement is about another part")
+    if body.chunks != tuple(digests) or len(chunks) != address.part.stop - address.part.start:
+        raise Rejected(Reason.WRONG_DIGEST, "the owner's statement is not about the chunks it sent")
+    result = PartResult(start=address.part.start, stop=address.part.stop, digest=commitment(body.chunks))
+    return HeldPart(result, tuple(chunks), wire)

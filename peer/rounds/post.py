@@ -1,0 +1,125 @@
+"""Messages of rounds: taken in (verified, once each) and sent out (a few at a time to each peer)."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from dht.interfaces import Refused, TimedOut, Transport, Unreachable
+from peer.signal import Signal
+from protocols.identity import PeerId
+from protocols.message import Message
+from protocols.rejection import Reason, Rejected
+from protocols.round.checks import check_begin, check_done
+from protocols.round.messages import ROUND_MESSAGES, Begin, Done
+from protocols.signed import ReplayGuard, Signed, Signer, open_signed, signed_run_and_kind
+
+ROUND_KIND = "round"
+MAX_MESSAGE_BYTES = 1024 * 1024
+REQUEST_SECONDS = 5.0
+OUTBOX_LIMIT = 64
+IN_FLIGHT = 4
+"""Messages on their way to one peer; more than one, so that one that is lost does not hold up all that follow it."""
+ELSEWHERE = b"elsewhere"
+"""The answer to a message of an epoch or a history that is not ours: nobody's fault, but do not wait for us there."""
+
+log = structlog.get_logger()
+
+
+class Inbox:
+    """Opens what comes in: signature, sender, replay, and what `Begin` and `Done` must satisfy."""
+
+    def __init__(self, run: str, chunks: int) -> None:
+        self._run, self._chunks = run, chunks
+        self._replays = ReplayGuard()
+
+    def open(self, sender: PeerId, wire: bytes) -> Signed[Message]:
+        """Raises Rejected."""
+        run, kind = signed_run_and_kind(wire, MAX_MESSAGE_BYTES)
+        if run != self._run:
+            raise Rejected(Reason.WRONG_RUN, "a message of another run")
+        body_type = ROUND_MESSAGES.get(kind)
+        if body_type is None:
+            raise Rejected(Reason.WRONG_KIND, f"there is no round message {kind[:32]!r}")
+        if body_type is Done:  # may be passed on, and comes from several peers
+            done = open_signed(wire, Done, run=run)
+            check_done(done, self._chunks)
+            return done  # type: ignore[return-value]
+        statement = open_signed(wire, body_type, run=run, sender=sender)
+        self._replays.admit(statement)
+        if isinstance(statement.body, Begin):
+            check_begin(statement.body, self._chunks)
+        return statement
+
+
+class Outbox:
+    """Sends statements without making the sender wait; a newer one of its kind and epoch replaces an unsent one."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer,
+        on_lost: Callable[[PeerId], None],
+        on_elsewhere: Callable[[PeerId, int], None],
+    ) -> None:
+        """`on_lost`: a peer could not be reached, tried twice. `on_elsewhere`: a peer does not play this epoch."""
+        self._transport, self._signer = transport, signer
+        self._on_lost, self._on_elsewhere = on_lost, on_elsewhere
+        self._pending: dict[PeerId, dict[tuple[Any, ...], bytes]] = {}
+        self._workers: Counter[PeerId] = Counter()
+        self._wanted = Signal()
+
+    def send(self, to: PeerId, body: Message, epoch: int) -> Signed[Message]:
+        """Signs `body`; to ourselves it is only signed."""
+        statement = self._signer.sign(body, epoch)
+        if to != self._transport.peer_id:
+            self.relay(to, statement)
+        return statement
+
+    def relay(self, to: PeerId, statement: Signed[Any]) -> None:
+        body = statement.body
+        key = (statement.epoch, statement.kind, getattr(body, "part", None), statement.sender)
+        pending = self._pending.setdefault(to, {})
+        pending.pop(key, None)
+        pending[key] = statement.wire
+        if len(pending) > OUTBOX_LIMIT:
+            pending.pop(next(iter(pending)))
+        self._wanted.notify()
+
+    async def run(self) -> None:
+        """Delivers until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                for peer, pending in list(self._pending.items()):
+                    for _ in range(min(len(pending), IN_FLIGHT - self._workers[peer])):
+                        self._workers[peer] += 1
+                        tasks.create_task(self._deliver(peer))
+                await self._wanted.wait()
+
+    async def _deliver(self, peer: PeerId) -> None:
+        pending = self._pending[peer]
+        while pending:
+            key = next(iter(pending))
+            wire = pending.pop(key)
+            try:
+                if await self._deliver_one(peer, wire) == ELSEWHERE:
+                    self._on_elsewhere(peer, key[0])
+            except Unreachable as error:
+                pending.clear()
+                log.debug("peer unreachable", peer=peer, error=str(error))
+                self._on_lost(peer)
+            except TimedOut:
+                log.debug("peer does not answer", peer=peer, message=key[1])
+            except Refused as error:
+                log.debug("message refused", peer=peer, message=key[1], reason=error.reason)
+        self._workers[peer] -= 1
+        if not self._workers[peer]:
+            del self._workers[peer], self._pending[peer]
+
+    async def _deliver_one(self, peer: PeerId, wire: bytes) -> bytes:
+        try:
+            return await self._transport.request(peer, ROUND_KIND, wire, REQUEST_SECONDS)
+        except Unreachable:  # once more: a single broken connection is not a dead peer
+            return await self._transport.request(peer, ROUND_KIND, wire, REQUEST_SECONDS)

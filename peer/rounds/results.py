@@ -1,0 +1,124 @@
+"""The reduced parts of the last epochs, kept for members that come late, and how they are fetched."""
+
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from dht.interfaces import Frame, Stream, Transport
+from peer.streams import next_request
+from protocols.codecs import Codec, Payload
+from protocols.encoding import EncodingError, decode_scalars, encode
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+from protocols.round.messages import PartResult, commitment
+from protocols.round.parts import Grid
+from protocols.round.reduction import open_result_chunk
+from protocols.vectors import Vector
+
+FETCH_KIND = "result"
+_CHUNK_HEADER = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPart:
+    """The encoded chunks of one reduced part, and the wire bytes of its owner's signed `Result`."""
+
+    result: PartResult
+    chunks: tuple[Payload, ...]
+    statement: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(memoryview(chunk).nbytes for chunk in self.chunks)
+
+
+def chunk_header(chunk: int) -> bytes:
+    return _CHUNK_HEADER.pack(chunk)
+
+
+def chunk_number(header: bytes) -> int:
+    """Raises Rejected (malformed)."""
+    if len(header) != _CHUNK_HEADER.size:
+        raise Rejected(Reason.MALFORMED, "the frame is not a chunk")
+    number: int = _CHUNK_HEADER.unpack(header)[0]
+    return number
+
+
+class ResultStore:
+    """Held parts by epoch; the oldest epochs go first when there are too many or they take too much memory."""
+
+    def __init__(self, epochs: int = 8, limit_bytes: int = 64 * 1024 * 1024) -> None:
+        self._epochs_limit, self._limit_bytes = epochs, limit_bytes
+        self._epochs: OrderedDict[int, dict[PartResult, HeldPart]] = OrderedDict()
+
+    def put(self, epoch: int, part: HeldPart) -> None:
+        self._epochs.setdefault(epoch, {})[part.result] = part
+        while len(self._epochs) > 1 and (len(self._epochs) > self._epochs_limit or self.size_bytes > self._limit_bytes):
+            self._epochs.popitem(last=False)
+
+    def get(self, epoch: int, result: PartResult) -> HeldPart | None:
+        return self._epochs.get(epoch, {}).get(result)
+
+    def keep_only(self, epoch: int, decided: tuple[PartResult, ...]) -> None:
+        """Lets go of what was not decided."""
+        held = self._epochs.get(epoch, {})
+        self._epochs[epoch] = {result: held[result] for result in decided if result in held}
+
+    def clear(self) -> None:
+        self._epochs.clear()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(part.size_bytes for parts in self._epochs.values() for part in parts.values())
+
+    async def serve(self, stream: Stream) -> None:
+        """Answers one fetch: the chunks in order, then the owner's statement. Raises Rejected."""
+        frame = await next_request(stream)
+        if frame is None:
+            return
+        epoch, result = _parse_request(frame.header)
+        part = self.get(epoch, result)
+        if part is None:
+            raise Rejected(Reason.UNEXPECTED, f"no such result of epoch {epoch} is held here")
+        for number, chunk in enumerate(part.chunks, start=result.start):
+            await stream.send(Frame(chunk_header(number), chunk))
+        await stream.send(Frame(b"", part.statement))
+
+
+async def fetch(
+    transport: Transport, holder: PeerId, epoch: int, result: PartResult, grid: Grid, codec: Codec, values: Vector
+) -> HeldPart:
+    """Gets one reduced part from `holder`, checked against `result.digest`; `values` gets what it decodes to.
+
+    Raises Unreachable, TimedOut, Refused, Rejected (wrong_digest, wrong_shape, non_finite, unexpected, malformed).
+    """
+    async with await transport.open_stream(holder, FETCH_KIND) as stream:
+        await stream.send(Frame(encode([epoch, result.start, result.stop, result.digest])))
+        chunks: list[Payload] = []
+        digests: list[bytes] = []
+        while (frame := await stream.receive()) is not None:
+            if not frame.header:
+                if commitment(tuple(digests)) != result.digest:
+                    raise Rejected(Reason.WRONG_DIGEST, "the fetched part is not the decided one")
+                return HeldPart(result, tuple(chunks), bytes(frame.payload))
+            chunk = result.start + len(chunks)
+            if chunk_number(frame.header) != chunk or chunk >= result.stop:
+                raise Rejected(Reason.UNEXPECTED, "the fetched chunks are not in order")
+            out = values[grid.within(chunk, result.start)]
+            kept, its_digest = await transport.in_thread(open_result_chunk, frame.payload, out, codec)
+            chunks.append(kept)
+            digests.append(its_digest)
+    raise Rejected(Reason.MALFORMED, "the stream ended before the part was whole")
+
+
+def _parse_request(header: bytes) -> tuple[int, PartResult]:
+    try:
+        epoch, start, stop, wanted = decode_scalars(header, 4)
+        result = PartResult(start=start, stop=stop, digest=wanted)
+    except (EncodingError, ValidationError) as error:
+        raise Rejected(Reason.MALFORMED, "not a request for a result") from error
+    if type(epoch) is not int:
+        raise Rejected(Reason.MALFORMED, "a request for a result of no epoch")
+    return epoch, result

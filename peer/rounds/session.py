@@ -1,0 +1,384 @@
+"""One epoch of one peer: carries out what the round's state machine asks for, and tells it what happened."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import structlog
+
+from dht.interfaces import OnRejected, Stream, Transport, TransportError
+from peer.learner import Learner
+from peer.rounds.exchange import PartAddress, Traffic, exchange_part
+from peer.rounds.owning import OwnedPart
+from peer.rounds.post import Outbox
+from peer.rounds.results import HeldPart, ResultStore, fetch
+from peer.signal import Signal
+from peer.tasks import beside
+from protocols.codecs import Codec
+from protocols.identity import PeerId
+from protocols.message import Message
+from protocols.rejection import Reason, Rejected
+from protocols.round.aggregate import Aggregate
+from protocols.round.checks import check_term
+from protocols.round.events import (
+    Action,
+    Apply,
+    Decided,
+    Elsewhere,
+    Event,
+    Exchange,
+    Fetch,
+    FetchFailed,
+    FinishUpdate,
+    Found,
+    Heard,
+    Left,
+    Lost,
+    PartBroken,
+    PartHeld,
+    Redirect,
+    Relay,
+    Resync,
+    Send,
+    Tick,
+    UpdateReady,
+)
+from protocols.round.machine import Phase, Round, Setting
+from protocols.round.messages import Begin, Contribution, Done, PartResult
+from protocols.round.parts import Grid
+from protocols.round.reduction import EncodedUpdate, PartReduction
+from protocols.rules import CoordinateWiseRule
+from protocols.signed import Signed, Signer
+from protocols.vectors import Vector
+
+TICK_SECONDS = 0.2
+FETCH_SECONDS = 60.0
+"""For one part from one holder."""
+STALL_FACTOR = 1.5
+"""An owner that sends nothing for this many times `Timing.failure` (its own deadline for senders) is given up."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """What a round came to, as this peer saw it."""
+
+    aggregate: Vector
+    done: Signed[Done]
+    duration_seconds: float
+    """From the close of the epoch's training to its results."""
+    weight: int
+    """Samples that this peer has contributed."""
+    bytes_sent: int
+    bytes_received: int
+    recovered_parts: int
+    missing_senders: int
+
+    def without_aggregate(self) -> "RoundOutcome":
+        """To keep: the aggregate is as large as the model."""
+        return replace(self, aggregate=np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session needs of its run."""
+
+    transport: Transport
+    signer: Signer
+    outbox: Outbox
+    results: ResultStore
+    grid: Grid
+    codec: Codec
+    rule: CoordinateWiseRule
+    on_rejected: OnRejected
+
+
+class NeedsResync(Exception):
+    """The results of the epoch were decided, but cannot be had any more."""
+
+
+class Session:
+    def __init__(
+        self,
+        plan: Plan,
+        setting: Setting,
+        expected: Mapping[PeerId, bool],
+        audience: Iterable[PeerId],
+        electorate: Iterable[PeerId] | None,
+        learner: Learner,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`expected`, `audience` and `electorate` as in `Round`."""
+        self.plan, self.setting, self.learner = plan, setting, learner
+        self.machine = Round(setting, expected, self._now(), audience, electorate)
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._owned: dict[tuple[int, int, int], OwnedPart] = {}
+        """(term, part, attempt) → the part that is reduced here."""
+        self._owning_changed = Signal()
+        self._update: EncodedUpdate | None = None
+        self._weight = 0
+        self._aggregate = Aggregate(plan.grid)
+        self._traffic = Traffic()
+        self._closing = asyncio.Event()
+        self._closed_at: float | None = None
+        self._begin: Begin | None = None
+        self._parts: dict[int, asyncio.Task[None]] = {}
+        """Part → the running exchange of its latest attempt."""
+        self._running: list[asyncio.Task[None]] = []
+        self._on_change = on_change
+        self._stopping = False
+        self._over = False
+
+    @property
+    def epoch(self) -> int:
+        return self.setting.epoch
+
+    @property
+    def averaging(self) -> bool:
+        return self.machine.phase is not Phase.GATHERING
+
+    # -- what others do to it -----------------------------------------------------------------------------------------
+
+    def hear(self, statement: Signed[Message], relayed_by: PeerId | None = None) -> bool:
+        """A verified message of this epoch; also after the session is over, to answer those who come late.
+
+        False when it continues another history. Raises Rejected (unexpected).
+        """
+        if getattr(statement.body, "base", self.setting.base) != self.setting.base:
+            return False
+        check_term(statement.body, self.machine.term)
+        event = Heard(statement, relayed_by)
+        if self._over:
+            for action in self.machine.handle(event, self._now()):
+                if isinstance(action, Send | Relay):
+                    self._say(action)
+        else:
+            self._events.put_nowait(event)
+        return True
+
+    def find(self, peers: Mapping[PeerId, bool]) -> None:
+        if not self._over:
+            self._events.put_nowait(Found(peers))
+
+    def lose(self, peer: PeerId) -> None:
+        """`peer` cannot be reached."""
+        self._forget(peer, Lost(peer))
+
+    def leave(self, peer: PeerId) -> None:
+        """`peer` has departed."""
+        self._forget(peer, Left(peer))
+
+    def miss(self, peer: PeerId) -> None:
+        """`peer` is in another epoch or history."""
+        self._forget(peer, Elsewhere(peer))
+
+    def _forget(self, peer: PeerId, event: Lost | Left | Elsewhere) -> None:
+        if not self._over:
+            self._events.put_nowait(event)
+        for part in self._owned.values():
+            part.forget(peer)
+
+    def stop(self) -> None:
+        """End the epoch if it is still training; a round that has begun is finished."""
+        self._stopping = True
+        self._events.put_nowait(Tick())
+
+    def client_mode_of(self, peer: PeerId) -> bool:
+        known = self.machine.own if peer == self.setting.me else self.machine.peers.get(peer)
+        return known is not None and known.client_mode
+
+    async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:
+        """A member's stream to a part that we own, as soon as we know that we do. Raises Rejected, Unreachable."""
+        body = statement.body
+        address = (body.term, body.part, body.attempt)
+        try:
+            async with asyncio.timeout(self.setting.timing.failure):
+                while address not in self._owned:
+                    await self._owning_changed.wait()
+        except TimeoutError as error:
+            raise Rejected(Reason.UNEXPECTED, "this part is not reduced here") from error
+        await self._owned[address].serve(stream, body)
+
+    # -- the epoch ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> RoundOutcome | None:
+        """Trains, averages, and returns what everybody applies; None when stopped before that. Raises NeedsResync."""
+        try:
+            async with beside(self._train()), beside(self._tick()), asyncio.TaskGroup() as tasks:
+                outcome = await self._play(tasks)
+                for task in self._running:
+                    task.cancel()
+            return outcome
+        finally:
+            self._over = True
+            self._update = None
+            self._aggregate.clear()
+
+    def release(self) -> None:
+        """Nobody needs the parts of this epoch from us as their owner any more; messages are still answered."""
+        self._owned.clear()
+
+    async def _play(self, tasks: asyncio.TaskGroup) -> RoundOutcome | None:
+        while True:
+            event = await self._events.get()
+            if self._stopping and not self.averaging:
+                return None
+            for action in self.machine.handle(event, self._now()):
+                match action:
+                    case Send() | Relay():
+                        self._say(action)
+                    case FinishUpdate():
+                        self._closed_at = self._now()
+                        self._closing.set()
+                        self._on_change()
+                    case Exchange(begin):
+                        self._begin = begin
+                        for number, part in enumerate(begin.parts):
+                            self._start_part(number, 0, part.owner, tasks)
+                    case Redirect(part, attempt, owner):
+                        self._start_part(part, attempt, owner, tasks)
+                    case Fetch(result, holders):
+                        self._running.append(tasks.create_task(self._fetch(result, holders)))
+                    case Decided(done):
+                        self.plan.results.keep_only(self.epoch, done.body.results)
+                    case Apply(results):
+                        return await self._finish(results)
+                    case Resync():
+                        raise NeedsResync(f"the results of epoch {self.epoch} cannot be had any more")
+
+    def _say(self, action: Action) -> None:
+        match action:
+            case Send(to, body):
+                statement = self.plan.outbox.send(to, body, self.epoch)
+                if to == self.setting.me and not self._over:
+                    self._events.put_nowait(Heard(statement))
+            case Relay(to, statement):
+                self.plan.outbox.relay(to, statement)
+
+    async def _finish(self, results: tuple[PartResult, ...]) -> RoundOutcome:
+        done = self.machine.done
+        assert done is not None
+        return RoundOutcome(
+            aggregate=await self.plan.transport.in_thread(self._aggregate.assemble, results),
+            done=done,
+            duration_seconds=self._now() - (self._closed_at if self._closed_at is not None else self._now()),
+            weight=self._weight if self.setting.me in done.body.members else 0,
+            bytes_sent=self._traffic.sent,
+            bytes_received=self._traffic.received + sum(part.bytes_received for part in self._owned.values()),
+            recovered_parts=self.machine.recovered_parts,
+            missing_senders=max((part.missing_senders for part in self._owned.values()), default=0),
+        )
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    async def _train(self) -> None:
+        """Trains until the epoch closes, at least one microbatch; then encodes the update and commits to it."""
+        complete = not self.setting.trains
+        while not complete:
+            report = await self.learner.step()
+            self._events.put_nowait(report)
+            complete = report.complete or self._closing.is_set()
+        await self._closing.wait()
+        self._events.put_nowait(await self._commit())
+
+    async def _commit(self) -> UpdateReady:
+        made = await self.learner.update() if self.setting.trains else None
+        if made is None:
+            return UpdateReady(None, 0)
+        update, self._weight = made
+        self._update = await self.plan.transport.in_thread(EncodedUpdate, update, self.plan.codec)
+        return UpdateReady(self._update.root, self._weight)
+
+    async def _tick(self) -> None:
+        while True:
+            self._events.put_nowait(Tick())
+            await self.plan.transport.clock.sleep(TICK_SECONDS)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _start_part(self, number: int, attempt: int, owner: PeerId, tasks: asyncio.TaskGroup) -> None:
+        """Reduce the part here, or exchange it with its owner; ends an earlier attempt at it."""
+        begin = self._begin
+        assert begin is not None
+        if number in self._parts:
+            self._parts[number].cancel()
+        address = PartAddress(self.epoch, begin.term, number, attempt, begin.parts[number], owner)
+        if self._key(address) in self._owned:
+            return
+        values = self._aggregate.room(address.part.start, address.part.stop)
+        if owner == self.setting.me:
+            reduction = PartReduction(address.part, self.plan.grid, begin.members, self.plan.codec, self.plan.rule)
+            owned = OwnedPart(
+                reduction,
+                self.plan.transport,
+                self.plan.signer,
+                self.setting.timing,
+                (self.epoch, *self._key(address)),
+            )
+            self._owned[self._key(address)] = owned
+            self._owning_changed.notify()
+            work = owned.run(self._contribution(begin), values)
+        else:
+            work = exchange_part(
+                self.plan.transport,
+                self.plan.signer,
+                address,
+                self._contribution(begin),
+                self.plan.grid,
+                self.plan.codec,
+                values,
+                STALL_FACTOR * self.setting.timing.failure,
+                self._traffic,
+            )
+        self._parts[number] = tasks.create_task(self._hold(address, work, values))
+        self._running.append(self._parts[number])
+
+    @staticmethod
+    def _key(address: PartAddress) -> tuple[int, int, int]:
+        return address.term, address.number, address.attempt
+
+    def _contribution(self, begin: Begin) -> EncodedUpdate | None:
+        """Our update, if the leader has named what we committed to."""
+        ours = next(member for member in begin.members if member.peer == self.setting.me)
+        return self._update if self._update is not None and ours.root == self._update.root else None
+
+    async def _hold(self, address: PartAddress, exchange: Coroutine[Any, Any, HeldPart], values: Vector) -> None:
+        """`values`: what `exchange` decodes its result into."""
+        try:
+            held = await exchange
+        except (TransportError, Rejected) as error:
+            if isinstance(error, Rejected) and address.owner != self.setting.me:
+                self.plan.on_rejected(address.owner, str(error.reason), str(error))
+            log.debug("part broken", epoch=self.epoch, part=address.number, owner=address.owner, error=str(error))
+            self._events.put_nowait(PartBroken(address.term, address.number, address.attempt))
+            return
+        self.plan.results.put(self.epoch, held)
+        result = held.result
+        self._aggregate.keep(result, values)
+        self._events.put_nowait(PartHeld(result.start, result.stop, address.attempt, result.digest))
+
+    async def _fetch(self, result: PartResult, holders: tuple[PeerId, ...]) -> None:
+        for holder in holders:
+            try:
+                async with asyncio.timeout(FETCH_SECONDS):
+                    values = self._aggregate.room(result.start, result.stop)
+                    held = await fetch(
+                        self.plan.transport, holder, self.epoch, result, self.plan.grid, self.plan.codec, values
+                    )
+            except (TransportError, Rejected, TimeoutError) as error:
+                if isinstance(error, Rejected):
+                    self.plan.on_rejected(holder, str(error.reason), str(error))
+                log.debug("result not fetched", epoch=self.epoch, holder=holder, error=str(error))
+                continue
+            self.plan.results.put(self.epoch, held)
+            self._aggregate.keep(result, values)
+            self._traffic.received += held.size_bytes
+            self._events.put_nowait(PartHeld(result.start, result.stop, None, result.digest))
+            return
+        self._events.put_nowait(FetchFailed(result))
+
+    def _now(self) -> float:
+        return self.plan.transport.clock.monotonic()

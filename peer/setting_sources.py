@@ -1,0 +1,66 @@
+"""Where settings come from, and how a wrong one is explained: by the flag, variable or file key that holds it."""
+
+import os
+import tomllib
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from peer.errors import UsageError
+
+VARIABLE_PREFIX = "PEER_"
+
+
+def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """The keys of `config.toml`, {} when there is none. Raises UsageError (unreadable, unknown key)."""
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    for key in config:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else f"it may have {', '.join(sorted(known))}"
+            raise UsageError(f"{path}: unknown key {key!r}; {advice}")
+    return config
+
+
+def explain(error: ValidationError, flags: Collection[str], config: Path, names: Mapping[str, str]) -> str:
+    """The first thing wrong as one sentence; `names` maps pydantic's name of a setting to the user's."""
+    first = error.errors(include_url=False)[0]
+    name = names.get(str(first["loc"][0]), str(first["loc"][0]))
+    flag, variable = f"--{name.replace('_', '-')}", VARIABLE_PREFIX + name.upper()
+    if first["type"] == "missing":
+        return f"{flag} is missing; give it, or set {variable}, or put {name} into {config}"
+    if name in flags:
+        origin = flag
+    elif os.environ.get(variable):
+        origin = variable
+    else:
+        origin = f"{config}: {name}"
+    return f"{origin}: {what_is_wrong(first)}"
+
+
+def what_is_wrong(error: Mapping[str, Any]) -> str:
+    """One error of pydantic in a user's words, with the value."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    message = _IN_WORDS.get(error["type"].removesuffix("_type").removesuffix("_parsing")) or error["msg"]
+    message = message.replace("Input should", "must").replace("String should", "must")
+    return f"{message}, not {shortened(error['input'])}"
+
+
+def shortened(value: Any) -> str:
+    """The value as Python writes it, cut when it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+_IN_WORDS = {"int": "must be a whole number", "float": "must be a number", "bool": "must be true or false"}

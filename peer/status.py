@@ -1,0 +1,74 @@
+"""What a daemon reports of itself: the versioned object of `peer status --json` and of the control API.
+
+Seen from outside (`peer status --initial-peers …`) it is the same object, of what the members say: `self`, `loss` and
+`last_round` are null then.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RunStatus(_Part):
+    id: str
+    name: str
+    epoch: int = Field(description="The swarm's epoch as this peer sees it")
+    total_epochs: int
+    state: Literal["waiting", "training", "finished"]
+    loss: float | None
+    evaluation: dict[str, float] = Field(
+        description="accuracy or bits_per_byte of the last evaluation here; empty, as loss is null, from outside"
+    )
+
+
+class SelfStatus(_Part):
+    peer_id: str
+    name: str
+    role: Literal["trainer", "aggregator", "monitor"]
+    state: Literal["joining", "syncing", "training", "averaging", "idle", "stopping"]
+    epoch: int
+    state_digest: str | None = Field(description="hex; None before the state is known")
+    samples_contributed: int
+    samples_per_second: float
+    addresses: tuple[str, ...]
+
+
+class PeerStatus(_Part):
+    peer_id: str
+    name: str
+    role: str
+    epoch: int
+    samples_contributed: int
+    samples_per_second: float
+    last_seen_seconds: float
+    state_digest: str | None
+
+
+class RoundStatus(_Part):
+    epoch: int
+    group_size: int
+    duration_seconds: float
+    bytes_sent: int
+    bytes_received: int
+    rule: str
+    codec: str
+    recovered_parts: int
+    missing_senders: int
+
+
+class Status(_Part):
+    schema_version: Literal[1] = Field(1, alias="schema")
+    run: RunStatus
+    self_: SelfStatus | None = Field(alias="self", description="null when seen from outside, by who is no member")
+    peers: tuple[PeerStatus, ...]
+    last_round: RoundStatus | None
+    rejected: dict[str, int]
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True)

@@ -1,0 +1,21 @@
+"""What is common to the handlers of streams: whoever opens one has something to ask, and asks it."""
+
+import asyncio
+
+from dht.interfaces import Frame, Stream
+from protocols.rejection import Reason, Rejected
+
+SILENCE_SECONDS = 30.0
+
+
+async def next_request(stream: Stream) -> Frame | None:
+    """The next frame of a peer that asks; None when it has no more.
+
+    Streams are few, and those that stay silent would keep others out. Raises Rejected (unexpected) after
+    SILENCE_SECONDS, and what `Stream.receive` raises.
+    """
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await stream.receive()
+    except TimeoutError:
+        raise Rejected(Reason.UNEXPECTED, f"nothing was asked for {SILENCE_SECONDS:.0f} seconds") from None

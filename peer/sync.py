@@ -1,0 +1,101 @@
+"""Finding the swarm's state and fetching it: what most members sign, from all who hold it at once."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+
+import structlog
+
+from dht.interfaces import OnRejected, Transport, TransportError
+from peer.contents import fetch_content
+from protocols.heads import HISTORY, Choice, Head, History, choose, history_of
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+from protocols.signed import Signer, open_signed
+from protocols.state import ModelState, state_size
+
+HEAD_KIND = "head"
+HEAD_SECONDS = 5.0
+NONCE_BYTES = 16
+
+log = structlog.get_logger()
+
+
+class Heads:
+    """Our own last epochs, shown to who asks; and the question to the others."""
+
+    def __init__(self, transport: Transport, signer: Signer, on_rejected: OnRejected) -> None:
+        self.history: dict[int, bytes] = {}
+        """Epoch → digest of our states, the newest last; empty as long as we have no say in what the swarm's is."""
+        self._transport, self._signer, self._on_rejected = transport, signer, on_rejected
+
+    def note(self, state: ModelState) -> None:
+        self.history[state.epoch] = state.digest
+        while len(self.history) > HISTORY:
+            del self.history[min(self.history)]
+
+    def restart(self) -> None:
+        """What we had was not the swarm's."""
+        self.history.clear()
+
+    async def answer(self, _peer: PeerId, nonce: bytes) -> bytes:
+        """Our head, signed for this asker. Raises Rejected."""
+        if not self.history:
+            raise Rejected(Reason.BUSY, "still joining")
+        if len(nonce) > 2 * NONCE_BYTES:
+            raise Rejected(Reason.OVERSIZED, "the nonce is too long")
+        newest = max(self.history)
+        digests: list[bytes] = []
+        while newest - len(digests) in self.history:
+            digests.append(self.history[newest - len(digests)])
+        return self._signer.sign(Head(digests=tuple(digests), nonce=nonce), newest).wire
+
+    async def ask(self, peers: Iterable[PeerId]) -> dict[PeerId, History]:
+        """The histories of those among `peers` who answer."""
+        peers = list(peers)
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(self._ask_one(peer)) for peer in peers]
+        answers = zip(peers, (task.result() for task in asked), strict=True)
+        return {peer: history for peer, history in answers if history is not None}
+
+    async def choose(self, peers: Iterable[PeerId]) -> Choice | None:
+        """What the swarm's state is, by all of `peers` who answer and by ourselves."""
+        histories: dict[PeerId, History] = dict(await self.ask(peers))
+        if self.history:
+            histories[self._transport.peer_id] = dict(self.history)
+        return choose(histories)
+
+    async def _ask_one(self, peer: PeerId) -> History | None:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        try:
+            wire = await self._transport.request(peer, HEAD_KIND, nonce, HEAD_SECONDS)
+            head = open_signed(wire, Head, run=self._signer.run, sender=peer)
+            if head.body.nonce != nonce:
+                raise Rejected(Reason.REPLAYED, "the head was signed for another question")
+            return history_of(head.epoch, head.body)
+        except TransportError as error:
+            log.debug("no head", peer=peer, error=str(error))
+        except Rejected as error:
+            self._on_rejected(peer, str(error.reason), str(error))
+        return None
+
+
+async def fetch_state(transport: Transport, like: ModelState, choice: Choice, on_rejected: OnRejected) -> ModelState:
+    """The chosen state, from all its holders at once, verified against the digest they have signed.
+
+    `like`: any state of the run, for its shape. Raises ContentNotFound, Rejected.
+    """
+    holders = [peer for peer in choice.holders if peer != transport.peer_id]
+    size = state_size(like.parameter_count, len(like.slots))
+    content = await fetch_content(transport, choice.digest, holders, size, on_rejected)
+    state: ModelState = await transport.in_thread(parse_state, content, like)
+    if state.epoch != choice.epoch:
+        raise Rejected(Reason.MALFORMED, f"the state is of epoch {state.epoch}, not {choice.epoch} as signed")
+    return state
+
+
+def parse_state(content: memoryview, like: ModelState) -> ModelState:
+    """Raises Rejected."""
+    return ModelState.from_buffer(
+        content, run=like.run, parameter_count=like.parameter_count, slot_names=tuple(like.slots)
+    )

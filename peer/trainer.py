@@ -1,0 +1,144 @@
+"""Local training between two rounds: microbatches in, one update out.
+
+Blocking, for a worker thread; one call at a time. What a peer trains on follows from (run, epoch, peer) alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from peer.data.dataset import Dataset
+from peer.models.flat import FlatModel
+from protocols.identity import PeerId
+from protocols.manifest import AdamW, DataParallel, LocalSgd, Manifest, Sgd
+from protocols.optimizers import learning_rate
+from protocols.sampling import sample_indices
+from protocols.state import ModelState
+from protocols.vectors import Vector, all_finite
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One microbatch: how many samples it added to the update (0 when it was dropped), and its mean loss."""
+
+    samples: int
+    loss: float
+
+
+class Trainer:
+    """Makes one peer's update for an epoch.
+
+    data_parallel: the gradient at the epoch's parameters, averaged over the samples (DeDLOC, Diskin et al. 2021).
+    local_sgd: the parameters before minus those after `inner_steps` of the inner optimizer, whose state stays with
+    the peer from epoch to epoch (DiLoCo, Douillard et al. 2023).
+
+    A microbatch whose loss or gradient is not finite is dropped: it adds no samples, and `dropped` counts it.
+    """
+
+    def __init__(self, manifest: Manifest, model: FlatModel, dataset: Dataset, peer_id: PeerId) -> None:
+        self._manifest = manifest
+        self._training = manifest.training
+        self._run = manifest.run_id
+        self._model = model
+        self._dataset = dataset
+        self._peer_id = peer_id
+        self._epoch = 0
+        self._microbatches = 0
+        self._start: Vector = np.zeros(0, np.float32)
+        self._gradient_sum = torch.zeros(0)
+        self._inner: torch.optim.Optimizer | None = None
+        self.samples = 0
+        """Behind the update of this epoch."""
+        self.dropped = 0
+        """Microbatches, in all epochs."""
+        if isinstance(self._training, LocalSgd):
+            self._inner = _torch_optimizer(self._training.inner, model.parameters)
+        else:
+            self._gradient_sum = torch.zeros(model.parameter_count)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the peer has done all it may do in this epoch; never in data_parallel, where the swarm decides."""
+        return isinstance(self._training, LocalSgd) and self._microbatches >= self._training.inner_steps
+
+    def start_epoch(self, state: ModelState) -> None:
+        """Takes on `state` and forgets what the last epoch has gathered."""
+        self._epoch = state.epoch
+        self._start = state.parameters
+        self._model.load(state.parameters)
+        self._microbatches = self.samples = 0
+        self._gradient_sum.zero_()
+        if self._inner is not None and isinstance(self._training, LocalSgd):
+            rate = learning_rate(self._training.inner, state.epoch, self._manifest.epochs)
+            for group in self._inner.param_groups:
+                group["lr"] = rate
+
+    def train_microbatch(self) -> StepReport:
+        """Trains on the next microbatch of this peer."""
+        size = self._training.batch_size
+        indices = sample_indices(
+            self._run,
+            self._epoch,
+            self._peer_id,
+            start=self._microbatches * size,
+            count=size,
+            population=self._dataset.train_size,
+        )
+        self._microbatches += 1
+        inputs, targets = self._dataset.batch(indices)
+        self._model.clear_gradient()
+        loss = self._dataset.loss(self._model(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if not (torch.isfinite(loss) and all_finite(self._model.gradient.numpy())):
+            self.dropped += 1
+            return StepReport(0, loss.item())
+        if self._inner is not None:
+            self._inner.step()
+        else:
+            self._gradient_sum.add_(self._model.gradient, alpha=size)
+        self.samples += size
+        return StepReport(size, loss.item())
+
+    def update(self) -> Vector:
+        """This epoch's update; it stands for `samples` samples, and is zero when there are none.
+
+        Should it have run away to infinity, its microbatches count as dropped and `samples` becomes 0.
+        """
+        if isinstance(self._training, DataParallel):
+            update: Vector = (self._gradient_sum / max(1, self.samples)).numpy()
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                update = self._start - self._model.store()
+        if not all_finite(update):
+            self.dropped += self.samples // self._training.batch_size
+            self.samples = 0
+            update.fill(0)
+        return update
+
+    def evaluate(self, state: ModelState) -> dict[str, float]:
+        """The data set's metrics for `state`; training goes on afterwards where it was."""
+        training = self._model.store()
+        self._model.load(state.parameters)
+        try:
+            return self._dataset.evaluate(self._model, self._manifest.evaluation.samples)
+        finally:
+            self._model.load(training)
+
+
+def _torch_optimizer(spec: Sgd | AdamW, parameters: torch.nn.Parameter) -> torch.optim.Optimizer:
+    if isinstance(spec, Sgd):
+        return torch.optim.SGD(
+            [parameters],
+            lr=spec.learning_rate,
+            momentum=spec.momentum,
+            nesterov=spec.nesterov,
+            weight_decay=spec.weight_decay,
+        )
+    return torch.optim.AdamW(
+        [parameters],
+        lr=spec.learning_rate,
+        betas=(spec.beta1, spec.beta2),
+        eps=spec.epsilon,
+        weight_decay=spec.weight_decay,
+    )

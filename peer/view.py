@@ -1,0 +1,105 @@
+"""The status of a participant as the schema of `peer status --json` has it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from dht.interfaces import Clock
+from peer.participant import Participant
+from peer.settings import JoinSettings
+from peer.status import RoundStatus, RunStatus, SelfStatus, Status
+from protocols.manifest import Manifest
+
+
+def status_of(participant: Participant, peer_id: str, clock: Clock) -> Status:
+    roster = participant.membership.roster
+    members = roster.status(clock.monotonic())
+    monitor = participant.profile.role == "monitor"
+    epoch = participant.state.epoch
+    if monitor:  # it has no state of its own: the epoch that most members are at
+        counted = Counter(member.epoch for member in roster if member.entry.state_digest is not None)
+        epoch = counted.most_common(1)[0][0] if counted else 0
+    digest = None if monitor or not participant.joined else participant.state.digest.hex()
+    return Status(
+        run=RunStatus(
+            id=participant.manifest.run_id,
+            name=participant.manifest.name,
+            epoch=epoch,
+            total_epochs=participant.manifest.epochs,
+            state=run_state(participant.manifest, epoch, _roles(participant)),
+            loss=participant.learner.loss,
+            evaluation=participant.evaluation,
+        ),
+        self_=SelfStatus(
+            peer_id=peer_id,
+            name=participant.profile.name,
+            role=participant.profile.role,
+            state=participant.activity,
+            epoch=epoch,
+            state_digest=digest,
+            samples_contributed=participant.samples_contributed,
+            samples_per_second=round(participant.learner.samples_per_second, 1),
+            addresses=participant.profile.addresses(),
+        ),
+        peers=members,
+        last_round=_last_round(participant),
+        rejected=dict(participant.rejections.by_reason),
+    )
+
+
+def starting_status(settings: JoinSettings, peer_id: str, manifest: Manifest | None) -> Status:
+    """Of a daemon that is still coming up; without `manifest` it does not know how long the run is."""
+    return Status(
+        run=RunStatus(
+            id=settings.run_id,
+            name=settings.run_id.rpartition("-")[0],
+            epoch=0,
+            total_epochs=manifest.epochs if manifest else 0,
+            state="waiting",
+            loss=None,
+            evaluation={},
+        ),
+        self_=SelfStatus(
+            peer_id=peer_id,
+            name=settings.name,
+            role=settings.role,
+            state="joining",
+            epoch=0,
+            state_digest=None,
+            samples_contributed=0,
+            samples_per_second=0.0,
+            addresses=(),
+        ),
+        peers=(),
+        last_round=None,
+        rejected={},
+    )
+
+
+def run_state(manifest: Manifest, epoch: int, roles: Sequence[str]) -> Literal["waiting", "training", "finished"]:
+    """`roles`: of all members."""
+    if epoch >= manifest.epochs:
+        return "finished"
+    enough = sum(role != "monitor" for role in roles) >= manifest.averaging.quorum
+    return "training" if enough and "trainer" in roles else "waiting"
+
+
+def _roles(participant: Participant) -> list[str]:
+    return [participant.profile.role, *(member.entry.role for member in participant.membership.roster)]
+
+
+def _last_round(participant: Participant) -> RoundStatus | None:
+    if participant.last_round is None:
+        return None
+    epoch, outcome = participant.last_round
+    return RoundStatus(
+        epoch=epoch,
+        group_size=len(outcome.done.body.members),
+        duration_seconds=round(outcome.duration_seconds, 4),
+        bytes_sent=outcome.bytes_sent,
+        bytes_received=outcome.bytes_received,
+        rule=participant.manifest.averaging.rule,
+        codec=participant.manifest.averaging.codec,
+        recovered_parts=outcome.recovered_parts,
+        missing_senders=outcome.missing_senders,
+    )

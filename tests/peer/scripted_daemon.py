@@ -1,0 +1,143 @@
+"""A daemon for the control API whose status the test decides: the second implementation of `DaemonView`."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from peer.control import serve_control
+from peer.errors import PeerError
+from peer.home import Home
+from peer.status import PeerStatus, RoundStatus, RunStatus, SelfStatus, Status
+
+OTHER = "12D3KooWQmwSiQhS7pKGX7bPbMLTQpLSHDTMUH8vTXXKcx1AmtL2"
+SELF = "12D3KooWAijzJqb4GQVy7tkxBEe3GfnKLk5hDeJSN97u6xjHSwDp"
+
+
+def make_status(run_id: str, epoch: int = 3, *, others: int = 1, other_name: str = "other") -> Status:
+    return Status(
+        run=RunStatus(
+            id=run_id,
+            name=run_id.rpartition("-")[0],
+            epoch=epoch,
+            total_epochs=10,
+            state="finished" if epoch == 10 else "training",
+            loss=0.25,
+            evaluation={"accuracy": 0.964},
+        ),
+        self_=SelfStatus(
+            peer_id=SELF,
+            name="mine",
+            role="trainer",
+            state="training",
+            epoch=epoch,
+            state_digest="ab" * 32,
+            samples_contributed=12_345,
+            samples_per_second=678.9,
+            addresses=(f"/ip4/127.0.0.1/tcp/4001/p2p/{SELF}",),
+        ),
+        peers=(
+            PeerStatus(
+                peer_id=OTHER,
+                name=other_name,
+                role="trainer",
+                epoch=epoch,
+                samples_contributed=54_321,
+                samples_per_second=432.1,
+                last_seen_seconds=1.5,
+                state_digest=None,
+            ),
+        )
+        * others,
+        last_round=RoundStatus(
+            epoch=epoch - 1,
+            group_size=2,
+            duration_seconds=0.25,
+            bytes_sent=1_500_000,
+            bytes_received=900,
+            rule="mean",
+            codec="int8",
+            recovered_parts=1,
+            missing_senders=0,
+        ),
+        rejected={"stale": 2},
+    )
+
+
+class ScriptedDaemon:
+    def __init__(self, run_id: str) -> None:
+        self._status = make_status(run_id)
+        self._changed = asyncio.Event()
+        self.left = asyncio.Event()
+        self.model: dict[str, np.ndarray] | None = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+    def become(self, status: Status) -> None:
+        self._status = status
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def status(self) -> Status:
+        return self._status
+
+    async def changed(self) -> None:
+        await self._changed.wait()
+
+    def leave(self) -> None:
+        self.left.set()
+
+    def metrics(self) -> bytes:
+        return b"peer_epoch 3.0\n"
+
+    async def export(self, path: Path) -> None:
+        if self.model is None:
+            raise PeerError("this daemon has no model yet; try again when it has synced")
+        save_file(self.model, path)
+
+
+@contextmanager
+def running_daemon(home: Home, run_id: str) -> Iterator["DaemonThread"]:
+    """A scripted daemon of `home` in the run, in a thread, until it is asked to leave or the context ends."""
+    thread = DaemonThread(home, run_id)
+    thread.start()
+    try:
+        thread.started.result(timeout=10)
+        yield thread
+    finally:
+        thread.call(ScriptedDaemon.leave)
+        thread.join(timeout=10)
+
+
+class DaemonThread(threading.Thread):
+    def __init__(self, home: Home, run_id: str) -> None:
+        super().__init__()
+        self._home = home
+        self._run_id = run_id
+        self.started: Future[asyncio.AbstractEventLoop] = Future()
+        self.daemon_view: ScriptedDaemon | None = None
+
+    def run(self) -> None:
+        asyncio.run(self._serve())
+
+    def call(self, method, *arguments) -> None:  # type: ignore[no-untyped-def]
+        """Calls a method of the daemon in its loop, unless it has stopped."""
+        loop = self.started.result(timeout=10)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(method, self.daemon_view, *arguments)
+
+    async def _serve(self) -> None:
+        try:
+            self.daemon_view = ScriptedDaemon(self._run_id)
+            with self._home.lock(self._run_id):
+                scratch = self._home.run_directory(self._run_id)
+                async with serve_control(self.daemon_view, self._home.control_socket(self._run_id), scratch=scratch):
+                    self.started.set_result(asyncio.get_running_loop())
+                    await self.daemon_view.left.wait()
+        except BaseException as error:
+            if not self.started.done():
+                self.started.set_exception(error)
+            raise

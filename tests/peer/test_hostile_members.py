@@ -1,0 +1,413 @@
+"""A member that keeps to the protocol in all but one thing: in its chunks, its results, its claims, or as a leader.
+
+Whatever it does, the honest come to the end of the run with the same bits after every epoch.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dht.interfaces import Frame
+from peer.participant import Participant
+from peer.rounds.exchange import PART_KIND
+from peer.rounds.post import ROUND_KIND
+from peer.rounds.results import FETCH_KIND, chunk_header
+from protocols.codecs import Codec, Payload
+from protocols.encoding import digest
+from protocols.identity import PeerId
+from protocols.message import Message
+from protocols.rejection import Reason
+from protocols.round.messages import (
+    ROUND_MESSAGES,
+    Begin,
+    Busy,
+    Close,
+    Done,
+    Member,
+    Part,
+    PartResult,
+    Prepared,
+    Progress,
+    Ready,
+    Reassign,
+    Standing,
+    Suspect,
+    Wait,
+)
+from protocols.signed import Signed, open_signed, signed_run_and_kind
+from protocols.vectors import Vector
+from tests.peer.attacks import FORGED, Attacker
+from tests.peer.evil_transport import EvilTransport, Tamper
+from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, identity, simulate
+
+EPOCHS = 5
+TOGETHER = 2
+"""The epoch at which all have found each other."""
+HONEST = 3
+HEARD_PER_EPOCH = 25
+"""So many messages a liar answers; every answer makes the honest speak again, and a flood is another test."""
+EVIL = 50
+WITHIN = 1200.0
+"""Virtual seconds: what an attacker that leads may cost at each epoch are some deadlines, no more."""
+
+
+def simulate_attack(
+    enter: Callable[[SimulatedSwarm], Any], caplog: pytest.LogCaptureFixture, codec: str = "none"
+) -> Counter[str]:
+    """What the honest have refused, all in all, once they have come to the end in spite of `enter`."""
+
+    async def scenario(swarm: SimulatedSwarm) -> Counter[str]:
+        await swarm.start_all(HONEST)
+        honest = list(swarm.members)
+        await enter(swarm)
+        last = swarm.manifest.epochs
+
+        def at_the_end() -> bool:
+            return all(peer.state.epoch == last and peer.participant.activity == "idle" for peer in honest)
+
+        await swarm.until(at_the_end, WITHIN)
+        for epoch in range(TOGETHER, last + 1):
+            assert len({p.digests[epoch] for p in honest if epoch in p.digests}) == 1, f"epoch {epoch}\n{swarm}"
+        for peer in honest:
+            assert peer.running
+            assert np.isfinite(peer.state.parameters).all()
+            assert peer.rejections.by_reason["handler_failed"] == 0
+        return swarm.rejected(honest)
+
+    with caplog.at_level(logging.ERROR):
+        refused = simulate(scenario, data_parallel(EPOCHS, codec), parameters=2048)
+    assert caplog.records == []
+    return refused
+
+
+# -- a member whose frames are wrong ----------------------------------------------------------------------------------
+
+
+def member_with(make: Callable[..., Participant]) -> Callable[[SimulatedSwarm], Any]:
+    async def enter(swarm: SimulatedSwarm) -> None:
+        await swarm.start(EVIL, make=make)
+
+    return enter
+
+
+def tampering(kind: str, **hooks: Tamper) -> Callable[..., Participant]:
+    return lambda **given: Participant(**(given | {"transport": EvilTransport(given["transport"], kind, **hooks)}))
+
+
+def is_chunk(frame: Frame) -> bool:
+    return len(frame.header) == 4
+
+
+def altered(frame: Frame) -> Iterable[Frame]:
+    payload = bytearray(frame.payload)
+    if is_chunk(frame):
+        payload[0] ^= 1
+    yield Frame(frame.header, payload)
+
+
+def shortened(frame: Frame) -> Iterable[Frame]:
+    yield Frame(frame.header, bytes(frame.payload)[:-4]) if is_chunk(frame) else frame
+
+
+def lengthened(frame: Frame) -> Iterable[Frame]:
+    yield Frame(frame.header, bytes(frame.payload) + bytes(1024 * 1024)) if is_chunk(frame) else frame
+
+
+def misnumbered(frame: Frame) -> Iterable[Frame]:
+    number = int.from_bytes(frame.header, "big")
+    yield Frame(chunk_header(number + 1), frame.payload) if is_chunk(frame) else frame
+
+
+def without_number(frame: Frame) -> Iterable[Frame]:
+    yield Frame(b"no number", frame.payload) if is_chunk(frame) else frame
+
+
+def too_many(frame: Frame) -> Iterable[Frame]:
+    yield frame
+    if is_chunk(frame):
+        number = int.from_bytes(frame.header, "big")
+        yield from (Frame(chunk_header(number + more), frame.payload) for more in range(1, 20))
+
+
+def silent(frame: Frame) -> Iterable[Frame]:
+    return [] if is_chunk(frame) else [frame]
+
+
+def nothing(_frame: Frame) -> Iterable[Frame]:
+    return []
+
+
+CHUNKS_TO_OWNERS = {
+    altered: {Reason.WRONG_DIGEST},
+    shortened: {Reason.WRONG_DIGEST},
+    lengthened: {Reason.WRONG_DIGEST},
+    misnumbered: {Reason.UNEXPECTED},
+    without_number: {Reason.MALFORMED},
+    too_many: {Reason.UNEXPECTED, Reason.WRONG_DIGEST},
+    silent: set(),
+    nothing: set(),
+}
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reasons"), CHUNKS_TO_OWNERS.items(), ids=[tamper.__name__ for tamper in CHUNKS_TO_OWNERS]
+)
+def test_member_that_sends_wrong_chunks_is_left_out(
+    tamper: Tamper, reasons: set[Reason], caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = simulate_attack(member_with(tampering(PART_KIND, sent=tamper)), caplog)
+    assert not reasons or any(refused[reason] for reason in reasons)
+
+
+def forged_statement(frame: Frame) -> Iterable[Frame]:
+    yield frame if frame.header else Frame(b"", bytes(frame.payload)[:-1] + b"\x00")
+
+
+def rubbish_statement(frame: Frame) -> Iterable[Frame]:
+    yield frame if frame.header else Frame(b"", b"\x91" * 5000)
+
+
+def long_statement(frame: Frame) -> Iterable[Frame]:
+    yield frame if frame.header else Frame(b"", bytes(4 * 1024 * 1024))
+
+
+RESULTS_TO_SENDERS = {
+    altered: {Reason.WRONG_DIGEST, Reason.NON_FINITE},
+    shortened: {Reason.WRONG_SHAPE},
+    lengthened: {Reason.WRONG_SHAPE},
+    misnumbered: {Reason.UNEXPECTED},
+    without_number: {Reason.MALFORMED},
+    too_many: {Reason.UNEXPECTED},
+    silent: {Reason.WRONG_DIGEST},
+    nothing: set(),
+    forged_statement: {Reason.BAD_SIGNATURE},
+    rubbish_statement: {Reason.MALFORMED},
+    long_statement: {Reason.OVERSIZED},
+}
+
+
+@pytest.mark.parametrize(
+    ("tamper", "reasons"), RESULTS_TO_SENDERS.items(), ids=[tamper.__name__ for tamper in RESULTS_TO_SENDERS]
+)
+def test_part_of_an_owner_that_returns_something_wrong_is_given_to_another(
+    tamper: Tamper, reasons: set[Reason], caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = simulate_attack(member_with(tampering(PART_KIND, served=tamper)), caplog)
+    assert not reasons or any(refused[reason] for reason in reasons)
+
+
+def test_holder_that_gives_wrong_results_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
+    simulate_attack(member_with(tampering(FETCH_KIND, served=altered)), caplog)
+
+
+class NotANumber(Codec):
+    """Encodes to what no decoder takes; the digests are right."""
+
+    def __init__(self, codec: Codec, value: float) -> None:
+        self.name, self._codec, self._value = codec.name, codec, value
+
+    def encoded_size(self, count: int) -> int:
+        return self._codec.encoded_size(count)
+
+    def encode(self, values: Vector) -> Payload:
+        payload = bytearray(self._codec.encode(values))
+        kind = np.float16 if self.name == "float16" else np.float32
+        piece = kind(self._value).tobytes()
+        payload[: len(piece)] = piece
+        return payload
+
+    def _is_finite(self, payload: Payload, count: int) -> bool:
+        return True
+
+    def _decode_piece(self, out: Vector, payload: Payload, count: int, start: int) -> None:
+        self._codec._decode_piece(out, payload, count, start)
+        np.nan_to_num(out, copy=False)
+
+
+@pytest.mark.parametrize(
+    ("codec", "value"),
+    [("none", np.nan), ("none", -np.inf), ("float16", np.nan), ("int8", np.inf)],
+)
+def test_nan_and_infinity_in_chunks_and_results_reach_nobody(
+    codec: str, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(**given: Any) -> Participant:
+        participant = Participant(**given)
+        plan = participant._plan
+        participant._plan = dataclasses.replace(plan, codec=NotANumber(plan.codec, value))
+        return participant
+
+    refused = simulate_attack(member_with(make), caplog, codec)
+    assert refused[Reason.NON_FINITE] > 0, refused
+
+
+# -- a member whose words are wrong -----------------------------------------------------------------------------------
+
+
+class Liar:
+    """Answers every message of a round as its script says."""
+
+    def __init__(self, swarm: SimulatedSwarm, script: Callable[["Liar", Message], list[Message]]) -> None:
+        who = identity(EVIL)
+        self.victims: list[SimulatedPeer] = list(swarm.members)
+        self.attacker = Attacker(who, swarm.network.join(who.peer_id), swarm.manifest.run_id)
+        self.peer = who.peer_id
+        self.ready: dict[PeerId, Signed[Ready]] = {}
+        self._script = script
+        self._heard: Counter[int] = Counter()
+
+    @property
+    def epoch(self) -> int:
+        return max(victim.state.epoch for victim in self.victims)
+
+    @property
+    def base(self) -> bytes:
+        return next(victim.state.digest for victim in self.victims if victim.state.epoch == self.epoch)
+
+    async def enter(self) -> None:
+        transport = self.attacker.transport
+        await transport.serve_requests(ROUND_KIND, self._hear)
+        await self.attacker.pretend(self.victims[0].participant)
+        for victim in self.victims:
+            await transport.connect(victim.peer, victim.transport.addresses)
+            assert await self.attacker.hello(victim.peer) == ""
+        await self.tell(Progress(base=self.base, samples=1, complete=False, client_mode=False, samples_per_second=1.0))
+
+    async def tell(self, *bodies: Message) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for victim in self.victims:
+                for body in bodies:
+                    tasks.create_task(self.attacker.say(victim.peer, body, self.epoch))
+
+    async def _hear(self, _sender: object, wire: bytes) -> bytes:
+        run, kind = signed_run_and_kind(wire, 2**20)
+        if kind in ROUND_MESSAGES and self._heard[self.epoch] < HEARD_PER_EPOCH:
+            self._heard[self.epoch] += 1
+            heard = open_signed(wire, ROUND_MESSAGES[kind], run=run)
+            if isinstance(heard.body, Ready):
+                self.ready[heard.sender] = heard
+            answers = self._script(self, heard.body)
+            for answer in answers:
+                await self.tell(answer)
+        return b""
+
+
+RESULTS = (PartResult(start=0, stop=8, digest=FORGED),)
+
+
+def ready(liar: Liar, term: int, **changes: Any) -> Ready:
+    fields = {
+        "base": liar.base,
+        "term": term,
+        "weight": 5,
+        "root": digest(b"root"),
+        "client_mode": False,
+        "speed": 1.0,
+        "held_term": None,
+        "held": (),
+    }
+    return Ready.model_construct(**(fields | changes))
+
+
+def begin(liar: Liar, term: int, **changes: Any) -> Begin:
+    peers = [liar.peer, *(victim.peer for victim in liar.victims)]
+    fields = {
+        "base": liar.base,
+        "term": term,
+        "members": tuple(Member(peer=peer, weight=5, root=FORGED) for peer in peers),
+        "parts": (Part(owner=liar.peer, start=0, stop=8),),
+        "adopted": (),
+        "holders": (),
+    }
+    return Begin.model_construct(**(fields | changes))
+
+
+def forged_done(liar: Liar, *more: Any) -> Done:
+    vote = Prepared(base=liar.base, term=0, results=RESULTS)
+    return Done(
+        base=liar.base,
+        term=0,
+        members=(liar.peer, *more),
+        results=RESULTS,
+        votes=(liar.attacker.wire(vote, liar.epoch),),
+    )
+
+
+def to_close(answer: Callable[[Liar, int], list[Message]]) -> Callable[[Liar, Message], list[Message]]:
+    return lambda liar, heard: answer(liar, heard.term) if isinstance(heard, Close) else []
+
+
+def leads(then: Callable[[Liar, int], list[Message]]) -> Callable[[Liar, Message], list[Message]]:
+    """Closes the epoch as soon as anybody speaks of it, and answers those who are ready."""
+
+    def script(liar: Liar, heard: Message) -> list[Message]:
+        match heard:
+            case Progress() | Standing():
+                return [Close(base=liar.base, term=0)]
+            case Ready(term=term) | Prepared(term=term):
+                return then(liar, term)
+        return []
+
+    return script
+
+
+def group_of_those_ready(liar: Liar, term: int) -> Begin:
+    """All parts are the liar's, who never sends a result."""
+    roots = {ready.sender: ready.body for ready in liar.ready.values() if ready.body.term == term}
+    members = [Member(peer=peer, weight=body.weight, root=body.root) for peer, body in roots.items()]
+    return begin(liar, term, members=(Member(peer=liar.peer, weight=0, root=None), *members))
+
+
+SCRIPTS: dict[str, Callable[[Liar, Message], list[Message]]] = {
+    "says nothing": lambda liar, heard: [],
+    "is ready and sends nothing": to_close(lambda liar, term: [ready(liar, term)]),
+    "is a billion times as fast": to_close(lambda liar, term: [ready(liar, term, speed=1e12)]),
+    "weighs more than all": to_close(lambda liar, term: [ready(liar, term, weight=2**53)]),
+    "commits to nothing": to_close(lambda liar, term: [ready(liar, term, root=None)]),
+    "holds results of this term": to_close(lambda liar, term: [ready(liar, term, held_term=term, held=RESULTS)]),
+    "holds what nobody has": to_close(
+        lambda liar, term: [Suspect(term=term, part=0, attempt=0), ready(liar, term, held_term=0, held=RESULTS)]
+    ),
+    "is at the last term": lambda liar, heard: [ready(liar, 2**31), Close(base=liar.base, term=2**31)],
+    "is always busy": lambda liar, heard: [Busy(term=60, leader=liar.peer)],
+    "follows nobody who exists": lambda liar, heard: [Busy(term=0, leader=identity(1234).peer_id)],
+    "closes every epoch at once": lambda liar, heard: [Close(base=liar.base, term=0)],
+    "leads all further terms": lambda liar, heard: [Close(base=liar.base, term=getattr(heard, "term", 0) + 1)],
+    "begins what it does not lead": lambda liar, heard: [begin(liar, getattr(heard, "term", 0))],
+    "begins with parts that overlap": lambda liar, heard: [
+        begin(liar, 0, parts=(Part(owner=liar.peer, start=0, stop=8),) * 2)
+    ],
+    "reassigns what it does not lead": lambda liar, heard: [
+        Reassign(term=getattr(heard, "term", 0), part=0, attempt=1, owner=liar.peer)
+    ],
+    "suspects everybody": lambda liar, heard: [
+        Suspect(term=getattr(heard, "term", 0), part=part, attempt=0) for part in range(4)
+    ],
+    "votes for what is not": to_close(
+        lambda liar, term: [ready(liar, term), Prepared(base=liar.base, term=term, results=RESULTS)]
+    ),
+    "is done alone": lambda liar, heard: [forged_done(liar)],
+    "is done with others' names": lambda liar, heard: [forged_done(liar, *(victim.peer for victim in liar.victims))],
+    "gathers for ever": lambda liar, heard: [Standing(base=liar.base, samples=1)],
+    "leads and says that it is alive": leads(lambda liar, term: [Wait(term=term)]),
+    "leads and closes term after term": leads(lambda liar, term: [Close(base=liar.base, term=term + 1)]),
+    "leads and never gives a result": leads(lambda liar, term: [group_of_those_ready(liar, term), Wait(term=term)]),
+    "has all the samples": lambda liar, heard: [
+        Progress(base=liar.base, samples=2**53, complete=True, client_mode=False, samples_per_second=1e300)
+    ],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_member_that(script: Callable[[Liar, Message], list[Message]], caplog: pytest.LogCaptureFixture) -> None:
+    async def enter(swarm: SimulatedSwarm) -> None:
+        await swarm.until(lambda: swarm.agree() and swarm.members[0].state.epoch >= 1, within=60)
+        await Liar(swarm, script).enter()
+
+    simulate_attack(enter, caplog)

@@ -1,0 +1,452 @@
+"""What users of a swarm are promised, for whole participants over a simulated network: nobody hangs, the survivors end
+with one state, bit for bit, and everybody who trains contributes."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import pytest
+
+from dht.interfaces import Stream, TransportError
+from dht.simulated_link import Link
+from peer.contents import BLOCKS_KIND, INDEX_KIND
+from peer.membership import HELLO_KIND
+from peer.participant import Participant
+from peer.rounds.post import ROUND_KIND
+from peer.sync import HEAD_KIND
+from protocols.heads import Head
+from protocols.identity import PeerId
+from protocols.manifest import Manifest
+from protocols.rejection import Reason
+from protocols.round.messages import Progress, Standing
+from protocols.signed import Signer
+from tests.peer.simulated_swarm import (
+    SimulatedSwarm,
+    data_parallel,
+    distance,
+    identity,
+    local_sgd,
+    simulate,
+)
+
+MODES = pytest.mark.parametrize("manifest_of", [data_parallel, local_sgd])
+ManifestOf = Callable[..., Manifest]
+MEGABIT = 125_000.0
+HARMLESS = {Reason.BUSY}
+"""Weighs nothing."""
+RACES = {Reason.UNEXPECTED, Reason.STALE, Reason.REPLAYED}
+"""What honest peers hear from each other when messages cross; a peer is suspended at 256 in a minute."""
+
+
+def samples(swarm: SimulatedSwarm) -> list[int]:
+    return [peer.participant.samples_contributed for peer in swarm.peers.values()]
+
+
+def check_nobody_was_charged(swarm: SimulatedSwarm) -> None:
+    for peer in swarm.peers.values():
+        charges = {charge: count for charge, count in peer.rejections.by_peer.items() if charge[1] not in HARMLESS}
+        assert {reason for _, reason in charges} <= RACES, peer.rejections.words
+        assert max(charges.values(), default=0) <= 16, peer.rejections.words
+
+
+# -- starting ---------------------------------------------------------------------------------------------------------
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("count", "stagger", "codec"),
+    [(1, 0.0, "none"), (2, 0.0, "int8"), (2, 0.7, "float16"), (4, 0.0, "none"), (4, 0.7, "int8"), (12, 0.1, "float16")],
+)
+def test_all_who_start_end_with_one_state(manifest_of: ManifestOf, count: int, stagger: float, codec: str) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(count, stagger)
+        await swarm.finish(within=120)
+        assert all(samples(swarm))
+        assert distance(swarm.peers[0].state) < (7 if count < 10 else 9)
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, manifest_of(epochs=20 if count < 10 else 8, codec=codec), seed=count)
+
+
+def test_thirty_two_peers() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(32, 0.05)
+        await swarm.finish(within=120)
+        assert all(samples(swarm))
+        assert max(peer.participant.largest_group for peer in swarm.members) == 32
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, data_parallel(epochs=3, codec="int8", target_batch=8000), parameters=16_384)
+
+
+@MODES
+def test_a_slow_peer_contributes_by_its_speed(manifest_of: ManifestOf) -> None:
+    speeds = [50.0, 100.0, 200.0, 500.0]
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        for number, speed in enumerate(speeds):
+            await swarm.start(number, speed=speed)
+        await swarm.finish(within=200)
+        counts = samples(swarm)
+        if manifest_of is data_parallel:
+            for count, speed in zip(counts, speeds, strict=True):
+                assert 0.5 < (count / sum(counts)) / (speed / sum(speeds)) < 2
+        else:  # as many steps as the others, or what it can do while they wait for it
+            assert min(counts) > 0.5 * max(counts)
+
+    simulate(scenario, manifest_of(epochs=20), seed=3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@MODES
+def test_peers_that_find_each_other_late_become_one_swarm(manifest_of: ManifestOf, seed: int) -> None:
+    """Everybody starts alone; for up to ten seconds nobody reaches anybody."""
+    chance = random.Random(seed)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        swarm.network.partition(*([identity(number).peer_id] for number in range(4)))
+        await swarm.start_all(4, chance.uniform(0, 1))
+        await swarm.network.clock.sleep(chance.uniform(0.5, 10))
+        swarm.network.heal()
+        await swarm.until(lambda: max(p.participant.largest_group for p in swarm.members) == 4, within=60)
+        await swarm.finish(within=120)
+        assert all(samples(swarm))
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, manifest_of(epochs=60), seed)
+
+
+# -- joining ----------------------------------------------------------------------------------------------------------
+
+
+@MODES
+def test_joiners_in_mid_run_delay_nobody(manifest_of: ManifestOf) -> None:
+    def pace(joiners: int) -> float:
+        async def scenario(swarm: SimulatedSwarm) -> float:
+            await swarm.start_all(3)
+            chance = random.Random(1)
+            await swarm.epoch(5)
+            for number in range(3, 3 + joiners):
+                await swarm.network.clock.sleep(chance.uniform(0, 3))
+                await swarm.start(number)
+            await swarm.finish(within=200)
+            assert all(samples(swarm))
+            return swarm.pace(swarm.peers[0])
+
+        return simulate(scenario, manifest_of(epochs=20), seed=1)
+
+    assert pace(joiners=3) < 1.25 * pace(joiners=0)
+
+
+def test_a_joiner_on_a_slow_link_catches_up() -> None:
+    """Its state of 1.2 MB takes ten seconds, and the swarm goes on meanwhile."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.epoch(4)
+        began = swarm.now
+        joiner = await swarm.start(3, link=Link(1 * MEGABIT, 1 * MEGABIT))
+        await swarm.until(lambda: joiner.participant.joined, within=60)
+        assert swarm.now - began > 2 * swarm.pace(swarm.peers[0])
+        await swarm.until(lambda: joiner.participant.samples_contributed, within=60)
+        await swarm.finish(within=300)
+
+    simulate(scenario, data_parallel(epochs=16, codec="int8", target_batch=1500), parameters=150_000)
+
+
+# -- crashing, pausing, leaving ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_members_crash_pause_leave_and_come_back_at_any_moment(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def disturb(swarm: SimulatedSwarm) -> None:
+        victim = chance.choice(swarm.running)
+        what = chance.choice(["crash", "restart", "restart from the beginning", "pause", "leave"])
+        if what == "pause":
+            swarm.network.partition([victim.peer])
+            await swarm.network.clock.sleep(20)
+            swarm.network.heal()
+        elif len(swarm.running) > 1:
+            await (swarm.leave(victim) if what == "leave" else swarm.crash(victim))
+            await swarm.network.clock.sleep(chance.uniform(0, 5))
+            if what != "crash":
+                await swarm.restart(victim, state=None if "beginning" in what else victim.state)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        for number in range(5):
+            await swarm.start(number, speed=chance.choice([50, 100, 200, 400]))
+            await swarm.network.clock.sleep(chance.choice([0, 0, 2]))
+        for _ in range(3):
+            await swarm.network.clock.sleep(chance.uniform(0, 6))
+            await disturb(swarm)
+        await swarm.finish(within=200)
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, [data_parallel, local_sgd][seed % 2](epochs=20), seed)
+
+
+@MODES
+def test_all_but_one_die(manifest_of: ManifestOf) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(4)
+        await swarm.epoch(5)
+        for peer in swarm.running[1:]:
+            await swarm.crash(peer)
+        await swarm.finish(within=120)
+
+    simulate(scenario, manifest_of(epochs=15), seed=2)
+
+
+def test_who_leaves_finishes_the_round_and_is_not_waited_for() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(4)
+        await swarm.epoch(5)
+        began = swarm.now
+        await swarm.leave(swarm.peers[1])
+        assert swarm.now - began < 10
+        await swarm.finish(within=100)
+        assert max(swarm.peers[0].epoch_times.values()) - began < 2 * 10 * swarm.pace(swarm.peers[0])
+
+    simulate(scenario, data_parallel(epochs=15), seed=2)
+
+
+# -- partitions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("minority", "seconds"), [(1, 30), (2, 60), (3, 90)])
+@MODES
+def test_a_parted_swarm_becomes_one_again(manifest_of: ManifestOf, minority: int, seconds: float) -> None:
+    """Six members; equal halves at last, where the further one wins."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(6)
+        await swarm.until(lambda: max(p.participant.largest_group for p in swarm.members) == 6, within=60)
+        swarm.network.partition([swarm.peers[number].peer for number in range(minority)])
+        await swarm.network.clock.sleep(seconds)
+        majority = swarm.peers[5]
+        theirs = dict(majority.digests)
+        swarm.network.heal()
+        healed = swarm.now
+        await swarm.until(
+            lambda: swarm.agree() and max(p.participant.largest_group for p in swarm.members) == 6, within=60
+        )
+        if minority < 3:
+            assert all(majority.digests[epoch] == digest for epoch, digest in theirs.items())
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {6}, within=60)
+        assert swarm.now - healed < 60
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, manifest_of(epochs=2000), seed=minority)
+
+
+# -- lies -------------------------------------------------------------------------------------------------------------
+
+
+class Forger(Participant):
+    """Signs another digest than that of its state, wherever it is asked; `boast`: and a later epoch."""
+
+    boast = 0
+
+    async def start(self) -> None:
+        await super().start()
+        for kind in (HEAD_KIND, HELLO_KIND):
+            del self._transport._services[kind]  # type: ignore[attr-defined]
+        await self._transport.serve_requests(HEAD_KIND, self._forge_head)
+        await self._transport.serve_requests(HELLO_KIND, self._forge_hello)
+
+    async def _forge_head(self, _peer: PeerId, nonce: bytes) -> bytes:
+        return self._signer.sign(Head(digests=(b"\x66" * 32,), nonce=nonce), self.state.epoch + self.boast).wire
+
+    async def _forge_hello(self, _peer: PeerId, _wire: bytes) -> bytes:
+        entry, epoch = self._entry()
+        expires = self._transport.clock.wall() + entry.ttl_seconds
+        forged = entry.model_copy(update={"state_digest": b"\x66" * 32, "expires": expires})
+        return self._signer.sign(forged, epoch + self.boast).wire
+
+
+class Boaster(Forger):
+    boast = 10**9
+
+
+class Corrupter(Participant):
+    """Serves blocks with a flipped bit, and an index of nonsense."""
+
+    async def start(self) -> None:
+        await super().start()
+        for kind in (INDEX_KIND, BLOCKS_KIND):
+            del self._transport._services[kind]  # type: ignore[attr-defined]
+        await self._transport.serve_requests(INDEX_KIND, self._corrupt_index)
+        await self._transport.serve_streams(BLOCKS_KIND, self._corrupt_blocks)
+
+    async def _corrupt_index(self, peer: PeerId, address: bytes) -> bytes:
+        return (await self.contents.serve_index(peer, address))[:-1] + b"x"
+
+    async def _corrupt_blocks(self, stream: Stream) -> None:
+        await self.contents.serve_blocks(CorruptingStream(stream))
+
+
+class CorruptingStream(Stream):
+    def __init__(self, stream: Stream) -> None:
+        self.peer, self._stream = stream.peer, stream
+        self.receive, self.close, self.abort = stream.receive, stream.close, stream.abort  # type: ignore[method-assign]
+
+    async def send(self, frame) -> None:
+        payload = bytearray(frame.payload)
+        payload[-1] ^= 1
+        await self._stream.send(type(frame)(frame.header, payload))
+
+    async def receive(self): ...
+    async def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+@pytest.mark.parametrize("liar", [Forger, Boaster, Corrupter])
+def test_a_joiner_gets_the_right_state_in_spite_of_a_liar(liar: type[Participant]) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.start(3, make=liar)
+        await swarm.epoch(5)
+        joiner = await swarm.start(4)
+        await swarm.until(lambda: joiner.participant.joined, within=30)
+        assert swarm.peers[0].digests[joiner.state.epoch] == joiner.state.digest
+        if liar is Corrupter:
+            assert joiner.rejections.by_peer[swarm.peers[3].peer, Reason.WRONG_DIGEST]
+        await swarm.finish(within=200)
+        assert all(samples(swarm)[:3])
+        honest = [swarm.peers[number].peer for number in (0, 1, 2, 4)]
+        blamed = {who for peer in swarm.running for who, reason in peer.rejections.by_peer if reason not in HARMLESS}
+        assert blamed.isdisjoint(honest)
+
+    simulate(scenario, data_parallel(epochs=15, target_batch=800), seed=5, parameters=300_000)
+
+
+def test_a_flood_of_stale_and_repeated_messages_stops_nobody() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.epoch(3)
+        who = identity(99)
+        flooder = swarm.network.join(who.peer_id)
+        signer = Signer(who, swarm.manifest.run_id, 1)
+        target = swarm.peers[0]
+        await flooder.connect(target.peer, target.transport.addresses)
+        old = signer.sign(Standing(base=b"\x01" * 32, samples=1), 0).wire
+        refused = 0
+        for number in range(600):
+            epoch = [0, 10**9, target.state.epoch][number % 3]
+            progress = Progress(
+                base=target.state.digest,
+                samples=0,
+                complete=True,
+                client_mode=True,
+                samples_per_second=0.0,
+            )
+            for wire in (old, signer.sign(progress, epoch).wire):
+                try:
+                    await flooder.request(target.peer, ROUND_KIND, wire, 5.0)
+                except TransportError:
+                    refused += 1
+        assert refused
+        assert len(target.participant._sessions) <= 8
+        await flooder.close()
+        await swarm.finish(within=100)
+        assert all(samples(swarm))
+
+    simulate(scenario, data_parallel(epochs=40), seed=6)
+
+
+# -- roles and links --------------------------------------------------------------------------------------------------
+
+
+@MODES
+def test_every_role_does_its_part(manifest_of: ManifestOf) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2)
+        aggregator = await swarm.start(2, role="aggregator")
+        clients = [await swarm.start(3, client_mode=True), await swarm.start(4, client_mode=True)]
+        monitor = await swarm.start(5, role="monitor")
+        await swarm.finish(within=200)
+        assert all(client.participant.samples_contributed for client in clients)
+        assert aggregator.participant.samples_contributed == 0
+        assert aggregator.participant.last_round is not None
+        assert aggregator.participant.last_round[1].bytes_received > 0
+        assert monitor.state.epoch == 0
+        assert len(monitor.participant.membership.roster) == 5
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, manifest_of(epochs=15), seed=7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bad_links(seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        for number in range(5):
+            link = Link(
+                upload_bytes_per_second=chance.uniform(1, 100) * MEGABIT,
+                download_bytes_per_second=chance.uniform(1, 100) * MEGABIT,
+                latency_seconds=chance.uniform(0.005, 0.1),
+                jitter_seconds=chance.uniform(0, 0.1),
+                loss=chance.choice([0, 0.002, 0.01]),
+            )
+            await swarm.start(number, speed=100.0, link=link)
+        await swarm.finish(within=400)
+        assert all(samples(swarm))
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, [data_parallel, local_sgd][seed % 2](epochs=12), seed)
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_a_member_with_a_slow_link_contributes(codec: str) -> None:
+    """5 Mbit/s among 100 Mbit/s, and an update of 600 kB."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        for number in range(4):
+            rate = (5 if number == 3 else 100) * MEGABIT
+            await swarm.start(number, link=Link(rate, rate))
+        await swarm.finish(within=300)
+        counts = samples(swarm)
+        assert min(counts) > 0.1 * sum(counts)
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, data_parallel(epochs=10, codec=codec, target_batch=4000), parameters=150_000)
+
+
+# -- for long ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_run_takes_no_more_memory_and_leaves_no_tasks() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2, speed=1000.0)
+        await swarm.epoch(50)
+        tasks = len(asyncio.all_tasks())
+        await swarm.epoch(300, within=2000)
+        assert len(asyncio.all_tasks()) < tasks + 20
+        assert len(swarm.network._connections) < 500
+        for peer in swarm.members:
+            participant = peer.participant
+            assert len(participant._sessions) <= 8
+            assert len(participant._results._epochs) <= 8
+            assert len(participant._heads.history) <= 16
+            assert len(participant.contents._contents) <= 32
+            assert len(participant._early) < 10
+            assert len(participant._outbox._pending) <= 1
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, data_parallel(epochs=100_000, target_batch=200))
+
+
+def test_the_same_seed_gives_the_same_trace() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> str:
+        await swarm.start_all(4, 0.3)
+        await swarm.epoch(4)
+        await swarm.crash(swarm.peers[1])
+        await swarm.finish(within=100)
+        return swarm.network.trace()
+
+    link = Link(jitter_seconds=0.02, loss=0.002)
+    first, second = (simulate(scenario, data_parallel(epochs=10), 8, link) for _ in range(2))
+    assert first == second
