@@ -1,0 +1,90 @@
+"""`peer join`: the daemon."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Announce, ClientMode, Home, InitialPeers, Listen, RunId, Threads
+
+if TYPE_CHECKING:
+    from peer.home import Home as HomeDirectory
+
+
+def join(
+    context: typer.Context,
+    *,
+    run_id: RunId = None,
+    initial_peers: InitialPeers = None,
+    listen: Listen = None,
+    announce: Announce = None,
+    name: Annotated[str | None, typer.Option(help="What others see; by default this machine's name.")] = None,
+    home: Home = None,
+    role: Annotated[
+        str | None, typer.Option(metavar="trainer|aggregator|monitor", help="trainer unless you say otherwise.")
+    ] = None,
+    client_mode: ClientMode = False,
+    relay: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MADDR", help="With --client-mode: a member that passes connections on to us; repeatable."
+        ),
+    ] = None,
+    serve_relay: Annotated[
+        bool, typer.Option("--serve-relay", help="Pass connections on to members in client mode.")
+    ] = False,
+    no_local_discovery: Annotated[
+        bool, typer.Option("--no-local-discovery", help="Do not look for members on this machine and network.")
+    ] = False,
+    bandwidth: Annotated[
+        str | None, typer.Option(metavar="MBIT/S", help="Send no more than so many million bits a second.")
+    ] = None,
+    max_epochs: Annotated[str | None, typer.Option(metavar="N", help="Leave after this many epochs.")] = None,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="Exit when the run's last epoch is reached; else stay and serve.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go into the background once it is up; see `peer logs`.")
+    ] = False,
+    log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How to log.")] = None,
+    threads: Threads = None,
+    data_quota: Annotated[
+        str | None, typer.Option(metavar="GB", help="Data fetched from members and kept, at most; 20.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="A file or directory with the run's text files; repeatable."),
+    ] = None,
+) -> int:
+    """Join a run: train in it and share the work with its other members."""
+    from peer.home import Home as HomeDirectory
+    from peer.settings import JoinSettings
+
+    settings = JoinSettings.load(**context.params)
+    home_directory = HomeDirectory(settings.home)
+    run = home_directory.resolve_run(settings.run_id)
+    settings = settings.model_copy(update={"run_id": run})
+    if settings.detach and (exit_code := _detach(home_directory, run)) is not None:
+        return exit_code
+    from cli.live import show_while_training  # after what may be refused: this, and more so the daemon, takes time
+
+    with show_while_training(settings) as observe:
+        from peer.daemon import run_daemon
+
+        return run_daemon(settings, observe)
+
+
+def _detach(home: "HomeDirectory", run: str) -> int | None:
+    """None in the daemon, which goes on; elsewhere the exit code, when the daemon has come up or failed."""
+    from peer.detach import DaemonFailed, detach, wait_until_up
+
+    process = detach(home, run)
+    if process is None:
+        return None
+    try:
+        wait_until_up(home, run, process)
+    except DaemonFailed as failure:
+        typer.echo(str(failure), err=True)
+        return failure.exit_code
+    typer.echo(f"the daemon in run {run} has process id {process} and logs to {home.log_path(run)}")
+    typer.echo("see it with: peer status, peer logs; stop it with: peer leave", err=True)
+    return 0

@@ -1,0 +1,202 @@
+"""How a status looks to a person: a compact text, a table of the members, a live view."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from peer.status import PeerStatus, RunStatus, SelfStatus, Status
+
+if TYPE_CHECKING:
+    from peer.doctor.findings import Report
+    from protocols.manifest import Manifest
+
+
+def console() -> Console:
+    """stdout; wide enough for a whole PeerID where it is no terminal. What peers say is never read as markup."""
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def status_view(status: Status) -> RenderableType:
+    """`peer status`."""
+    run, last = status.run, status.last_round
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim")
+    rows.add_column(overflow="fold")
+    rows.add_row("run", f"{run.id}  ({run.state})")
+    if status.self_ is None:
+        rows.add_row("epoch", f"{run.epoch} of {run.total_epochs}")
+    else:
+        _add_self(rows, run, status.self_)
+    rows.add_row("members", _members(status))
+    if last is not None:
+        rows.add_row(
+            "last round",
+            f"epoch {last.epoch}, {_count(last.group_size, 'peer')}, {last.duration_seconds:.2f} s, "
+            f"{_bytes(last.bytes_sent)} sent, {_bytes(last.bytes_received)} received, {last.rule} / {last.codec}"
+            + _unless(not last.recovered_parts, f", {_count(last.recovered_parts, 'part')} recovered")
+            + _unless(not last.missing_senders, f", {_count(last.missing_senders, 'sender')} missing"),
+        )
+    if status.rejected:
+        refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.rejected.items()))
+        rows.add_row("refused", refused)
+    return rows
+
+
+def _add_self(rows: Table, run: RunStatus, me: SelfStatus) -> None:
+    rows.add_row("epoch", f"{run.epoch} of {run.total_epochs}{_unless(me.epoch == run.epoch, f', here {me.epoch}')}")
+    rows.add_row("model", f"{evaluation_text(run)}, loss {_number(run.loss)}, state {_short(me.state_digest)}")
+    rows.add_row("self", f"{me.name}  {me.role}, {me.state}")
+    rows.add_row("", me.peer_id)
+    rows.add_row("gave", f"{me.samples_contributed:,} samples, {me.samples_per_second:,.0f} a second")
+    for number, address in enumerate(me.addresses):
+        rows.add_row("" if number else "address", address)
+
+
+def peers_view(status: Status) -> RenderableType:
+    """`peer peers`: all members, this one first."""
+    table = _table("name", "role", "epoch", "samples", "a second", "seen", "state", "PeerID")
+    members: list[SelfStatus | PeerStatus] = [*filter(None, [status.self_]), *status.peers]
+    for member in members:
+        seen = f"{member.last_seen_seconds:.0f} s ago" if isinstance(member, PeerStatus) else "here"
+        table.add_row(
+            _printable(member.name),
+            _printable(member.role),
+            str(member.epoch),
+            f"{member.samples_contributed:,}",
+            f"{member.samples_per_second:,.0f}",
+            seen,
+            _short(member.state_digest),
+            member.peer_id,
+            style="" if isinstance(member, PeerStatus) else "bold",
+        )
+    return table
+
+
+def report_view(report: "Report") -> RenderableType:
+    """`peer doctor`."""
+    signs = {"ok": Text("ok", "green"), "warning": Text("warning", "yellow"), "failed": Text("failed", "bold red")}
+    rows = Table.grid(padding=(0, 2))
+    for finding in report.findings:
+        rows.add_row(signs[finding.verdict], finding.check, finding.detail)
+        if finding.mend is not None:
+            rows.add_row("", "", Text(f"→ {finding.mend}", "bold"))
+    counted = sum(finding.verdict == "failed" for finding in report.findings)
+    verdict = "this machine can take part" if report.able else f"{_count(counted, 'problem')} to mend before joining"
+    return Group(rows, Text(f"\n{verdict}"))
+
+
+def runs_view(manifests: "Mapping[str, Manifest | None]") -> RenderableType:
+    """`peer run list`; a run whose manifest has not come yet has None."""
+    table = _table("run", "epochs", "data", "model")
+    for run, manifest in manifests.items():
+        if manifest is None:
+            table.add_row(run, "", "manifest not known yet", "")
+        else:
+            table.add_row(run, str(manifest.epochs), manifest.data.dataset, manifest.model.architecture)
+    return table
+
+
+def live_view(status: Status) -> RenderableType:
+    """`peer watch`, and `peer join` on a terminal."""
+    run = status.run
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        Text(run.name, "bold"),
+        ProgressBar(total=run.total_epochs, completed=run.epoch, width=30),
+        f"epoch {run.epoch}/{run.total_epochs}",
+        *([f"loss {_number(run.loss)}", evaluation_text(run)] if status.self_ else []),
+        _members(status),
+        Text(_activity(status), "dim"),
+    )
+    return Group(bar, peers_view(status)) if status.peers else bar
+
+
+def status_line(status: Status) -> str:
+    """One change of the status as a line, where the output is no terminal."""
+    run = status.run
+    model = f"loss {_number(run.loss)}, {evaluation_text(run)}, " if status.self_ else ""
+    return f"{run.name} epoch {run.epoch}/{run.total_epochs} {_activity(status)}, {model}{_members(status)}"
+
+
+def evaluation_text(run: RunStatus) -> str:
+    """`accuracy 96.4 %`, or `2.31 bits per byte`."""
+    if "accuracy" in run.evaluation:
+        return f"accuracy {100 * run.evaluation['accuracy']:.1f} %"
+    if "bits_per_byte" in run.evaluation:
+        return f"{run.evaluation['bits_per_byte']:.3f} bits per byte"
+    return "not evaluated yet"
+
+
+def as_toml(fields: Mapping[str, Any], table: str = "") -> str:
+    """Plain data as TOML: values first, then the tables inside."""
+    inner = {key: value for key, value in fields.items() if isinstance(value, Mapping) and value}
+    plain = {key: value for key, value in fields.items() if not isinstance(value, Mapping) and value is not None}
+    lines = [f"[{table}]"] if table and plain else []
+    lines += [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
+    tables = [as_toml(value, f"{table}.{key}" if table else key) for key, value in inner.items()]
+    return "\n\n".join(filter(None, ["\n".join(lines), *tables]))
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[\n" + "".join(f"    {_toml_value(inner)},\n" for inner in value) + "]" if value else "[]"
+    return json.dumps(value, ensure_ascii=False, default=bytes.hex)  # TOML writes these as JSON does
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for heading in headings:
+        is_number = heading in ("epoch", "epochs", "samples", "a second", "seen")
+        table.add_column(
+            heading,
+            justify="right" if is_number else "left",
+            no_wrap=heading != "PeerID",  # the column that gives way on a narrow terminal
+            overflow="ellipsis",
+        )
+    return table
+
+
+def _printable(text: str) -> str:
+    """What another peer says of itself, without anything that could steer the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _members(status: Status) -> str:
+    return _count(len(status.peers) + (status.self_ is not None), "member")
+
+
+def _activity(status: Status) -> str:
+    """Of this peer; from outside, of the run."""
+    return status.self_.state if status.self_ else status.run.state
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _short(state_digest: str | None) -> str:
+    return state_digest[:12] if state_digest else "unknown"
+
+
+def _unless(condition: bool, text: str) -> str:
+    return "" if condition else text
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

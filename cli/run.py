@@ -1,0 +1,74 @@
+"""`peer run create`, `show` and `list`: runs from recipes, and the runs known here."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import Home, Json
+
+app = typer.Typer(help="Make a run from a recipe, and look at those known here.", rich_markup_mode=None)
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a built-in recipe: demo, text.")],
+    data: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A text file to train on; repeatable.")] = None,
+    home: Home = None,
+) -> None:
+    """Make a run from a recipe, and print its id and the line to share."""
+    from peer.home import Home as HomeDirectory
+    from peer.recipes import read_recipe
+    from peer.settings import RecipeSettings
+
+    settings = RecipeSettings.load(data=data, home=home)
+    read = read_recipe(recipe)
+    from peer.organise import create_run  # loads torch: after the recipe could be refused
+
+    manifest = create_run(HomeDirectory(settings.home), read, settings.data)
+    typer.echo(f"{manifest.run_id}\n\nShare this line:\n\n    peer join --run-id {manifest.run_id}\n")
+    if manifest.data.shards:
+        typer.echo("Members fetch the files from you and from each other, so keep your daemon up at first.")
+    typer.echo("From other machines, members add --initial-peers with an address of yours (peer status shows them).")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run: its id, or a name or beginning of one.")],
+    home: Home = None,
+    json_output: Json = False,
+) -> None:
+    """Show what the members of a run have agreed on."""
+    from peer.errors import UsageError
+    from peer.home import Home as HomeDirectory
+    from peer.settings import ObserveSettings
+
+    settings = ObserveSettings.load(run_id=run_id, home=home, json_output=json_output)
+    directory = HomeDirectory(settings.home)
+    run = directory.resolve_run(run_id)
+    manifest = directory.manifest(run)
+    if manifest is None:
+        raise UsageError(f"the manifest of {run} is not in {directory.path}; join the run to get it from the swarm")
+    fields: dict[str, Any] = {"run_id": run, **manifest.model_dump(mode="python")}
+    if settings.json_output:
+        typer.echo(json.dumps(fields, default=bytes.hex))
+    else:
+        from cli.render import as_toml
+
+        typer.echo(as_toml(fields))
+
+
+@app.command("list")
+def list_runs(context: typer.Context, home: Home = None) -> None:
+    """List the runs known here."""
+    from cli.render import console, runs_view
+    from peer.demo import demo_manifest
+    from peer.home import Home as HomeDirectory
+    from peer.settings import Settings
+
+    directory = HomeDirectory(Settings.load(home=home).home)
+    manifests = {run: directory.manifest(run) for run in directory.runs()}
+    demo = demo_manifest()
+    console().print(runs_view({demo.run_id: demo, **manifests}))

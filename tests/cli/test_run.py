@@ -1,0 +1,72 @@
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from peer.demo import demo_manifest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "story.txt"
+    path.write_text("Once upon a time there was a swarm. " * 200)
+    return path
+
+
+@pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.toml")))
+def test_every_example_makes_a_run(peer, tmp_path, text, example):
+    recipe = tmp_path / example
+    recipe.write_text((EXAMPLES / example).read_text())
+    outcome = peer("run", "create", str(recipe))
+    assert outcome.exit_code == 0
+    run_id = outcome.stdout.splitlines()[0]
+    assert run_id.startswith(f"{recipe.stem}-")
+    assert f"peer join --run-id {run_id}\n" in outcome.stdout
+
+
+def test_a_built_in_recipe_makes_a_run_of_ones_own(peer, home, text):
+    outcome = peer("run", "create", "text", "--data", str(text))
+    run_id = outcome.stdout.splitlines()[0]
+    assert "Members fetch the files" in outcome.stdout
+    assert home.manifest(run_id).organiser == home.identity().peer_id
+    assert home.manifest(run_id).data.shards[0].name == "story.txt"
+    assert peer("run", "create", "demo").stdout.splitlines()[0] != demo_manifest().run_id
+
+
+def test_show_prints_the_manifest_as_toml(peer):
+    fields = tomllib.loads(peer("run", "show", "demo").stdout)
+    assert fields["run_id"] == demo_manifest().run_id
+    assert fields["training"]["target_batch"] == demo_manifest().training.target_batch
+    assert fields["model"]["options"] == demo_manifest().model.options
+
+
+def test_show_json_is_the_manifest(peer, home, text):
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    fields = json.loads(peer("run", "show", "text", "--json").stdout)
+    assert fields["run_id"] == run_id
+    assert fields["organiser"] == home.identity().peer_id
+    assert tomllib.loads(peer("run", "show", run_id[:9]).stdout)["data"] == fields["data"]
+
+
+def test_show_of_a_run_that_only_the_swarm_knows_says_so(refuses):
+    assert "join the run to get it from the swarm" in refuses(2, "run", "show", "other-" + "a" * 26)
+
+
+def test_list_has_the_demo_and_the_runs_of_the_home(peer, home, text):
+    assert [line.split()[0] for line in peer("run", "list").stdout.splitlines()[1:]] == [demo_manifest().run_id]
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    home.run_directory("joined-" + "a" * 26)
+    lines = peer("run", "list").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [demo_manifest().run_id, "joined-" + "a" * 26, run_id]
+    assert lines[2].split()[1:] == ["200", "text", "gpt"]
+    assert "manifest not known yet" in lines[1]
+
+
+def test_a_faulty_recipe_is_named_with_its_field(refuses, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text((EXAMPLES / "digits.toml").read_text().replace("target_batch = 512", "target_batch = 0"))
+    sentence = refuses(2, "run", "create", str(recipe))
+    assert sentence == f"peer: {recipe}: training.target_batch: must be greater than or equal to 1, not 0\n"
