@@ -1,0 +1,82 @@
+"""One of our peers in a benchmark's worker process: a libp2p node, a participant, and the members it is told of."""
+
+import asyncio
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reporting import Command, Reports, read_command
+from resources import resident_bytes
+
+from dht.node import Node
+from peer.heap import settle_heap
+from peer.learner import Learner
+from peer.participant import Participant, Profile, Rejections
+from peer.tasks import beside
+from protocols.identity import Identity, PeerId
+from protocols.manifest import Manifest
+from protocols.round.deadlines import Timing
+from protocols.signed import Signer
+from protocols.state import ModelState
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a worker brings: the run, its first state, and who trains."""
+
+    manifest: Manifest
+    state: ModelState
+    learner: Learner
+
+
+Prepare = Callable[[PeerId, Node], Prepared]
+
+
+@asynccontextmanager
+async def our_peer(
+    settings: Command, reports: Reports, prepare: Prepare, kind: type[Participant] = Participant
+) -> AsyncIterator[Participant]:
+    """Runs as long as the body; says `up`, and takes the members to meet from the benchmark."""
+    with tempfile.TemporaryDirectory() as directory:
+        identity, key = Identity.generate(), Path(directory) / "identity.key"
+        key.write_bytes(identity.to_libp2p())
+        node = await Node.start(key, listen=[f"/ip4/{settings['host']}/tcp/0"])
+        gc.collect()
+        baseline = resident_bytes(os.getpid())
+        try:
+            prepared = prepare(identity.peer_id, node)
+            participant = kind(
+                transport=node.transport,
+                records=node.records,
+                signer=Signer(identity, prepared.manifest.run_id, time.time_ns()),
+                manifest=prepared.manifest,
+                profile=Profile(f"peer {settings['seed']}", addresses=node.addresses),
+                state=prepared.state,
+                learner=prepared.learner,
+                rejections=Rejections(),
+                timing=Timing(failure=settings["patience_seconds"]),
+            )
+            await participant.start()
+            reports.send("up", peer=identity.peer_id, addresses=node.addresses(), baseline_bytes=baseline)
+            for member, addresses in (await command())["members"].items():
+                if member != identity.peer_id:
+                    await participant.membership.meet(member, addresses)
+            settle_heap()
+            async with beside(participant.run()):
+                yield participant
+        finally:
+            await node.close()
+
+
+async def command() -> Command:
+    """The next command of the benchmark."""
+    received = await asyncio.to_thread(read_command)
+    if received is None:
+        sys.exit("the benchmark is gone")
+    return received

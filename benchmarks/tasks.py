@@ -1,0 +1,67 @@
+"""What `training.py` trains: model, data, optimizer and goal, the same for every implementation."""
+
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from peer.data.dataset import Dataset
+from peer.data.registry import open_dataset
+from peer.data.text import shard_of
+from protocols.manifest import AdamW, Averaging, Data, DataParallel, Evaluation, Manifest, Model
+
+EPOCHS = 400
+FILES = tuple(sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:40])
+"""Text that every machine with this Python has."""
+
+
+@dataclass(frozen=True)
+class Task:
+    model: Model
+    metric: str
+    goal: float
+    batch_size: int
+    target_batch: int
+    learning_rate: float
+    every_epochs: int
+    files: tuple[Path, ...] = ()
+
+    def manifest(self, peers: int) -> Manifest:
+        shards = tuple(shard_of(file) for file in self.files)
+        options = {"context": 64} if self.files else {}
+        return Manifest(
+            name="benchmark",
+            model=self.model,
+            data=Data(dataset="text" if self.files else "digits", options=options, shards=shards),
+            training=DataParallel(
+                batch_size=self.batch_size,
+                target_batch=self.target_batch,
+                optimizer=AdamW(learning_rate=self.learning_rate),
+            ),
+            epochs=EPOCHS,
+            averaging=Averaging(quorum=peers),
+            evaluation=Evaluation(every_epochs=self.every_epochs, samples=1024),
+        )
+
+    def dataset(self, manifest: Manifest) -> Dataset:
+        return open_dataset(manifest.data, self.files)
+
+    def reached(self, evaluation: dict[str, float]) -> bool:
+        value = evaluation.get(self.metric)
+        return value is not None and (value >= self.goal if self.metric == "accuracy" else value <= self.goal)
+
+
+TASKS = {
+    "digits": Task(
+        Model(architecture="cnn", options={"width": 24, "halvings": 2}), "accuracy", 0.97, 16, 640, 0.01, every_epochs=5
+    ),
+    "text": Task(
+        Model(architecture="gpt", options={"context": 64, "width": 64, "layers": 2, "heads": 4}),
+        "bits_per_byte",
+        3.6,
+        8,
+        128,
+        0.003,
+        every_epochs=10,
+        files=FILES,
+    ),
+}

@@ -1,0 +1,144 @@
+"""What an organiser, a volunteer and an observer type, from a recipe to a model file."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tests.swarm.processes import PEER, Swarm
+
+RECIPE = """
+name = "small"
+epochs = 400
+
+[model]
+architecture = "mlp"
+
+[data]
+dataset = "digits"
+
+[training]
+mode = "data_parallel"
+batch_size = 16
+target_batch = 1600
+optimizer = { algorithm = "adamw", learning_rate = 0.003 }
+
+[evaluation]
+every_epochs = 5
+"""
+LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
+
+
+def test_from_a_recipe_to_a_model_file(swarm: Swarm, tmp_path: Path) -> None:
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(RECIPE)
+    organiser, volunteer = swarm.daemon("organiser"), swarm.daemon("volunteer")
+    created = swarm.command("run", "create", str(recipe), "--home", str(organiser.home))
+    run_id = created.split()[0]
+    line = next(line for line in created.splitlines() if "peer join" in line).split()
+    assert line[:4] == ["peer", "join", "--run-id", run_id]
+    shown = json.loads(swarm.command("run", "show", run_id, "--home", str(organiser.home), "--json"))
+    assert (shown["run_id"], shown["epochs"]) == (run_id, 400)
+    assert run_id in swarm.command("run", "list", "--home", str(organiser.home))
+
+    organiser.start(run_id, *LISTEN)
+    organiser.wait("training", lambda status: status["run"]["epoch"] >= 1)
+    volunteer.start(*line[3:], *LISTEN)
+    both = volunteer.wait("in a round of two", lambda s: (s["last_round"] or {}).get("group_size") == 2)
+    assert both["run"]["id"] == run_id
+    assert run_id in swarm.command("run", "list", "--home", str(volunteer.home))
+
+    home = ("--home", str(volunteer.home))
+    text = swarm.command("status", *home)
+    assert run_id in text
+    assert "organiser" in swarm.command("peers", *home)
+    watched = watch_some(swarm, volunteer.home, lines=3)
+    assert all("epoch" in seen for seen in watched), watched
+
+    model = tmp_path / "model.safetensors"
+    swarm.command("export", "--output", str(model), *home)
+    with safe_open(model, "numpy") as file:
+        metadata = file.metadata()
+        assert json.loads(metadata["manifest"])["name"] == "small"
+        assert metadata["run"] == run_id
+        assert all(file.get_tensor(name).dtype == "float32" for name in file.keys())  # noqa: SIM118
+
+    swarm.command("leave", *home)
+    assert volunteer.wait_exit(5) == 0
+    organiser.wait("alone", lambda status: not status["peers"], 10)
+    again = tmp_path / "again.safetensors"
+    assert "snapshot" in swarm.command("export", "--output", str(again), *home)
+    assert "start one with" in swarm.command("status", *home, code=3)
+
+
+def test_a_restarted_daemon_resumes_from_its_snapshot(swarm: Swarm) -> None:
+    daemon = swarm.daemon("alone").start("demo", *LISTEN, "--max-epochs", "5")
+    assert daemon.wait_exit(60) == 0
+    daemon.start("demo", *LISTEN)
+    status = daemon.wait("training again", lambda s: s["self"]["samples_contributed"] > 0)
+    assert status["run"]["epoch"] > 5
+    before = status["run"]["epoch"]
+    daemon.process.kill()
+    daemon.process.wait()
+    daemon.start("demo", *LISTEN)
+    assert daemon.wait("training again", lambda s: s["self"]["samples_contributed"] > 0)["run"]["epoch"] >= before - 1
+
+
+def test_two_daemons_cannot_share_a_home_in_one_run(swarm: Swarm) -> None:
+    first = swarm.daemon("shared").start("demo", *LISTEN)
+    first.wait("up", lambda status: True)
+    error = swarm.command("join", "--run-id", "demo", "--home", str(first.home), code=1)
+    assert "another daemon" in error
+    assert "Traceback" not in error
+    assert first.status() is not None
+
+
+def test_until_done_ends_with_one_line(swarm: Swarm, tmp_path: Path) -> None:
+    recipe = tmp_path / "short.toml"
+    recipe.write_text(RECIPE.replace("epochs = 400", "epochs = 6").replace("small", "short"))
+    daemon = swarm.daemon("short")
+    run_id = swarm.command("run", "create", str(recipe), "--home", str(daemon.home)).split()[0]
+    output = swarm.command("join", "--run-id", run_id, "--home", str(daemon.home), *LISTEN, "--until-done")
+    assert len(output.splitlines()) == 1
+    assert "accuracy" in output
+    assert "6 epochs" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (["join", "--run-id", "demmo"], 2, "demo"),
+        (["join", "--run-id", "demo", "--role", "trainor"], 2, "trainer"),
+        (["join", "--run-id", "demo", "--initial-peers", "127.0.0.1:4001"], 2, "/ip4/"),
+        (["joyn"], 2, "join"),
+        (["status", "--jsn"], 2, "--json"),
+        (["leave"], 3, "peer join"),
+        (["watch"], 3, "peer join"),
+        (["peers"], 3, "peer join"),
+        (["run", "create", "absent.toml"], 2, "absent.toml"),
+        (["run", "show", "nothing"], 2, "nothing"),
+        (["export", "--output", "/nowhere/model.safetensors"], 2, "/nowhere"),
+    ],
+)
+def test_a_typo_gets_one_clear_sentence(swarm: Swarm, arguments: list[str], code: int, hint: str) -> None:
+    error = swarm.command(
+        *arguments, *([] if arguments[0] == "joyn" else ["--home", str(swarm.directory / "x")]), code=code
+    )
+    assert hint in error
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def watch_some(swarm: Swarm, home: Path, lines: int) -> list[str]:
+    process = subprocess.Popen(
+        [PEER, "watch", "--home", str(home)], stdout=subprocess.PIPE, text=True, env=os.environ | swarm.environment
+    )
+    try:
+        assert process.stdout is not None
+        return [process.stdout.readline() for _ in range(lines)]
+    finally:
+        process.terminate()
+        process.wait()

@@ -1,0 +1,80 @@
+"""What a daemon says of itself over its whole life, restarts included, read from its control API's event stream."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from peer.control_client import ControlClient
+from peer.errors import NoDaemon, PeerError
+from peer.home import Home
+from peer.status import RoundStatus, Status
+from tests.swarm.processes import CommandFailed, Daemon
+
+LISTEN_SECONDS = 60.0
+RETRY_SECONDS = 0.05
+
+
+class Watcher:
+    """Follows one daemon; `close` ends it. `PEER_RUNTIME_DIR` must be that of the daemon's swarm."""
+
+    def __init__(self, daemon: Daemon, run_id: str) -> None:
+        self.daemon = daemon
+        self.last: Status | None = None
+        """None while the daemon does not answer."""
+        self.digests: dict[int, set[str]] = {}
+        """Epoch → the states that the daemon has shown there."""
+        self.rounds: dict[int, RoundStatus] = {}
+        """By epoch."""
+        self.resyncs = 0
+        """How often it has gone back from playing to taking the swarm's state."""
+        self._client = ControlClient(Home(daemon.home), run_id)
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._follow, name=f"watch {daemon.name}", daemon=True)
+        self._thread.start()
+
+    def wait(self, what: str, condition: Callable[[Status], Any], seconds: float) -> Status:
+        """The first status from now on that satisfies `condition`. Fails with the daemon's log when none comes."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.last is not None and condition(self.last), seconds):
+                raise CommandFailed(
+                    f"{self.daemon.name}: not {what} within {seconds:.0f} s; last {self.last}\n{self.daemon.tail()}"
+                )
+            assert self.last is not None
+            return self.last
+
+    def close(self) -> None:
+        self._closing = True
+
+    def _follow(self) -> None:
+        while not self._closing:
+            try:
+                with closing(self._client.events(LISTEN_SECONDS)) as events:
+                    for status in events:
+                        self._note(status)
+                        if self._closing:
+                            return
+            except (NoDaemon, PeerError):
+                time.sleep(RETRY_SECONDS)
+            self._note(None)
+
+    def _note(self, status: Status | None) -> None:
+        with self._changed:
+            if status is not None and status.self_.state_digest is not None and status.self_.state != "syncing":
+                self.digests.setdefault(status.self_.epoch, set()).add(status.self_.state_digest)
+            if status is not None and status.last_round is not None:
+                self.rounds[status.last_round.epoch] = status.last_round
+            was_playing = self.last is not None and self.last.self_.state in ("training", "averaging")
+            if status is not None and was_playing and status.self_.state == "syncing":
+                self.resyncs += 1
+            self.last = status
+            self._changed.notify_all()
+
+
+def in_round_after(epoch: int, members: int) -> Callable[[Status], bool]:
+    """Whether it has played a round of that many members after `epoch`."""
+    return lambda status: (
+        status.last_round is not None and status.last_round.epoch > epoch and status.last_round.group_size == members
+    )
