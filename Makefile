@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_HOME := $(CURDIR)/.demo
 
+MAKEFLAGS += --no-print-directory
+
 .PHONY: demo test install lint constraints clean
 
 demo: $(INSTALLED)

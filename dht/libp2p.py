@@ -121,6 +121,7 @@ class Libp2pTransport(ExchangeTransport):
             raise_on_error(p2pd_pb2.Response.FromString(await connection.preamble()))
         except ControlError as error:
             connection.abort()
+            self._introduced.discard(peer)  # p2pd forgets some addresses, a relay's above all, with the connection
             raise Unreachable(str(error)) from error
         except BaseException:
             connection.abort()

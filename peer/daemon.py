@@ -128,7 +128,7 @@ class Daemon:
     def status(self) -> Status:
         if self._participant is None:
             return starting_status(self._settings, self._peer_id, self._manifest)
-        return status_of(self._participant, self._peer_id, self._node.transport.clock)
+        return status_of(self._participant, self._peer_id)
 
     async def changed(self) -> None:
         if self._participant is None:

@@ -13,6 +13,8 @@ import structlog
 from dht.interfaces import OnRejected, Records, Refused, TimedOut, Transport, TransportError, Unreachable
 from peer.roster import Roster
 from peer.signal import Signal
+from peer.status import PeerStatus
+from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
 from protocols.rejection import Reason, Rejected
@@ -28,6 +30,8 @@ FIRST_LOOKUP_SECONDS = 0.5
 FAILURES_UNTIL_GONE = 2
 AT_ONCE = 16
 """Hellos under way at the same time."""
+LONGEST_GAP_SECONDS = 2 * (HELLO_SECONDS + REQUEST_SECONDS)
+"""We look at the clock at least so often, as long as we run."""
 
 log = structlog.get_logger()
 
@@ -53,6 +57,7 @@ class Membership:
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
         self._departed = False
+        self._awake = AwakeTime(transport.clock.monotonic(), LONGEST_GAP_SECONDS)
         self._random = random.Random(transport.peer_id)  # noqa: S311  (jitter)
 
     async def start(self) -> None:
@@ -64,6 +69,10 @@ class Membership:
             tasks.create_task(self._say_hellos())
             tasks.create_task(self._publish())
             tasks.create_task(self._look_up())
+
+    def status(self) -> tuple[PeerStatus, ...]:
+        """The members, this peer not among them."""
+        return self.roster.status(self._now())
 
     def announce(self) -> None:
         """Something about us is worth telling at once."""
@@ -154,7 +163,7 @@ class Membership:
             self._hurry.clear()
 
     def _now(self) -> float:
-        return self._transport.clock.monotonic()
+        return self._awake.at(self._transport.clock.monotonic())
 
     async def _keep_in_touch(self, peer: PeerId, gate: asyncio.Semaphore) -> None:
         async with gate:

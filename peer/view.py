@@ -4,16 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from dht.interfaces import Clock
 from peer.participant import Participant
 from peer.settings import JoinSettings
 from peer.status import RoundStatus, RunStatus, SelfStatus, Status
 from protocols.manifest import Manifest
 
 
-def status_of(participant: Participant, peer_id: str, clock: Clock) -> Status:
+def status_of(participant: Participant, peer_id: str) -> Status:
     roster = participant.membership.roster
-    members = roster.status(clock.monotonic())
     monitor = participant.profile.role == "monitor"
     epoch = participant.state.epoch
     if monitor:  # it has no state of its own: the epoch that most members are at
@@ -41,7 +39,7 @@ def status_of(participant: Participant, peer_id: str, clock: Clock) -> Status:
             samples_per_second=round(participant.learner.samples_per_second, 1),
             addresses=participant.profile.addresses(),
         ),
-        peers=members,
+        peers=participant.membership.status(),
         last_round=_last_round(participant),
         rejected=dict(participant.rejections.by_reason),
     )

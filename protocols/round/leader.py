@@ -42,6 +42,8 @@ FASTEST = 8.0
 """So many times the median speed is believed; who says more would reduce the whole vector alone."""
 SLOWEST = 1 / 8
 """Who has less than this share of the median speed is spared."""
+MINORITY_PATIENCE = 2.0
+"""So many times `Timing.failure` a leader waits who has not half of those who made the last state: they may be back."""
 
 
 class Leadership:
@@ -51,10 +53,14 @@ class Leadership:
         term: int,
         invited: Iterable[PeerId],
         audience: Iterable[PeerId],
+        electorate: Iterable[PeerId],
         distrusted: Iterable[PeerId],
         now: float,
     ) -> None:
-        """`invited` are waited for, the `audience` is not; `distrusted`: whose claims to hold a result proved empty."""
+        """`invited` are waited for, the `audience` is not; the `electorate` made the state that the epoch starts from.
+
+        `distrusted`: whose claims to hold a result proved empty.
+        """
         self.stuck = False
         self.begin: Begin | None = None
         self.decided = False
@@ -62,6 +68,7 @@ class Leadership:
         self._term = term
         self._invited = list(invited)
         self._audience = set(audience)
+        self._electorate = {*electorate, setting.me}
         self._distrusted = set(distrusted)
         self._opened = self._said_at = now
         self._ready: dict[PeerId, Ready] = {}
@@ -153,7 +160,9 @@ class Leadership:
         something = any(self._ready[peer].weight for peer in present) or any(self._ready[p].held for p in present)
         if not enough or not something or self._setting.me not in present or len(present) < self._setting.quorum:
             return []
-        return self._begin(present)
+        if 2 * len(self._electorate.intersection(present)) < len(self._electorate):
+            enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
+        return self._begin(present) if enough else []
 
     def _begin(self, present: list[PeerId]) -> list[Action]:
         setting = self._setting

@@ -28,6 +28,9 @@ Faults, and what answers them:
     a member misses Begin   it is shown `Done` later, and fetches the results from those who voted.
     messages are lost       whoever waits says its last message again; every message may come twice.
     a leader only talks     who waits too long for its next step gives it up for the epoch (`patience.py`).
+    most are out of reach   whoever is left without half of those who made `base` waits longer before it goes on alone:
+                            rather it is cut off than they are all dead (`leader.py`).
+    we did not run          time in which this process was stopped is nobody's silence (`awake.py`).
 
 A peer trusts a leader to name the group and the owners, and nothing else: results are voted for by those who hold
 them, and a majority's signed votes prove `Done` to anybody.
@@ -37,6 +40,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT, Message
 from protocols.round.deadlines import Timing, straggler_deadline
@@ -146,6 +150,7 @@ class Round:
         """
         self.setting = setting
         self.started = now
+        self._awake = AwakeTime(now, setting.timing.resend)
         self.peers: dict[PeerId, PeerView] = {
             peer: PeerView(client_mode) for peer, client_mode in expected.items() if peer != setting.me
         }
@@ -195,6 +200,7 @@ class Round:
     def handle(self, event: Event, now: float) -> list[Action]:
         """Takes one event at time `now` (seconds, monotonic); returns what to do, in this order."""
         self._actions = []
+        now = self._awake.at(now)
         match event:
             case Heard(Signed(body=Done()) as statement, relayed_by):
                 self._hear_done(statement, statement.body, relayed_by, now)
@@ -210,6 +216,7 @@ class Round:
                 self._lose(peer, now)
                 self.peers.pop(peer, None)
                 self.audience.discard(peer)
+                self.electorate.discard(peer)
             case Elsewhere(peer):
                 self._miss([peer], now)
             case Trained():
@@ -637,7 +644,9 @@ class Round:
 
     def _lead(self, term: int, now: float) -> None:
         invited = [*self.peers, self.setting.me]
-        self._leadership = Leadership(self.setting, term, invited, self.audience, self._distrusted, now)
+        self._leadership = Leadership(
+            self.setting, term, invited, self.audience, self.electorate, self._distrusted, now
+        )
         self._actions += self._leadership.open()
         self._follow(self.setting.me, term, now)
 

@@ -2,6 +2,7 @@
 
 The data plane is modelled by what a part is made of: the owner's result is a digest of the part and of those who sent
 to it. A killed member stops at once, in the middle of its actions; whether the others are told (`Lost`) is chosen.
+A frozen one does nothing for a while; when it wakes up its timers come first, and what was sent long ago is lost.
 """
 
 import heapq
@@ -41,6 +42,10 @@ from protocols.signed import Signed
 RUN = "simulated-aaaaaaaaaaaaaaaaaaaaaaaaaa"
 BASE = digest(b"base")
 TIMING = Timing()
+REQUEST_SECONDS = 5.0
+"""A message that is not taken for so long is lost."""
+STALL_SECONDS = 1.5 * TIMING.failure
+"""Who gets nothing from an owner for so long gives it up."""
 PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(1, 33)]
 
 
@@ -61,6 +66,8 @@ class Node:
     peer: PeerId
     machine: Round
     alive: bool = True
+    wakes_at: float = 0.0
+    """Frozen until then."""
     samples: int = 0
     begin: Begin | None = None
     term: int = -1
@@ -134,10 +141,20 @@ class Swarm:
                         wait = self.random.uniform(0, 0.5) if self.weather.told else TIMING.failure
                         self.after(wait, lambda o=other, b=broken: self.event(o, b))
 
+    def freeze(self, node: Node, seconds: float) -> None:
+        node.wakes_at = self.now + seconds
+        self.after(seconds, lambda: self.event(node, Tick()))
+
+    def _asleep(self, node: Node, call: Callable[[], None]) -> bool:
+        """Whether `node` is frozen; `call` is then put off until it wakes up and gets round to it."""
+        if self.now < node.wakes_at:
+            self.after(node.wakes_at - self.now + self._delay(), call)
+        return self.now < node.wakes_at
+
     # -- one node -----------------------------------------------------------------------------------------------------
 
     def event(self, node: Node, event: Event) -> None:
-        if not node.alive:
+        if not node.alive or self._asleep(node, lambda: self.event(node, event)):
             return
         before = node.machine.phase
         for action in node.machine.handle(event, self.now):
@@ -149,11 +166,13 @@ class Swarm:
             self._act(node, action)
 
     def _tick(self, node: Node) -> None:
-        if node.alive:
+        if node.alive and not self._asleep(node, lambda: self._tick(node)):
             self.event(node, Tick())
             self.after(0.2, lambda: self._tick(node))
 
     def _train(self, node: Node) -> None:
+        if self._asleep(node, lambda: self._train(node)):
+            return
         if node.alive and node.machine.phase is Phase.GATHERING:
             node.samples += 5
             complete = node.machine.setting.target_samples is None and node.samples >= 40
@@ -196,7 +215,11 @@ class Swarm:
             return
         for _ in range(2 if self.random.random() < self.weather.doubling else 1):
             if self.random.random() >= self.weather.loss:
-                self.after(self._delay(), lambda: self.event(target, Heard(statement)))
+                self.after(self._delay(), lambda: self._deliver(target, statement))
+
+    def _deliver(self, target: Node, statement: Signed) -> None:
+        if target.wakes_at - self.now < REQUEST_SECONDS:
+            self.event(target, Heard(statement))
 
     def _delay(self) -> float:
         return self.random.uniform(0.001, self.weather.longest_delay)
@@ -212,9 +235,10 @@ class Swarm:
             self.after(wait, lambda: self.event(node, broken))
             return
         self.after(self._delay(), lambda: self._arrive(target, node.peer, key))
+        self.after(STALL_SECONDS, lambda: self.event(node, broken))
 
     def _arrive(self, owner: Node, sender: PeerId, key: tuple[int, int, int]) -> None:
-        if not owner.alive:
+        if not owner.alive or self._asleep(owner, lambda: self._arrive(owner, sender, key)):
             return
         fresh = key not in owner.gathered
         owner.gathered.setdefault(key, set()).add(sender)
@@ -227,6 +251,8 @@ class Swarm:
             self._reduce(owner, key)
 
     def _reduce(self, owner: Node, key: tuple[int, int, int], late: bool = False) -> None:
+        if self._asleep(owner, lambda: self._reduce(owner, key, late)):
+            return
         if not owner.alive or owner.begin is None or owner.term != key[0] or key in owner.reduced:
             return
         awaited = {m.peer for m in owner.begin.members if self.nodes[m.peer].alive or late}
@@ -255,7 +281,8 @@ class Swarm:
 
     def _fetch(self, node: Node, result: PartResult, holders: tuple[PeerId, ...]) -> None:
         def arrive() -> None:
-            if any(self.nodes[h].alive and result in self.nodes[h].content for h in holders):
+            able = [self.nodes[h] for h in holders if self.nodes[h].alive and self.now >= self.nodes[h].wakes_at]
+            if any(result in holder.content for holder in able):
                 node.content.add(result)
                 self.event(node, PartHeld(result.start, result.stop, None, result.digest))
             else:

@@ -65,6 +65,29 @@ def test_any_member_killed_in_any_phase(phase: Phase, place: int, weather: Weath
         assert any(node.outcome for node in swarm.survivors)
 
 
+@pytest.mark.parametrize("longest_delay", [0.05, 2.0])
+@pytest.mark.parametrize("seconds", [3.0, 20.0, 60.0])
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_any_member_frozen_in_any_phase_wakes_up_to_what_the_others_decided(
+    phase: Phase, place: int, seconds: float, longest_delay: float
+) -> None:
+    for seed in range(8):
+        swarm = Swarm(seed, count=4, weather=Weather(longest_delay))
+        victim = swarm.nodes[order(RUN, 7, PEERS[:4])[place]]
+
+        def freeze(node: Node, reached: Phase, victim: Node = victim, swarm: Swarm = swarm) -> None:
+            if node is victim and reached is phase and not node.wakes_at:
+                swarm.freeze(node, seconds)
+
+        swarm.on_phase = freeze
+        if phase is Phase.GATHERING:
+            swarm.after(0.1 * seed, lambda v=victim, s=swarm: s.freeze(v, seconds))
+        swarm.run(LIMIT)
+        check_agreement(swarm)
+        assert all(node.outcome for node in swarm.nodes.values() if node is not victim)
+
+
 @pytest.mark.parametrize("block", range(20))
 def test_a_thousand_seeds_of_kills_and_bad_weather(block: int) -> None:
     for seed in range(block * 60, block * 60 + 60):
