@@ -84,6 +84,11 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._resume()
         return item
 
+    @property
+    def intact(self) -> bool:
+        """Whether it can be used, and nothing waits to be received."""
+        return not (self._lost or self._closed or self._waiting)
+
     def end(self) -> None:
         """Says that we send no more; we still receive."""
         if not (self._lost or self._closed) and self._transport is not None:

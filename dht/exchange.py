@@ -1,7 +1,8 @@
 """What both transports share: requests and streams over connections of frames, and the border around every handler.
 
-A request is one frame and so is its answer: the payload is the body, a header is a refusal. A transport adds how a
-connection is dialled and how incoming ones arrive.
+A request is one frame and so is its answer: the payload is the body, a header is a refusal. After an answer the
+connection is kept for the next request of its kind. A transport adds how a connection is dialled and how incoming ones
+arrive.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from dht.interfaces import (
     Transport,
     Unreachable,
 )
+from dht.kept_connections import KeptConnections
 from dht.tasks import OwnedTasks
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
@@ -39,6 +41,10 @@ IDLE_SECONDS = 300.0
 
 class Connection(Protocol):
     """Frames to and from one peer, below `Stream`: it has no time limits and does not know its peer."""
+
+    @property
+    def intact(self) -> bool:
+        """Whether it can be used, and nothing waits to be received."""
 
     def begin_frames(self, max_payload_bytes: int) -> None: ...
     async def send(self, frame: Frame) -> None: ...
@@ -62,6 +68,7 @@ class ExchangeTransport(Transport):
         self.clock = clock
         self.bandwidth = Bandwidth(clock)
         self._services: dict[str, _Service] = {}
+        self._kept: KeptConnections[Connection] = KeptConnections()
         self._tasks = OwnedTasks()
         self._gate = Gate(
             clock, on_rejected, lambda peer: self._tasks.start(self._disconnect(peer), f"disconnect {peer}")
@@ -82,11 +89,7 @@ class ExchangeTransport(Transport):
     async def request(self, peer: PeerId, kind: str, body: bytes, timeout_seconds: float) -> bytes:
         try:
             async with asyncio.timeout(timeout_seconds):
-                connection = await self._dial(peer, kind)
-                try:
-                    answer = await _ask(connection, body)
-                finally:
-                    connection.abort()
+                answer = await self._ask_as_before(peer, kind, body) or await self._ask_anew(peer, kind, body)
         except TimeoutError:
             raise TimedOut(f"{peer} did not answer {kind} in {timeout_seconds:g} seconds") from None
         except (Unreachable, Rejected) as error:
@@ -95,6 +98,36 @@ class ExchangeTransport(Transport):
             reason, message = decode_refusal(answer.header)
             raise Refused(f"{peer} refused {kind}: {message}", reason)
         return bytes(answer.payload)
+
+    async def _ask_as_before(self, peer: PeerId, kind: str, body: bytes) -> Frame | None:
+        """The answer on a connection that was kept; None when there is none, or when it had broken meanwhile."""
+        connection = self._kept.take(peer, kind)
+        if connection is None:
+            return None
+        try:
+            return await self._ask(peer, kind, connection, body)
+        except Unreachable:
+            return None
+
+    async def _ask_anew(self, peer: PeerId, kind: str, body: bytes) -> Frame:
+        return await self._ask(peer, kind, await self._dial(peer, kind), body)
+
+    async def _ask(self, peer: PeerId, kind: str, connection: Connection, body: bytes) -> Frame:
+        """Sends a request and reads its answer. Raises Unreachable, or Rejected for an oversized answer."""
+        try:
+            with suppress(Unreachable):  # refused early: the answer is on its way
+                await connection.send(Frame(payload=body))
+            answer = await connection.receive()
+            if answer is None:
+                raise Unreachable("it ended without an answer")
+        except BaseException:
+            connection.abort()
+            raise
+        if answer.header:
+            connection.abort()
+        else:
+            self._kept.keep(peer, kind, connection)
+        return answer
 
     async def open_stream(self, peer: PeerId, kind: str) -> Stream:
         try:
@@ -107,17 +140,23 @@ class ExchangeTransport(Transport):
 
     async def serve_requests(self, kind: str, handler: RequestHandler, limit_bytes: int = MAX_REQUEST_BYTES) -> None:
         async def serve(peer: PeerId, connection: Connection) -> None:
-            async def read_body() -> bytes:
+            answered = False
+
+            async def read_body() -> bytes | None:
                 frame = await connection.receive()
+                if frame is None and answered:
+                    return None
                 if frame is None or frame.header:
                     raise Rejected(Reason.MALFORMED, f"{kind}: a request is one frame without a header")
                 return bytes(frame.payload)
 
             async def send_answer(refusal: bytes, answer: bytes) -> None:
+                nonlocal answered
                 await connection.send(Frame(header=refusal, payload=answer))
-                connection.close()
+                answered = True
 
-            await self._gate.serve_request(peer, handler, read_body, send_answer)
+            await self._gate.serve_requests(peer, handler, read_body, send_answer)
+            connection.close()
 
         await self._serve(kind, _Service(serve, limit_bytes))
 
@@ -177,14 +216,3 @@ class ConnectionStream(Stream):
 
     def abort(self) -> None:
         self._connection.abort()
-
-
-async def _ask(connection: Connection, body: bytes) -> Frame:
-    """Sends a request and reads its answer. Raises Unreachable, or Rejected for an oversized answer."""
-    with suppress(Unreachable):  # refused early: the answer is on its way
-        await connection.send(Frame(payload=body))
-        connection.end()
-    answer = await connection.receive()
-    if answer is None:
-        raise Unreachable("it ended without an answer")
-    return answer

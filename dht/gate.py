@@ -1,6 +1,6 @@
 """Who may have how many incoming streams, and what happens to bad input: the same for both transports.
 
-`serve_request` and `serve_stream` are the border at which every exception of a handler ends: a refusal is counted and
+`serve_requests` and `serve_stream` are the border at which every exception of a handler ends: a refusal is counted and
 charged to its sender, anything else is logged and counted, and the daemon goes on.
 """
 
@@ -71,30 +71,49 @@ class Gate:
             log.warning("%s is disconnected after too much bad input, the last: %s", peer, message)
             self._on_suspended(peer)
 
-    async def serve_request(
+    async def serve_requests(
         self,
         peer: PeerId,
         handler: RequestHandler,
-        read_body: Callable[[], Awaitable[bytes]],
+        read_body: Callable[[], Awaitable[bytes | None]],
         send_answer: Callable[[bytes, bytes], Awaitable[None]],
     ) -> None:
-        """Reads, handles and answers one request; `send_answer(refusal, body)`, where a refusal is empty or the body.
+        """Reads, handles and answers requests until there are no more (`read_body` gives None) or one is refused.
 
-        Raises TransportError when the peer is gone, TimeoutError after EXCHANGE_SECONDS.
+        `send_answer(refusal, body)`, where a refusal is empty or the body. Raises TransportError when the peer is
+        gone, TimeoutError when a request takes EXCHANGE_SECONDS, the wait for it included.
         """
+        try:
+            with self.admit(peer):
+                while await self._serve_request(peer, handler, read_body, send_answer):
+                    pass
+        except Rejected as rejection:
+            self.reject(peer, rejection.reason, str(rejection))
+            await send_answer(encode_refusal(rejection.reason, str(rejection)), b"")
+
+    async def _serve_request(
+        self,
+        peer: PeerId,
+        handler: RequestHandler,
+        read_body: Callable[[], Awaitable[bytes | None]],
+        send_answer: Callable[[bytes, bytes], Awaitable[None]],
+    ) -> bool:
+        """Whether there may be another one on this connection. Raises Rejected, TransportError, TimeoutError."""
         async with asyncio.timeout(EXCHANGE_SECONDS):
+            body = await read_body()
+            if body is None:
+                return False
             try:
-                with self.admit(peer):
-                    await send_answer(b"", await handler(peer, await read_body()))
-            except TransportError:
+                answer = await handler(peer, body)
+            except (Rejected, TransportError):
                 raise
-            except Rejected as rejection:
-                self.reject(peer, rejection.reason, str(rejection))
-                await send_answer(encode_refusal(rejection.reason, str(rejection)), b"")
             except Exception as error:
                 log.exception("a request of %s failed here", peer)
                 self.reject(peer, HANDLER_FAILED, f"{type(error).__name__}: {error}")
                 await send_answer(encode_refusal(HANDLER_FAILED, "the request could not be served"), b"")
+                return False
+            await send_answer(b"", answer)
+            return True
 
     async def serve_stream(self, stream: Stream, handler: StreamHandler) -> None:
         """Runs `handler`, then closes the stream, or aborts it when that raised."""

@@ -60,6 +60,7 @@ class Libp2pTransport(ExchangeTransport):
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        self._kept.close()
         await self._tasks.close()
         for connection in list(self._connections):
             connection.abort_now()

@@ -191,6 +191,7 @@ class SimulatedTransport(ExchangeTransport):
     async def close(self) -> None:
         if self._running:
             self._network.leave(self.peer_id)
+        self._kept.close()
         await self._tasks.close()
 
     def stop(self) -> None:

@@ -76,6 +76,10 @@ class SimulatedConnection:
         self.other._received(size)
         return item
 
+    @property
+    def intact(self) -> bool:
+        return self._can_send and not self._inbox
+
     def end(self) -> None:
         if self._can_send and not self._ended:
             self._ended = True

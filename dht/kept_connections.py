@@ -1,0 +1,56 @@
+"""Connections on which a request was answered, kept for the next one: a dial costs more than a small request."""
+
+import asyncio
+from collections import OrderedDict
+from typing import Generic, Protocol, TypeVar
+
+from protocols.identity import PeerId
+
+KEEP_SECONDS = 10.0
+"""Who asks less often than this dials anew."""
+MAX_KEPT = 256
+"""Those kept longest are closed first."""
+
+
+class Keepable(Protocol):
+    @property
+    def intact(self) -> bool: ...
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Keepable)
+
+
+class KeptConnections(Generic[C]):
+    """Idle connections by peer and kind; whoever takes one has it alone."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[C, tuple[PeerId, str, asyncio.TimerHandle]] = OrderedDict()
+
+    def take(self, peer: PeerId, kind: str) -> C | None:
+        """The one used last; None when there is none that is still intact."""
+        for connection, (its_peer, its_kind, _) in reversed(list(self._kept.items())):
+            if (its_peer, its_kind) == (peer, kind):
+                self._let_go(connection)
+                if connection.intact:
+                    return connection
+                connection.close()
+        return None
+
+    def keep(self, peer: PeerId, kind: str, connection: C) -> None:
+        timer = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._expire, connection)
+        self._kept[connection] = (peer, kind, timer)
+        if len(self._kept) > MAX_KEPT:
+            self._expire(next(iter(self._kept)))
+
+    def close(self) -> None:
+        for connection in list(self._kept):
+            self._expire(connection)
+
+    def _expire(self, connection: C) -> None:
+        self._let_go(connection)
+        connection.close()
+
+    def _let_go(self, connection: C) -> None:
+        _, _, timer = self._kept.pop(connection)
+        timer.cancel()
