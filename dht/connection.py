@@ -1,8 +1,8 @@
 """One unix socket between us and p2pd that carries one libp2p stream: first p2pd's own message, then frames.
 
 Bytes are received straight into the memory of the frame they belong to, and handed to the kernel from where they lie.
-Back-pressure on both sides: `send` returns when the kernel has taken the frame, and reading pauses while two frames
-wait to be received.
+Back-pressure on both sides: `send` returns when no more than WRITE_BUFFER_BYTES wait for the kernel, and reading pauses
+while two frames wait to be received.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from dht.receive_buffers import ReceiveBuffers
 from protocols.rejection import Rejected
 
 MAX_WAITING_FRAMES = 2
+WRITE_BUFFER_BYTES = 256 * 1024
+"""Enough to have the next bytes at hand when p2pd has taken the last: it wakes up for many at once."""
 LINGER_SECONDS = 5.0
 """How long a closed stream waits for the other side's end; closing a unix socket sooner may lose what was sent."""
 _SMALL_PAYLOAD_BYTES = 16 * 1024
@@ -54,7 +56,7 @@ class FrameConnection(asyncio.BufferedProtocol):
         self._transport.write(data)
 
     async def send(self, frame: Frame) -> None:
-        """Returns when the kernel has taken the frame. Raises Unreachable, or ValueError above the limits."""
+        """Returns when there is room for another frame. Raises Unreachable, or ValueError above the limits."""
         prefix, payload = encode_prefix(frame)
         if self._lost or self._closed or self._transport is None:
             raise Unreachable("the stream is closed")
@@ -130,7 +132,7 @@ class FrameConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._decoder.buffer()

@@ -69,7 +69,7 @@ class Stream(ABC):
 
     @abstractmethod
     async def send(self, frame: Frame) -> None:
-        """Returns when the network has taken the frame. Raises Unreachable."""
+        """Returns when the network has taken the frame, or nearly: there is room for the next. Raises Unreachable."""
 
     @abstractmethod
     async def receive(self) -> Frame | None:

@@ -1,9 +1,9 @@
 """Contents by address: served to whoever asks, and fetched from several holders at once, block by block, verified."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -21,6 +21,8 @@ BLOCKS_KIND = "blocks"
 REQUEST_SECONDS = 20.0
 BLOCK_SECONDS = 60.0
 INDEX_AT_ONCE = 4
+MOST_FETCHED = 2
+"""So many contents stay because somebody fetches them: else slow readers could make us keep any number."""
 PATIENCE_SECONDS = 5.0
 PATIENCE_FACTOR = 3.0
 """Whoever is free fetches a block again when it takes so many times as long as any block before."""
@@ -35,24 +37,39 @@ class ContentNotFound(PeerError):
 
 
 class ContentStore:
-    """What is served here: immutable contents, the oldest let go when they take too much memory."""
+    """What is served here: immutable contents, the oldest let go when they take too much memory.
 
-    def __init__(self, limit_bytes: int = 64 * 1024 * 1024, at_least: int = 2, at_most: int = 32) -> None:
-        """Keeps the last `at_least` contents whatever they take, and never more than `at_most`."""
-        self._limit_bytes, self._at_least, self._at_most = limit_bytes, at_least, at_most
+    The newest stays, whatever it takes, and so do the last MOST_FETCHED of those that somebody is fetching.
+    """
+
+    def __init__(self, limit_bytes: int = 64 * 1024 * 1024, at_most: int = 32) -> None:
+        self._limit_bytes, self._at_most = limit_bytes, at_most
         self._contents: OrderedDict[bytes, tuple[BlockIndex, Buffers]] = OrderedDict()
         self._pinned: dict[bytes, tuple[BlockIndex, Buffers]] = {}
+        self._fetched: Counter[bytes] = Counter()
+        """Content → the streams on which it is being fetched."""
 
     def put(self, index: BlockIndex, buffers: Buffers) -> None:
         self._contents[index.digest] = (index, buffers)
-        while len(self._contents) > self._at_most or (
-            len(self._contents) > self._at_least and self._size_bytes > self._limit_bytes
-        ):
-            self._contents.popitem(last=False)
+        self._contents.move_to_end(index.digest)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        fetched = [address for address in self._contents if self._fetched[address]][-MOST_FETCHED:]
+        for address in list(self._contents)[:-1]:
+            if len(self._contents) <= self._at_most and self._size_bytes <= self._limit_bytes:
+                return
+            if address not in fetched:
+                del self._contents[address]
 
     def pin(self, index: BlockIndex, buffers: Buffers) -> None:
         """Like `put`, for contents that stay (files: `buffers` are views of a memory map)."""
         self._pinned[index.digest] = (index, buffers)
+
+    @property
+    def held(self) -> set[bytes]:
+        """The addresses of what is kept for now."""
+        return set(self._contents)
 
     @property
     def _size_bytes(self) -> int:
@@ -69,16 +86,36 @@ class ContentStore:
         return self._get(address)[0].to_bytes()
 
     async def serve_blocks(self, stream: Stream) -> None:
-        """Answers each request frame (address, then the block's number in 8 bytes) with that block. Raises Rejected."""
-        while (frame := await next_request(stream)) is not None:
-            if len(frame.header) != DIGEST_BYTES + 8:
-                raise Rejected(Reason.MALFORMED, "not a request for a block")
-            number = int.from_bytes(frame.header[DIGEST_BYTES:], "big")
-            index, buffers = self._get(frame.header[:DIGEST_BYTES])
-            if number >= len(index.blocks):
-                raise Rejected(Reason.UNEXPECTED, f"the content has no block {number}")
-            pieces = cut(buffers, number)
-            await stream.send(Frame(b"", pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+        """Answers each request frame (address, then the block's number in 8 bytes) with that block.
+
+        A stream is for the blocks of one content. Raises Rejected.
+        """
+        frame = await next_request(stream)
+        if frame is None:
+            return
+        address = frame.header[:DIGEST_BYTES]
+        index, buffers = self._get(address)
+        with self._being_fetched(address):
+            while frame is not None:
+                if len(frame.header) != DIGEST_BYTES + 8 or frame.header[:DIGEST_BYTES] != address:
+                    raise Rejected(Reason.MALFORMED, "not a request for a block of this content")
+                number = int.from_bytes(frame.header[DIGEST_BYTES:], "big")
+                if number >= len(index.blocks):
+                    raise Rejected(Reason.UNEXPECTED, f"the content has no block {number}")
+                pieces = cut(buffers, number)
+                await stream.send(Frame(b"", pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+                frame = await next_request(stream)
+
+    @contextmanager
+    def _being_fetched(self, address: bytes) -> Iterator[None]:
+        self._fetched[address] += 1
+        try:
+            yield
+        finally:
+            self._fetched[address] -= 1
+            if not self._fetched[address]:
+                del self._fetched[address]
+                self._let_go()
 
 
 async def fetch_content(

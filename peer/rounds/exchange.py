@@ -66,9 +66,7 @@ async def exchange_part(
     async with await transport.open_stream(address.owner, PART_KIND) as stream:
         await stream.send(Frame(contribution.wire))
         async with beside(_send_chunks(stream, address.part, update, traffic)):
-            chunks, digests, wire = await _read_result(
-                transport, stream, address, grid, codec, values, stall_seconds, traffic
-            )
+            chunks, digests, wire = await _read_result(stream, address, grid, codec, values, stall_seconds, traffic)
             return _check_statement(wire, signer.run, address, chunks, digests)
 
 
@@ -82,7 +80,6 @@ async def _send_chunks(stream: Stream, part: Part, update: EncodedUpdate | None,
 
 
 async def _read_result(
-    transport: Transport,
     stream: Stream,
     address: PartAddress,
     grid: Grid,
@@ -110,7 +107,7 @@ async def _read_result(
             raise Rejected(Reason.UNEXPECTED, "the owner's chunks are not in order")
         traffic.received += memoryview(frame.payload).nbytes
         out = values[grid.within(chunk, part.start)]
-        kept, its_digest = await transport.in_thread(open_result_chunk, frame.payload, out, codec)
+        kept, its_digest = open_result_chunk(frame.payload, out, codec)
         chunks.append(kept)
         digests.append(its_digest)
 

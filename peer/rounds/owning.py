@@ -14,7 +14,7 @@ from protocols.round.reduction import EncodedUpdate, PartReduction, ReducedChunk
 from protocols.signed import Signer
 from protocols.vectors import Vector
 
-WINDOW_CHUNKS = 8
+WINDOW_CHUNKS = 16
 """How far a sender may run ahead of the reduction; bounds the memory that a part takes."""
 SHORTEST_WAIT_SECONDS = 0.001
 """A wait shorter than the clock's rounding would never end."""
@@ -40,7 +40,10 @@ class OwnedPart:
         self._clock: Clock = transport.clock
         self._results: list[ReducedChunk] = []
         self._failed = False
-        self._changed = Signal()
+        self._arrived = Signal()
+        """A chunk has come, or a sender is not waited for any more."""
+        self._reduced = Signal()
+        """There is another result, or there will be none."""
         self._open: list[PeerId] = []
         """Whose streams are being served."""
         self._numbers = {member.peer: number for number, member in enumerate(reduction.members)}
@@ -53,24 +56,38 @@ class OwnedPart:
         part = self.reduction.part
         try:
             async with beside(self._take_own(own)):
-                for chunk in range(part.start, part.stop):
+                chunk = part.start
+                while chunk < part.stop:
                     await self._await_senders(chunk)
-                    out = values[self.reduction.grid.within(chunk, part.start)]
-                    self._results.append(await self._transport.in_thread(self.reduction.reduce, chunk, out))
-                    self._changed.notify()
+                    stop = self._complete_until(chunk)
+                    self._results += await self._transport.in_thread(self._reduce, chunk, stop, values)
+                    self._reduced.notify()
+                    chunk = stop
         except BaseException:
             self._failed = True
-            self._changed.notify()
+            self._reduced.notify()
             raise
         self.held = self._sign()
-        self._changed.notify()
+        self._reduced.notify()
         return self.held
+
+    def _complete_until(self, chunk: int) -> int:
+        """The first chunk after `chunk` that somebody still has to deliver."""
+        stop = chunk + 1
+        while stop < self.reduction.part.stop and self.reduction.delivered(stop) and not self.reduction.missing(stop):
+            stop += 1
+        return stop
+
+    def _reduce(self, start: int, stop: int, values: Vector) -> list[ReducedChunk]:
+        """In a thread: several chunks at a time, for each time costs as much as a small chunk."""
+        grid, first = self.reduction.grid, self.reduction.part.start
+        return [self.reduction.reduce(chunk, values[grid.within(chunk, first)]) for chunk in range(start, stop)]
 
     async def serve(self, stream: Stream, contribution: Contribution) -> None:
         """One member's stream: takes its chunks, sends the results. Raises Rejected, Unreachable."""
         number = self._number(stream.peer)
         digests = self.reduction.open(number, contribution)
-        self._changed.notify()
+        self._arrived.notify()
         self._open.append(stream.peer)
         try:
             async with beside(self._take(stream, number, digests)):
@@ -106,7 +123,7 @@ class OwnedPart:
         while (chunk := self.reduction.next_chunk(number)) is not None:
             await self._window(chunk)
             self.reduction.add(number, chunk, own.chunks[chunk])
-            self._changed.notify()
+            self._arrived.notify()
 
     async def _take(self, stream: Stream, number: int, digests: tuple[bytes, ...]) -> None:
         try:
@@ -120,9 +137,9 @@ class OwnedPart:
                 if chunk_number(frame.header) > chunk:
                     raise Rejected(Reason.UNEXPECTED, f"chunk {chunk} was skipped")
                 self.bytes_received += memoryview(frame.payload).nbytes
-                await self._transport.in_thread(self.reduction.check, chunk, frame.payload, digests[chunk])
+                self.reduction.check(chunk, frame.payload, digests[chunk])
                 self.reduction.add(number, chunk, frame.payload)
-                self._changed.notify()
+                self._arrived.notify()
         except (Rejected, Unreachable):
             self._drop(number)
             raise
@@ -131,11 +148,11 @@ class OwnedPart:
 
     async def _window(self, chunk: int) -> None:
         while chunk - self.reduction.part.start >= len(self._results) + WINDOW_CHUNKS and not self._failed:
-            await self._changed.wait()
+            await self._reduced.wait()
 
     def _drop(self, number: int) -> None:
         self.reduction.drop(number)
-        self._changed.notify()
+        self._arrived.notify()
 
     async def _await_senders(self, chunk: int) -> None:
         """Until all who are counted on have delivered `chunk`; stragglers are dropped at their deadline."""
@@ -152,7 +169,7 @@ class OwnedPart:
                 continue
             try:
                 async with asyncio.timeout(max(remaining, SHORTEST_WAIT_SECONDS)):
-                    await self._changed.wait()
+                    await self._arrived.wait()
             except TimeoutError:
                 continue
 
@@ -169,7 +186,7 @@ class OwnedPart:
                 return
             if self._failed:
                 raise Rejected(Reason.UNEXPECTED, "this part could not be reduced here")
-            await self._changed.wait()
+            await self._reduced.wait()
 
     def _sign(self) -> HeldPart:
         epoch, term, part, attempt = self.address

@@ -49,7 +49,7 @@ def chunk_number(header: bytes) -> int:
 class ResultStore:
     """Held parts by epoch; the oldest epochs go first when there are too many or they take too much memory."""
 
-    def __init__(self, epochs: int = 8, limit_bytes: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, epochs: int = 8, limit_bytes: int = 32 * 1024 * 1024) -> None:
         self._epochs_limit, self._limit_bytes = epochs, limit_bytes
         self._epochs: OrderedDict[int, dict[PartResult, HeldPart]] = OrderedDict()
 

@@ -275,13 +275,15 @@ class Session:
     # -- training -----------------------------------------------------------------------------------------------------
 
     async def _train(self) -> None:
-        """Trains until the epoch closes, at least one microbatch; then encodes the update and commits to it."""
+        """Trains until the epoch closes, at least one microbatch; then encodes the update and commits to it.
+
+        An update that is complete is encoded at once, while the others still train.
+        """
         complete = not self.setting.trains
         while not complete:
             report = await self.learner.step()
             self._events.put_nowait(report)
             complete = report.complete or self._closing.is_set()
-        await self._closing.wait()
         self._events.put_nowait(await self._commit())
 
     async def _commit(self) -> UpdateReady:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from protocols.identity import PeerId
 
-MAX_CHUNK = 262_144
-"""Elements: 1 MiB of float32, so that bytes flow back while others still come in."""
+MAX_CHUNK = 131_072
+"""Elements. Small, so that results flow back soon after the first bytes have come in, and all is there soon after the
+last: on a slow link a round waits at both ends for as long as a chunk takes."""
 CHUNK_QUANTUM = 256
 """Chunks are whole blocks of the int8 codec."""
 FEWEST_CHUNKS = 64
