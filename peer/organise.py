@@ -7,14 +7,13 @@ import numpy as np
 
 from peer.data.dataset import DatasetError
 from peer.data.registry import open_dataset
-from peer.data.text import shard_of
 from peer.errors import UsageError
 from peer.home import Home
 from peer.models.flat import layout_of
 from peer.models.registry import build_module
 from peer.plugins import PluginError
 from peer.recipes import Recipe, data_files, to_manifest
-from peer.shards import record_shard_files
+from peer.shards import record_shard_files, shard_of
 from protocols.manifest import Manifest
 from protocols.rules import rule
 
