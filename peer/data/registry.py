@@ -24,6 +24,8 @@ _KINDS = Plugins(
     DatasetKind,
     {
         "digits": "peer.data.digits:KIND",
+        "npz": "peer.data.npz:KIND",
+        "safetensors": "peer.data.safetensors:KIND",
         "text": "peer.data.text:KIND",
     },
 )

@@ -122,7 +122,7 @@ def test_texts_shorter_than_a_sample_are_refused(files):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Data(dataset="imagenet"), "no data set 'imagenet'.*digits, text.*peer.datasets"),
+        (Data(dataset="imagenet"), "no data set 'imagenet'.*digits, npz, safetensors, text.*peer.datasets"),
         (Data(dataset="digits", options={"size": 3}), "data.options.size"),
         (Data(dataset="text", options={"context": 0}), "data.options.context"),
     ],
