@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
-from peer.data.text import shard_of
+from peer.shards import shard_of
 from protocols.manifest import AdamW, Averaging, Data, DataParallel, Evaluation, Manifest, Model
 
 EPOCHS = 400

@@ -14,7 +14,7 @@ app = typer.Typer(help="Make a run from a recipe, and look at those known here."
 def create(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A TOML file, or a built-in recipe: demo, text.")],
-    data: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A text file to train on; repeatable.")] = None,
+    data: Annotated[list[str] | None, typer.Option(metavar="FILE", help="A file to train on; repeatable.")] = None,
     home: Home = None,
 ) -> None:
     """Make a run from a recipe, and print its id and the line to share."""

@@ -1,7 +1,7 @@
 """Strikes: a peer that keeps sending what no honest peer sends is disconnected, and refused for a while.
 
 What honest peers send by accident, when messages cross or arrive late, weighs little, as does a failure of our own
-handler; being busy is nobody's fault.
+handler; being busy, and not having what was asked for, is nobody's fault.
 Pure: time comes in as an argument.
 """
 
@@ -19,6 +19,7 @@ MAX_PEERS = 4096
 _WEIGHT_OF_BAD_INPUT = 8
 _WEIGHTS: dict[str, int] = {
     Reason.BUSY: 0,
+    Reason.ABSENT: 0,
     Reason.STALE: 1,
     Reason.REPLAYED: 1,
     Reason.UNEXPECTED: 1,

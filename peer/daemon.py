@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -36,7 +37,8 @@ from peer.plugins import PluginError
 from peer.saving import Saver
 from peer.sequence import first_sequence
 from peer.settings import JoinSettings
-from peer.shard_fetch import ShardFetcher, pin_shards
+from peer.shard_fetch import ShardFetcher
+from peer.shard_store import ShardStore
 from peer.shards import locate_shards
 from peer.snapshots import SnapshotError, SnapshotStore, export_model
 from peer.status import Status
@@ -264,16 +266,30 @@ class Daemon:
             "of a member that is up now with --initial-peers"
         )
 
-    async def _open_data(self, manifest: Manifest) -> tuple[Dataset, list[Path]]:
-        """The run's data, and the files of its shards, fetched from other members where they are not here."""
-        data_directory = self._home.path / "data"
-        places = [*self._settings.data, *([data_directory] if data_directory.is_dir() else [])]
-        run_directory = self._home.run_directory(manifest.run_id)
-        located = await asyncio.to_thread(locate_shards, manifest.data.shards, places, run_directory)
-        quota = int(self._settings.data_quota * 1e9)
-        fetcher = ShardFetcher(data_directory, quota, self._node.transport, self._members, self._rejections)
-        files = await fetcher.fetch(manifest.data.shards, located)
-        return await asyncio.to_thread(open_dataset, manifest.data, files), files
+    async def _make_learner(self, manifest: Manifest, resources: AsyncExitStack) -> Learner:
+        dataset = await self._open_data(manifest)
+        trainer = Trainer(manifest, self._model, dataset, self._node.peer_id)
+        learner = TrainerLearner(trainer, self._node.transport.clock)
+        resources.callback(learner.close)
+        return learner
+
+    async def _open_data(self, manifest: Manifest) -> Dataset:
+        """What of the data is not here is fetched from the other members."""
+        if not manifest.data.shards:
+            return await asyncio.to_thread(open_dataset, manifest.data)
+        shards, run_directory = manifest.data.shards, self._home.run_directory(manifest.run_id)
+        located = await asyncio.to_thread(locate_shards, shards, self._settings.data, run_directory)
+        store = ShardStore(self._home.path / "data", int(self._settings.data_quota * 1e9), self._home.needed_shards)
+        contents, transport = self.participant.contents, self._node.transport
+        files = await ShardFetcher(store, contents, transport, self._holders, self._rejections).fetch(shards, located)
+        return await asyncio.to_thread(open_dataset, manifest.data, [file.path for file in files])
+
+    async def _holders(self) -> list[PeerId]:
+        """The members who hold the run's data, or some of it."""
+        membership = self.participant.membership
+        if not len(membership.roster):
+            await membership.look_up()
+        return [member.peer for member in membership.roster if member.entry.role == "trainer"]
 
     async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Participant:
         settings, node = self._settings, self._node
@@ -289,13 +305,13 @@ class Daemon:
         )
         self._saver = Saver(store, last.epoch if last else -1, node.transport.clock)
         learner: Learner = IdleLearner()
-        files: list[Path] = []
+        prepare = None
         if settings.role == "trainer":
-            dataset, files = await self._open_data(manifest)
-            learner = TrainerLearner(Trainer(manifest, self._model, dataset, node.peer_id), node.transport.clock)
-            resources.callback(learner.close)
+            prepare = partial(self._make_learner, manifest, resources)
+            if not manifest.data.shards:  # others are not needed for it
+                learner, prepare = await prepare(), None
         sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
-        participant = Participant(
+        return Participant(
             transport=node.transport,
             records=node.records,
             signer=Signer(self._home.identity(), manifest.run_id, sequence),
@@ -311,9 +327,8 @@ class Daemon:
             learner=learner,
             rejections=self._rejections,
             on_round=self._metrics.add_round,
+            prepare=prepare,
         )
-        await asyncio.to_thread(pin_shards, participant.contents, files)
-        return participant
 
     # -- being there --------------------------------------------------------------------------------------------------
 

@@ -15,11 +15,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
     try:
         write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(finished: Path, path: Path) -> None:
+    """Puts the finished file where `path` is, on disk before anybody sees it there."""
+    _sync(finished)
+    finished.replace(path)
+    _sync(path.parent)
 
 
 def remove_incomplete(directory: Path) -> None:

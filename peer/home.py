@@ -1,6 +1,7 @@
 """The home: a directory with this user's identity, the runs known here and what the daemon keeps of them.
 
 config.toml                     settings (peer.settings)
+data/                           fetched shards of the runs' data (peer.shard_store)
 identity.key                    the private key, libp2p's format, 0600
 runs/<run id>/manifest.msgpack  checked against the run id whenever it is read
 runs/<run id>/sequence          where the next start's sequence numbers begin (peer.sequence)
@@ -15,7 +16,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,6 +126,15 @@ class Home:
             return Manifest.from_bytes(data, run_id)
         except Rejected as error:
             raise PeerError(f"{path} is damaged ({error}); remove it to fetch it again from the swarm") from error
+
+    def needed_shards(self) -> set[bytes]:
+        """The digests of the data of all runs that this home knows."""
+        needed: set[bytes] = set()
+        for run in self.runs():
+            with suppress(PeerError):  # one that is damaged says nothing of its data
+                manifest = self.manifest(run)
+                needed.update(shard.digest for shard in (manifest.data.shards if manifest else ()))
+        return needed
 
     @contextmanager
     def lock(self, run_id: str) -> Iterator[None]:

@@ -2,21 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from peer.data.dataset import DatasetError
+from peer.data.huggingface import convert
 from peer.data.registry import open_dataset
-from peer.data.text import shard_of
 from peer.errors import UsageError
 from peer.home import Home
 from peer.models.flat import layout_of
 from peer.models.registry import build_module
 from peer.plugins import PluginError
 from peer.recipes import Recipe, data_files, to_manifest
-from peer.shards import record_shard_files
+from peer.shards import record_shard_files, shard_of
 from protocols.manifest import Manifest
 from protocols.rules import rule
+
+READ_FROM_FILES = ("text", "npz", "safetensors")
 
 
 def create_run(home: Home, recipe: Recipe, more_files: Sequence[Path] = ()) -> Manifest:
@@ -24,22 +27,33 @@ def create_run(home: Home, recipe: Recipe, more_files: Sequence[Path] = ()) -> M
 
     Raises UsageError, which names the wrong field or file.
     """
-    files = data_files(recipe, more_files)
-    try:
-        shards = [shard_of(file) for file in files]
-        manifest = to_manifest(recipe, home.identity().peer_id, shards)
-        _check(recipe, manifest, files)
-    except (PluginError, DatasetError) as error:
-        raise UsageError(f"{recipe.origin}: {error}") from error
-    home.store_manifest(manifest)
-    record_shard_files(home.run_directory(manifest.run_id), files)
+    organiser = home.identity().peer_id
+    with TemporaryDirectory(dir=home.path, prefix=".converted-") as scratch:
+        try:
+            recipe, converted = convert(recipe, Path(scratch))
+            files = [*converted, *data_files(recipe, more_files)]
+            manifest = to_manifest(recipe, organiser, [shard_of(file) for file in files])
+            _check(recipe, manifest, files)
+        except (PluginError, DatasetError) as error:
+            raise UsageError(f"{recipe.origin}: {error}") from error
+        home.store_manifest(manifest)
+        run_directory = home.run_directory(manifest.run_id)
+        kept = [_keep(file, run_directory / "shards") for file in converted]
+        record_shard_files(run_directory, [*kept, *files[len(converted) :]])
     return manifest
+
+
+def _keep(file: Path, directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
+    return file.replace(directory / file.name)
 
 
 def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
     """That the model can be built, the data opened, and the one put through the other."""
-    if manifest.data.dataset == "text" and not files:
-        raise UsageError(f"{recipe.origin}: data.files: name the text to train on, there or with --data FILE")
+    if manifest.data.dataset in READ_FROM_FILES and not files:
+        raise UsageError(
+            f"{recipe.origin}: data.files: name the {manifest.data.dataset} to train on, there or with --data FILE"
+        )
     module = build_module(manifest.model)
     layout_of(module)
     dataset = open_dataset(manifest.data, files)

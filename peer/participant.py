@@ -1,5 +1,6 @@
 """One member of a run: joins, keeps the swarm's state, and plays epoch after epoch. Knows no files and no processes.
 
+preparing a member without a state: what it needs to train may have to be fetched from the others
 joining   finds the members, takes the state that most of them sign (`peer.sync`)
 epoch     a `Session` trains and averages; its outcome makes the next state
 watching  beside the epochs: should the others tell another history, or have gone on without us, back to joining
@@ -8,14 +9,15 @@ idle      the last epoch is reached: serves what others need
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 
 from dht.interfaces import Records, Stream, Transport
-from peer.contents import BLOCKS_KIND, INDEX_KIND, ContentNotFound, ContentStore
+from peer.content_fetch import ContentNotFound
+from peer.contents import ContentStore
 from peer.learner import Learner
 from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
@@ -97,8 +99,12 @@ class Participant:
         rejections: Rejections,
         timing: Timing | None = None,
         on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
+        prepare: Callable[[], Awaitable[Learner]] | None = None,
     ) -> None:
-        """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours)."""
+        """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
+
+        `prepare` makes the learner that takes the place of `learner`, when it needs the other members for that.
+        """
         self.manifest, self.profile = manifest, profile
         self.state, self.learner = state, learner
         self.phase: State = "joining"
@@ -110,8 +116,9 @@ class Participant:
         self.largest_group = 0
         self.rejections = rejections
         self._on_round = on_round
+        self._prepare = prepare
         self.changed = Signal()
-        self.contents = ContentStore()
+        self.contents = ContentStore(transport.in_thread)
         self.membership = Membership(transport, records, signer, self._entry, self._found, self._gone, rejections)
         self._transport, self._signer = transport, signer
         self._timing = timing or Timing()
@@ -146,11 +153,10 @@ class Participant:
         await self.membership.start()
         await transport.serve_requests(ROUND_KIND, self._hear)
         await transport.serve_requests(HEAD_KIND, self._heads.answer)
-        await transport.serve_requests(INDEX_KIND, self.contents.serve_index)
         await transport.serve_requests(MANIFEST_KIND, self._show_manifest)
         await transport.serve_streams(PART_KIND, self._serve_part)
         await transport.serve_streams(FETCH_KIND, self._results.serve)
-        await transport.serve_streams(BLOCKS_KIND, self.contents.serve_blocks)
+        await self.contents.serve(transport)
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
@@ -181,6 +187,8 @@ class Participant:
         return bool(self._heads.history)
 
     async def _take_part(self, max_epochs: int | None) -> None:
+        if self._prepare is not None:
+            await self._get_ready(self._prepare)
         while not self._leaving.is_set():
             if self.profile.role == "monitor":
                 self._enter("idle")
@@ -198,6 +206,15 @@ class Participant:
     def _enter(self, phase: State) -> None:
         self.phase = phase
         self.changed.notify()
+
+    async def _get_ready(self, prepare: Callable[[], Awaitable[Learner]]) -> None:
+        """Until the learner is there, or we leave."""
+
+        async def take_learner() -> None:
+            self.learner = await prepare()
+
+        async with beside(self._leaving.wait()) as leaving, beside(take_learner()) as preparing:
+            await asyncio.wait([leaving, preparing], return_when=asyncio.FIRST_COMPLETED)
 
     # -- joining ------------------------------------------------------------------------------------------------------
 

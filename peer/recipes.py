@@ -1,7 +1,7 @@
 """Recipes: what an organiser writes, in TOML; the fields are those of the manifest.
 
-A recipe names its text as `[data] files`, relative to itself and with patterns (`**/*.py`); the manifest holds the
-names and digests of these files instead, and no path.
+A recipe names its data as `[data] files`, relative to itself and with patterns (`**/*.py`), or a saved Hugging Face
+data set as `[data] directory`; the manifest holds the names and digests of files instead, and no path.
 """
 
 import glob
@@ -91,7 +91,9 @@ def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequenc
     try:
         return Manifest.model_validate(fields | {"organiser": organiser})
     except ValidationError as error:
-        raise UsageError(f"{recipe.origin}: {explain(error, Manifest, hidden=_MADE_HERE, more={'files'})}") from error
+        raise UsageError(
+            f"{recipe.origin}: {explain(error, Manifest, hidden=_MADE_HERE, more={'files', 'directory'})}"
+        ) from error
 
 
 def _parse(origin: str, text: str) -> dict[str, Any]:

@@ -1,118 +1,135 @@
-"""Shards that are not on this machine: fetched from the members that hold them, verified, resumed after a break."""
+"""Shards that are not on this machine: fetched from the members that hold them, verified, resumed after a break.
 
-import mmap
-import shutil
+A member that is still fetching serves what it has already, so that those who start together draw on each other. While
+nobody is there who has more, the fetcher waits, and asks less and less often, for as long as it takes.
+"""
+
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from typing import TypeVar
 
 import structlog
 
 from dht.interfaces import OnRejected, Transport
-from peer.contents import ContentNotFound, ContentStore, fetch_content
+from peer.block_file import BlockFile
+from peer.content_fetch import ContentNotFound, Members, fetch_blocks, fetch_index
+from peer.contents import ContentStore
 from peer.errors import PeerError
+from peer.shard_store import ShardStore
 from protocols.blocks import BlockIndex
+from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.manifest import Shard
+from protocols.rejection import Rejected
 
-RETRY_SECONDS = 2.0
-ROUNDS_WITHOUT_GAIN = 15
-"""After so many vain attempts in a row, RETRY_SECONDS apart, the shard is given up."""
-_PARTIAL_SUFFIX = ".partial"
+RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 60.0
+"""The pause before the next attempt is RETRY_SECONDS after one that brought something, and doubles after a vain one."""
+VAIN_UNTIL_TOLD = 4
+"""So many vain attempts until the user is told: whoever has just come up knows nobody yet."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 class ShardFetcher:
-    """Keeps fetched shards as `<directory>/<digest>/<name>`, all of them together within `quota_bytes`."""
-
     def __init__(
         self,
-        directory: Path,
-        quota_bytes: int,
+        store: ShardStore,
+        contents: ContentStore,
         transport: Transport,
-        members: Callable[[], Awaitable[Sequence[PeerId]]],
+        members: Members,
         on_rejected: OnRejected,
     ) -> None:
-        """`members`: who may hold shards, connected."""
-        self._directory, self._quota_bytes = directory, quota_bytes
-        self._transport, self._members, self._on_rejected = transport, members, on_rejected
+        """`contents`: where others fetch what we have; `members`: who may hold shards, connected."""
+        self._store, self._contents, self._transport = store, contents, transport
+        self._members, self._on_rejected = members, on_rejected
 
-    async def fetch(self, shards: Sequence[Shard], files: Sequence[Path | None]) -> list[Path]:
-        """All the files: those that are None in `files` are fetched. Raises PeerError."""
-        missing = [shard for shard, file in zip(shards, files, strict=True) if file is None]
+    async def fetch(self, shards: Sequence[Shard], located: Sequence[BlockFile | None]) -> list[BlockFile]:
+        """The files of all shards: those that are None in `located` are found in the store, or fetched into it.
+
+        All are served to others from now on. Raises PeerError.
+        """
+        files = {shard.digest: file for shard, file in zip(shards, located, strict=True) if file is not None}
+        for shard in shards:
+            if shard.digest not in files and (found := await self._transport.in_thread(self._store.find, shard)):
+                files[shard.digest] = found
+        for address, file in files.items():
+            self._contents.pin(address, file)
+        missing = list({shard.digest: shard for shard in shards if shard.digest not in files}.values())
         if missing:
-            await self._transport.in_thread(self._make_room, sum(shard.size_bytes for shard in missing))
-        return [
-            file if file is not None else await self._fetch_one(shard)
-            for shard, file in zip(shards, files, strict=True)
-        ]
+            await self._transport.in_thread(self._store.make_room, shards, missing)
+            log.info("fetching data", shards=len(missing), size_bytes=sum(shard.size_bytes for shard in missing))
+        for shard in self._in_our_order(missing):
+            files[shard.digest] = await self._fetch_one(shard)
+        return [files[shard.digest] for shard in shards]
 
-    def _make_room(self, size_bytes: int) -> None:
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            held = [path for path in self._directory.glob("*/*") if not path.name.endswith(_PARTIAL_SUFFIX)]
-            kept = sum(path.stat().st_size for path in held)
-            free = shutil.disk_usage(self._directory).free
-        except OSError as error:
-            raise PeerError(f"{self._directory} cannot hold the run's data: {error.strerror}") from error
-        if kept + size_bytes > self._quota_bytes:
-            raise PeerError(
-                f"the run's data takes {_gigabytes(size_bytes)} and {_gigabytes(kept)} are kept already, "
-                f"over the quota of {_gigabytes(self._quota_bytes)}; raise it with --data-quota GB"
-            )
-        if size_bytes > free:
-            raise PeerError(
-                f"the run's data takes {_gigabytes(size_bytes)}, and {self._directory} has {_gigabytes(free)} free; "
-                "free some space"
-            )
+    def _in_our_order(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Another one on every peer, so that those who start together have shards for each other."""
+        me = self._transport.peer_id.encode()
+        return sorted(shards, key=lambda shard: digest(me, shard.digest))
 
-    async def _fetch_one(self, shard: Shard) -> Path:
-        file = self._directory / shard.digest.hex() / shard.name
-        partial = file.with_name(file.name + _PARTIAL_SUFFIX)
-        await self._transport.in_thread(lambda: file.parent.mkdir(parents=True, exist_ok=True))
-        log.info("fetching data", shard=shard.name, size_bytes=shard.size_bytes)
-        for _ in range(ROUNDS_WITHOUT_GAIN):
-            try:
-                await fetch_content(
-                    self._transport,
-                    shard.digest,
-                    await self._members(),
-                    shard.size_bytes,
-                    self._on_rejected,
-                    lambda size: _map(partial, size),
-                    resume=True,
-                )
-            except ContentNotFound as error:
-                log.info("the data is not whole yet, trying again", shard=shard.name, why=str(error))
-                await self._transport.clock.sleep(RETRY_SECONDS)
-                continue
-            await self._transport.in_thread(partial.replace, file)
+    async def _fetch_one(self, shard: Shard) -> BlockFile:
+        with ExitStack() as resources:
+            waited = await self._claim(shard, resources)
+            if waited and (found := await self._transport.in_thread(self._store.find, shard)):
+                return self._share(shard, found)
+            index = await self._persist(shard, lambda holders: self._fetch_index(shard, holders), lambda: 0)
+            file: BlockFile = await self._transport.in_thread(self._store.open_partial, shard, index)
+            blocks = len(index.blocks)
+            log.info("fetching a shard", shard=shard.name, missing_blocks=blocks - len(file.held), of=blocks)
+            self._share(shard, file)
+            await self._persist(shard, lambda holders: self._fill(file, holders), lambda: len(file.held))
+            await self._transport.in_thread(self._store.finish, shard, file)
             return file
-        raise PeerError(
-            f"no member that is up holds {shard.name} whole ({shard.size_bytes} bytes); get it from the organiser and "
-            "join with --data PATH, or join again when the organiser is up"
-        )
 
+    def _share(self, shard: Shard, file: BlockFile) -> BlockFile:
+        self._contents.pin(shard.digest, file)
+        return file
 
-def pin_shards(contents: ContentStore, files: Sequence[Path]) -> None:
-    """From now on others can fetch these files from us."""
-    for file in files:
-        view = _map_readonly(file)
-        contents.pin(BlockIndex.of([view]), [view])
+    async def _claim(self, shard: Shard, resources: ExitStack) -> bool:
+        """Whether another daemon of this home was fetching the shard until now."""
+        waited = False
+        while True:
+            try:
+                resources.enter_context(self._store.claim(shard))
+                return waited
+            except BlockingIOError:
+                if not waited:
+                    log.info("another daemon of this home is fetching the shard; waiting for it", shard=shard.name)
+                waited = True
+                await self._transport.clock.sleep(RETRY_SECONDS)
 
+    async def _fetch_index(self, shard: Shard, holders: Sequence[PeerId]) -> BlockIndex:
+        index = await fetch_index(self._transport, shard.digest, holders, shard.size_bytes, self._on_rejected)
+        if index.size_bytes != shard.size_bytes:
+            raise PeerError(f"the manifest is wrong: {shard.name} has {index.size_bytes} bytes, not {shard.size_bytes}")
+        return index
 
-def _map(file: Path, size: int) -> memoryview:
-    """The file's bytes, writable, `size` of them."""
-    with file.open("a+b") as opened:
-        opened.truncate(size)
-        return memoryview(mmap.mmap(opened.fileno(), size)) if size else memoryview(bytearray())
+    async def _fill(self, file: BlockFile, holders: Sequence[PeerId]) -> None:
+        await fetch_blocks(self._transport, file.index, file, holders, self._on_rejected, self._members)
 
-
-def _map_readonly(file: Path) -> memoryview:
-    with file.open("rb") as opened:
-        size = opened.seek(0, 2)
-        return memoryview(mmap.mmap(opened.fileno(), size, access=mmap.ACCESS_READ)) if size else memoryview(b"")
-
-
-def _gigabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.3g} GB"
+    async def _persist(
+        self, shard: Shard, attempt: Callable[[Sequence[PeerId]], Awaitable[T]], progress: Callable[[], int]
+    ) -> T:
+        """Attempts until it is done, with longer and longer pauses as long as `progress` does not grow."""
+        pause, before, vain = RETRY_SECONDS, progress(), 0
+        while True:
+            try:
+                return await attempt(await self._members())
+            except Rejected as error:
+                raise PeerError(f"the manifest is wrong about {shard.name}: {error}") from error
+            except ContentNotFound as error:
+                if progress() > before:
+                    pause, before, vain = RETRY_SECONDS, progress(), 0
+                vain += 1
+                if vain == VAIN_UNTIL_TOLD:
+                    log.warning(
+                        "no member that is up has more of the data; waiting for one. You may also get the file from "
+                        "the organiser, and join with --data PATH",
+                        shard=shard.name,
+                        why=str(error),
+                    )
+            await self._transport.clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)

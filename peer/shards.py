@@ -5,13 +5,26 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import structlog
+
+from peer.block_file import BlockFile
 from peer.data.dataset import DatasetError
-from peer.data.text import shard_of
 from peer.errors import PeerError, UsageError
 from peer.files import write_atomically
 from protocols.manifest import Shard
 
 _RECORD = "data.json"
+
+log = structlog.get_logger()
+
+
+def shard_of(file: Path) -> Shard:
+    """How a manifest names `file`. Raises DatasetError."""
+    try:
+        index = BlockFile.whole(file).index
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror or error}") from error
+    return Shard(name=file.name, size_bytes=index.size_bytes, digest=index.digest)
 
 
 def record_shard_files(run_directory: Path, files: Sequence[Path]) -> None:
@@ -20,36 +33,39 @@ def record_shard_files(run_directory: Path, files: Sequence[Path]) -> None:
     write_atomically(run_directory / _RECORD, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def locate_shards(shards: Sequence[Shard], places: Sequence[Path], run_directory: Path) -> list[Path | None]:
+def locate_shards(shards: Sequence[Shard], places: Sequence[Path], run_directory: Path) -> list[BlockFile | None]:
     """The file of each shard, in order, from `places` (files and directories) and from those recorded; None: not here.
 
-    A file is known by its name and size, and among several such by its content; whoever opens a file checks its
-    content anyway.
+    A file is known by its name and size, and is the shard when its content is: a user's file that is another one, or
+    has changed, is named in the log and not used.
     """
     if not shards:
         return []
-    candidates: dict[tuple[str, int], list[Path]] = {(shard.name, shard.size_bytes): [] for shard in shards}
-    for file in [*_recorded(run_directory), *_files(places)]:
+    candidates: dict[str, list[Path]] = {shard.name: [] for shard in shards}
+    for file in dict.fromkeys([*_recorded(run_directory), *_files(places)]):
+        if file.name in candidates and file.is_file():
+            candidates[file.name].append(file)
+    for file in places:
+        if file.is_file() and file.name not in candidates:
+            log.warning("this file is none of the run's data, which goes by its name and content", file=str(file))
+    located = [_choose(shard, candidates[shard.name]) for shard in shards]
+    used = {file.path for file in located if file is not None}
+    wanted = {shard.name for shard, file in zip(shards, located, strict=True) if file is None}
+    for file in [file for name in sorted(wanted) for file in candidates[name] if file not in used]:
+        log.warning("this file is not the run's: its content differs; the right one is fetched", file=str(file))
+    return located
+
+
+def _choose(shard: Shard, candidates: Sequence[Path]) -> BlockFile | None:
+    for path in candidates:
         try:
-            key = (file.name, file.stat().st_size)
-        except OSError:
-            continue  # vanished or not readable: as good as not there
-        if key in candidates:
-            candidates[key].append(file)
-    return [_choose(shard, candidates[shard.name, shard.size_bytes]) for shard in shards]
-
-
-def _choose(shard: Shard, candidates: Sequence[Path]) -> Path | None:
-    if len(candidates) <= 1:
-        return candidates[0] if candidates else None
-    return next((file for file in candidates if _is(shard, file)), None)
-
-
-def _is(shard: Shard, file: Path) -> bool:
-    try:
-        return shard_of(file) == shard
-    except DatasetError:
-        return False
+            if path.stat().st_size == shard.size_bytes:
+                file = BlockFile.whole(path)
+                if file.index.digest == shard.digest:
+                    return file
+        except OSError as error:  # vanished or not readable: as good as not there
+            log.debug("a file cannot be read", file=str(path), error=str(error))
+    return None
 
 
 def _files(places: Sequence[Path]) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import structlog
 
 from dht.interfaces import OnRejected, Transport, TransportError
-from peer.contents import fetch_content
+from peer.content_fetch import fetch_content
 from protocols.heads import HISTORY, Choice, Head, History, choose, history_of
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected

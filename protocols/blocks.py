@@ -4,7 +4,7 @@ The address of a content is the digest of its index (its size and the digest of 
 32 bytes lets a peer fetch blocks from anybody, several at once, and refuse a wrong one before using it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -92,3 +92,18 @@ def cut(buffers: Sequence[bytes | memoryview], number: int) -> list[memoryview]:
             pieces.append(piece)
         offset += len(view)
     return pieces
+
+
+def to_bitmap(numbers: Collection[int], count: int) -> bytes:
+    """Which of the blocks 0 … count − 1 are in `numbers`, a bit for each, the lowest bit first."""
+    bitmap = bytearray(-(-count // 8))
+    for number in numbers:
+        bitmap[number // 8] |= 1 << number % 8
+    return bytes(bitmap)
+
+
+def from_bitmap(bitmap: bytes, count: int) -> set[int]:
+    """The numbers that `to_bitmap` was given. Raises Rejected (malformed)."""
+    if len(bitmap) != -(-count // 8) or int.from_bytes(bitmap, "little") >> count:
+        raise Rejected(Reason.MALFORMED, f"a bitmap of {len(bitmap)} bytes is not one of {count} blocks")
+    return {number for number in range(count) if bitmap[number // 8] >> number % 8 & 1}

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     WRONG_DIGEST = "wrong_digest"
     BUSY = "busy"
+    ABSENT = "absent"
 
 
 class Rejected(ValueError):

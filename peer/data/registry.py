@@ -22,14 +22,19 @@ _KINDS = Plugins(
     "data set",
     "peer.datasets",
     DatasetKind,
-    {"digits": "peer.data.digits:KIND", "text": "peer.data.text:KIND"},
+    {
+        "digits": "peer.data.digits:KIND",
+        "npz": "peer.data.npz:KIND",
+        "safetensors": "peer.data.safetensors:KIND",
+        "text": "peer.data.text:KIND",
+    },
 )
 
 
 def open_dataset(data: Data, files: Sequence[Path] = ()) -> Dataset:
-    """The data set that a manifest names; `files` hold its shards, in the manifest's order.
+    """The data set that a manifest names; `files` hold its shards, in the manifest's order, verified by the caller.
 
-    Raises PluginError (no such data set, a wrong option) or DatasetError (a file is missing or is another one).
+    Raises PluginError (no such data set, a wrong option) or DatasetError (a file is missing or cannot be used).
     """
     kind = _KINDS.find(data.dataset)
     return kind.open(parse_options(kind.options, data.options, "data.options"), data.shards, files)

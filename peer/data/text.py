@@ -15,7 +15,6 @@ from torch.nn import functional
 from peer.data.dataset import Dataset, DatasetError, Predict
 from peer.data.registry import DatasetKind
 from peer.plugins import PluginOptions
-from protocols.blocks import BlockIndex
 from protocols.manifest import Shard
 from protocols.sampling import Indices
 
@@ -87,22 +86,10 @@ class _Windows:
         return tokens[:, :-1], tokens[:, 1:]
 
 
-def shard_of(file: Path) -> Shard:
-    """How a manifest names `file`. Raises DatasetError."""
-    content = _map(file)
-    return Shard(name=file.name, size_bytes=len(content), digest=BlockIndex.of([content.data]).digest)
-
-
 def _open(options: Options, shards: Sequence[Shard], files: Sequence[Path]) -> Text:
     if len(files) != len(shards) or not shards:
         raise DatasetError(f"the run's text is {len(shards)} files, {len(files)} were given: name each, in order")
-    contents = []
-    for shard, file in zip(shards, files, strict=True):
-        content = _map(file)
-        if len(content) != shard.size_bytes or BlockIndex.of([content.data]).digest != shard.digest:
-            raise DatasetError(f"{file} is not the file {shard.name!r} of this run: its content differs; get that one")
-        contents.append(content)
-    return Text(options.context, contents)
+    return Text(options.context, [_map(file) for file in files])
 
 
 def _map(file: Path) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from peer.demo import demo_manifest
@@ -20,6 +21,7 @@ def text(tmp_path):
 def test_every_example_makes_a_run(peer, tmp_path, text, example):
     recipe = tmp_path / example
     recipe.write_text((EXAMPLES / example).read_text())
+    np.savez(tmp_path / "digits.npz", inputs=np.ones((20, 64)), targets=np.arange(20) % 10)
     outcome = peer("run", "create", str(recipe))
     assert outcome.exit_code == 0
     run_id = outcome.stdout.splitlines()[0]

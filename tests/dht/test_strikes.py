@@ -24,8 +24,9 @@ def test_what_honest_peers_send_late_weighs_little() -> None:
     assert charges_until_suspended(Reason.STALE) == MAX_WEIGHT + 1
 
 
-def test_busy_is_nobodys_fault() -> None:
+def test_busy_and_not_having_something_is_nobodys_fault() -> None:
     assert charges_until_suspended(Reason.BUSY) is None
+    assert charges_until_suspended(Reason.ABSENT) is None
 
 
 def test_old_charges_are_forgotten() -> None:

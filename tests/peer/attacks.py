@@ -203,7 +203,7 @@ BAD_REQUESTS = [
         "unknown role", HELLO_KIND, lambda s: s.signed(s.attacker.roster_entry(None, role="admin")), Reason.MALFORMED
     ),
     BadRequest("long nonce", HEAD_KIND, lambda s: bytes(33), Reason.OVERSIZED),
-    BadRequest("unknown content", INDEX_KIND, lambda s: FORGED, Reason.UNEXPECTED),
+    BadRequest("unknown content", INDEX_KIND, lambda s: FORGED, Reason.ABSENT),
     BadRequest("no address", INDEX_KIND, lambda s: b"", Reason.UNEXPECTED),
     BadRequest("long address", INDEX_KIND, lambda s: bytes(60_000), Reason.UNEXPECTED),
     BadRequest("another run", MANIFEST_KIND, lambda s: b"other-" + b"a" * 26, Reason.WRONG_RUN),
@@ -248,7 +248,7 @@ BAD_STREAMS = [
     BadStream("a map", FETCH_KIND, lambda s: [Frame(encode({"a": 1, "b": 2, "c": 3, "d": 4}))], Reason.MALFORMED),
     BadStream("random bytes", BLOCKS_KIND, lambda s: [Frame(b"random")], Reason.MALFORMED),
     BadStream("no address", BLOCKS_KIND, lambda s: [Frame()], Reason.MALFORMED),
-    BadStream("unknown content", BLOCKS_KIND, lambda s: _block(bytes(8)), Reason.UNEXPECTED),
+    BadStream("unknown content", BLOCKS_KIND, lambda s: _block(bytes(8)), Reason.ABSENT),
     BadStream("block too far", BLOCKS_KIND, lambda s: _block(b"\xff" * 8, s.victim.state.digest), Reason.UNEXPECTED),
 ]
 

@@ -26,7 +26,7 @@ async def block_of(transport: Transport, holder: Transport, index: BlockIndex) -
 def test_the_newest_stays_whatever_it_takes_and_older_ones_as_long_as_there_is_room() -> None:
     async def scenario(world: World) -> None:
         asker, holder = await world.pair()
-        contents = ContentStore(limit_bytes=2 * SMALL)
+        contents = ContentStore(holder.in_thread, limit_bytes=2 * SMALL)
         await holder.serve_streams(BLOCKS_KIND, contents.serve_blocks)
         for number in range(4):
             contents.put(*content(number))
@@ -35,7 +35,7 @@ def test_the_newest_stays_whatever_it_takes_and_older_ones_as_long_as_there_is_r
         for number in (0, 1):
             with pytest.raises(TransportError):
                 await block_of(asker, holder, content(number)[0])
-        contents = ContentStore(limit_bytes=SMALL // 2)
+        contents = ContentStore(holder.in_thread, limit_bytes=SMALL // 2)
         contents.put(*content(0))
         assert contents.held == {content(0)[0].digest}
 
@@ -45,7 +45,7 @@ def test_the_newest_stays_whatever_it_takes_and_older_ones_as_long_as_there_is_r
 def test_what_is_being_fetched_stays_until_it_is_fetched() -> None:
     async def scenario(world: World) -> None:
         asker, holder = await world.pair()
-        contents = ContentStore(limit_bytes=SMALL)
+        contents = ContentStore(holder.in_thread, limit_bytes=SMALL)
         await holder.serve_streams(BLOCKS_KIND, contents.serve_blocks)
         index, [data] = content(0)
         contents.put(index, [data])
@@ -66,7 +66,7 @@ def test_what_is_being_fetched_stays_until_it_is_fetched() -> None:
 def test_who_fetches_slowly_cannot_make_it_keep_everything() -> None:
     async def scenario(world: World) -> None:
         asker, holder = await world.pair()
-        contents = ContentStore(limit_bytes=SMALL)
+        contents = ContentStore(holder.in_thread, limit_bytes=SMALL)
         await holder.serve_streams(BLOCKS_KIND, contents.serve_blocks)
         streams = []
         for number in range(6):

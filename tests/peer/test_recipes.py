@@ -74,9 +74,9 @@ def test_text_is_named_by_content_and_found_again(home, write, tmp_path):
         ("a.txt", 2000), ("b.txt", 3000), ("a.txt", 2000),
     ]  # fmt: skip
     files = [tmp_path / "a.txt", tmp_path / "b.txt", more]
-    assert locate_shards(manifest.data.shards, [], home.run_directory(manifest.run_id)) == files
+    assert [file.path for file in locate_shards(manifest.data.shards, [], home.run_directory(manifest.run_id))] == files
     volunteer = Home(tmp_path / "volunteer").run_directory(manifest.run_id)
-    assert locate_shards(manifest.data.shards, [tmp_path], volunteer) == files
+    assert [file.path for file in locate_shards(manifest.data.shards, [tmp_path], volunteer)] == files
 
 
 def test_text_that_is_not_here_is_named(home, write, tmp_path):

@@ -32,7 +32,7 @@ from tests.peer.simulated_swarm import (
 MODES = pytest.mark.parametrize("manifest_of", [data_parallel, local_sgd])
 ManifestOf = Callable[..., Manifest]
 MEGABIT = 125_000.0
-HARMLESS = {Reason.BUSY}
+HARMLESS = {Reason.BUSY, Reason.ABSENT}
 """Weighs nothing."""
 RACES = {Reason.UNEXPECTED, Reason.STALE, Reason.REPLAYED}
 """What honest peers hear from each other when messages cross; a peer is suspended at 256 in a minute."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.blocks import BLOCK_BYTES, MAX_INDEX_BYTES, BlockIndex
+from protocols.blocks import BLOCK_BYTES, MAX_INDEX_BYTES, BlockIndex, from_bitmap, to_bitmap
 from protocols.codecs import CODECS, Codec
 from protocols.encoding import digest, encode
 from protocols.manifest import MAX_MANIFEST_BYTES, Data, DataParallel, Manifest, Model, Sgd, Shard
@@ -87,6 +87,18 @@ def address_of(wire: bytes) -> bytes:
 
 def test_index_is_that_of_its_address() -> None:
     assert BlockIndex.from_bytes(INDEX.to_bytes(), INDEX.digest) == INDEX
+
+
+@given(count=st.integers(0, 70), data=st.data())
+def test_a_bitmap_tells_the_numbers_it_was_made_of(count: int, data: st.DataObject) -> None:
+    numbers = data.draw(st.sets(st.integers(0, count - 1))) if count else set()
+    assert from_bitmap(to_bitmap(numbers, count), count) == numbers
+
+
+@given(bitmap=st.binary(max_size=10), count=st.integers(0, 70))
+def test_any_bytes_are_a_bitmap_or_are_refused(bitmap: bytes, count: int) -> None:
+    numbers = accepted_or_refused(lambda: from_bitmap(bitmap, count))
+    assert numbers is None or to_bitmap(numbers, count) == bitmap
 
 
 @given(st.data())

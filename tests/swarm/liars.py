@@ -64,7 +64,7 @@ class Forger(Liar):
         return self.state.index.to_bytes()
 
     async def blocks(self, stream: Stream) -> None:
-        contents = ContentStore()
+        contents = ContentStore(self.node.transport.in_thread)
         contents.put(self.state.index, self.state.buffers())
         await contents.serve_blocks(stream)
 
