@@ -15,8 +15,10 @@ demo: $(INSTALLED)
 	@rm -rf $(DEMO_HOME)
 	@$(BIN)/peer join --run-id demo --home $(DEMO_HOME) --name demo --no-local-discovery --until-done
 
+# Swarm tests mostly wait for each other's daemons, so several run at a time.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not slow and not alone'
+	$(BIN)/python -m pytest -m alone
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
