@@ -25,6 +25,7 @@ from peer.control import serve_control
 from peer.data.dataset import Dataset, DatasetError
 from peer.data.registry import open_dataset
 from peer.errors import PeerError
+from peer.hang_watch import hang_watch
 from peer.heap import settle_heap
 from peer.home import Home, runtime_directory
 from peer.learner import IdleLearner, Learner, TrainerLearner
@@ -101,6 +102,7 @@ class Daemon:
         assert main is not None
         self._main = main
         async with AsyncExitStack() as resources:
+            resources.enter_context(hang_watch())
             resources.enter_context(self._home.lock(run_id))
             resources.enter_context(self._signals())
             socket_path, scratch = self._home.control_socket(run_id), self._home.run_directory(run_id)
