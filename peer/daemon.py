@@ -16,11 +16,13 @@ import structlog
 import torch
 import uvloop
 
+from dht.dial_back import serve_dial_back
 from dht.interfaces import TransportError
 from dht.lan_discovery import LanDiscovery, LanDiscoveryError, lan_addresses
 from dht.local_discovery import LocalDiscovery, LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
 from dht.p2pd import P2pd, P2pdError
+from dht.sink import serve_sink
 from peer import logs
 from peer.control import serve_control
 from peer.data.dataset import Dataset, DatasetError
@@ -215,6 +217,8 @@ class Daemon:
         )
         resources.push_async_callback(node.close)
         self._p2pd = node.p2pd
+        await serve_dial_back(node)
+        await serve_sink(node.transport)
         if settings.bandwidth is not None:
             node.transport.bandwidth.limit_bytes_per_second = settings.bandwidth * 1e6 / 8
         log.info("listening", peer=node.peer_id, addresses=list(node.addresses()))
