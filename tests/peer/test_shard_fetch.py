@@ -14,6 +14,7 @@ from protocols.blocks import BLOCK_BYTES, BlockIndex
 from protocols.identity import PeerId
 from protocols.manifest import Shard
 from tests.protocols.round.simulation import PEERS
+from tests.small_disk import empty, fill, small_disk
 
 CONTENT = bytes(range(256)) * (5 * BLOCK_BYTES // 256) + b"and a little more"
 SHARD = Shard(name="text.txt", size_bytes=len(CONTENT), digest=BlockIndex.of([CONTENT]).digest)
@@ -119,3 +120,35 @@ def test_the_quota_is_kept(tmp_path: Path) -> None:
             await scene.fetcher.fetch([SHARD], [None])
 
     run_simulation(main, seed=5)
+
+
+def test_a_disk_that_fills_up_before_the_data_comes_is_told(tmp_path: Path) -> None:
+    """The space was there when it was looked for; a file with holes would kill whoever writes into it then."""
+
+    async def main(network: SimulatedNetwork) -> None:
+        scene = Scene(network, tmp_path)
+        scene.fetcher._make_room = lambda missing: fill(scene.directory / "data")
+        await scene.add_holder(1)
+        with pytest.raises(PeerError, match=r"data: No space left on device; free some space"):
+            await scene.fetcher.fetch([SHARD], [None])
+        empty(scene.directory / "data")
+        file = await scene.fetcher._fetch_one(SHARD)
+        assert file.read_bytes() == CONTENT
+
+    with small_disk(tmp_path / "data"):
+        run_simulation(main, seed=6)
+
+
+def test_what_has_been_fetched_of_a_shard_needs_no_space_again(tmp_path: Path) -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        scene = Scene(network, tmp_path)
+        await scene.add_holder(1)
+        partial = tmp_path / "data" / SHARD.digest.hex() / "text.txt.partial"
+        partial.parent.mkdir(parents=True)
+        partial.write_bytes(CONTENT[:BLOCK_BYTES] + bytes(len(CONTENT) - BLOCK_BYTES))
+        fill(tmp_path / "data")
+        [file] = await scene.fetcher.fetch([SHARD], [None])
+        assert file.read_bytes() == CONTENT
+
+    with small_disk(tmp_path / "data"):
+        run_simulation(main, seed=7)
