@@ -2,7 +2,7 @@
 
 import typer
 
-from cli.options import Announce, ClientMode, Home, InitialPeers, Json, Listen, Threads
+from cli.options import Announce, ClientMode, Home, InitialPeers, Json, Listen, Relay, ServeRelay, Threads
 
 
 def doctor(
@@ -12,6 +12,8 @@ def doctor(
     listen: Listen = None,
     announce: Announce = None,
     client_mode: ClientMode = False,
+    relay: Relay = None,
+    serve_relay: ServeRelay = False,
     threads: Threads = None,
     home: Home = None,
     json_output: Json = False,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Announce, ClientMode, Home, InitialPeers, Listen, RunId, Threads
+from cli.options import Announce, ClientMode, Home, InitialPeers, Listen, Relay, RunId, ServeRelay, Threads
 
 if TYPE_CHECKING:
     from peer.home import Home as HomeDirectory
@@ -23,15 +23,8 @@ def join(
         str | None, typer.Option(metavar="trainer|aggregator|monitor", help="trainer unless you say otherwise.")
     ] = None,
     client_mode: ClientMode = False,
-    relay: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MADDR", help="With --client-mode: a member that passes connections on to us; repeatable."
-        ),
-    ] = None,
-    serve_relay: Annotated[
-        bool, typer.Option("--serve-relay", help="Pass connections on to members in client mode.")
-    ] = False,
+    relay: Relay = None,
+    serve_relay: ServeRelay = False,
     no_local_discovery: Annotated[
         bool, typer.Option("--no-local-discovery", help="Do not look for members on this machine and network.")
     ] = False,

@@ -25,5 +25,10 @@ Announce = Annotated[
     typer.Option(metavar="MADDR", help="What to tell others instead of the addresses found; repeatable."),
 ]
 ClientMode = Annotated[bool, typer.Option("--client-mode", help="Accept no inbound connections.")]
+Relay = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MADDR", help="With --client-mode: a member that passes connections on to us; repeatable."),
+]
+ServeRelay = Annotated[bool, typer.Option("--serve-relay", help="Pass connections on to members in client mode.")]
 Threads = Annotated[str | None, typer.Option(metavar="N", help="Threads to train with; half the cores.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]

@@ -32,6 +32,13 @@ class Control:
         addresses = tuple(text for address in response.identify.addrs if (text := _text(address)))
         return peer_id_from_bytes(response.identify.id), addresses
 
+    async def connected_from(self, peer: PeerId) -> tuple[str, ...]:
+        """The other end's multiaddr, without `/p2p/…`, of each connection that there is with `peer`."""
+        response = await self._command(p2pd_pb2.Request(type=p2pd_pb2.Request.LIST_PEERS))
+        wanted = peer_id_bytes(peer)
+        found = (_text(address) for other in response.peers if other.id == wanted for address in other.addrs)
+        return tuple(text for text in found if text)
+
     async def connect(self, peer: str, transports: Iterable[str]) -> None:
         """Connects to `peer` (base58 of any PeerID). Raises ControlError when no transport leads to it."""
         request = p2pd_pb2.ConnectRequest(

@@ -158,6 +158,13 @@ class Node:
             self._addresses = tuple(full_address(transport, self.peer_id) for transport in found)
         return self._addresses
 
+    async def connected_from(self, peer: PeerId) -> tuple[str, ...]:
+        """Where `peer` is, as the connections with it show, whatever it says of itself; empty when there are none."""
+        try:
+            return await self._control.connected_from(peer)
+        except ControlError:
+            return ()
+
     async def close(self) -> None:
         """Ends everything that `start` began; p2pd is gone when this returns."""
         await self._resources.aclose()

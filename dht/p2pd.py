@@ -57,8 +57,10 @@ class P2pd:
         return self._directory / "streams"
 
     @property
-    def process_id(self) -> int:
-        assert self._process is not None
+    def process_id(self) -> int | None:
+        """None while it does not run."""
+        if self._process is None or self._process.returncode is not None:
+            return None
         return self._process.pid
 
     @classmethod

@@ -5,6 +5,7 @@ What is started first is closed last: lock, control socket, node, participant.
 
 import asyncio
 import gc
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +17,20 @@ import structlog
 import torch
 import uvloop
 
+from dht.dial_back import serve_dial_back
 from dht.interfaces import TransportError
 from dht.lan_discovery import LanDiscovery, LanDiscoveryError, lan_addresses
 from dht.local_discovery import LocalDiscovery, LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
-from dht.p2pd import P2pdError
+from dht.p2pd import P2pd, P2pdError
+from dht.sink import serve_sink
 from peer import logs
 from peer.control import serve_control
 from peer.data.dataset import Dataset, DatasetError
 from peer.data.registry import open_dataset
+from peer.end_process import end_process_within
 from peer.errors import PeerError
+from peer.hang_watch import hang_watch
 from peer.heap import settle_heap
 from peer.home import Home, runtime_directory
 from peer.learner import IdleLearner, Learner, TrainerLearner
@@ -56,6 +61,8 @@ CONNECT_SECONDS = 15.0
 MANIFEST_SECONDS = 30.0
 LINGER_SECONDS = 10.0
 """With --until-done: how long others that are behind are still served at the end."""
+AT_ONCE_SECONDS = 1.5
+"""From the second signal until the process ends, though its threads may still run."""
 LOCAL_CONNECT_SECONDS = 5.0
 LOOK_AROUND_SECONDS = 1.0
 MEET_SECONDS = 5.0
@@ -93,6 +100,7 @@ class Daemon:
         self._main: asyncio.Task[int]
         self._model: FlatModel
         self._node: Node
+        self._p2pd: P2pd | None = None
         self._discovery: LocalDiscovery | None = None
         self._lan: LanDiscovery | None = None
 
@@ -102,22 +110,23 @@ class Daemon:
         main = asyncio.current_task()
         assert main is not None
         self._main = main
-        async with AsyncExitStack() as resources:
-            resources.enter_context(self._home.lock(run_id))
-            resources.enter_context(self._signals())
-            socket_path, scratch = self._home.control_socket(run_id), self._home.run_directory(run_id)
-            await resources.enter_async_context(serve_control(self, socket_path, scratch=scratch))
-            log.info("control API", socket=str(socket_path))
-            try:
+        try:
+            async with AsyncExitStack() as resources:
+                resources.enter_context(hang_watch())
+                resources.enter_context(self._home.lock(run_id))
+                resources.enter_context(self._signals())
+                socket_path, scratch = self._home.control_socket(run_id), self._home.run_directory(run_id)
+                await resources.enter_async_context(serve_control(self, socket_path, scratch=scratch))
+                log.info("control API", socket=str(socket_path))
                 await self._start_node(resources)
                 self._manifest = self._home.manifest(run_id) or await self._fetch_manifest()
                 self._participant = await self._prepare(self._manifest, resources)
                 await self._participant.start()
                 settle_heap()
                 await self._take_part(self._participant)
-            except asyncio.CancelledError:
-                if not self._stopped_by_user:
-                    raise
+        except asyncio.CancelledError:
+            if not self._stopped_by_user:
+                raise
         return 0
 
     # -- what the control API shows -----------------------------------------------------------------------------------
@@ -157,24 +166,25 @@ class Daemon:
         await asyncio.to_thread(export_model, participant.state, participant.manifest, self._model.layout, path)
 
     def _network_process(self) -> int | None:
-        return self._node.p2pd.process_id if self._participant is not None else None
+        return self._p2pd.process_id if self._p2pd is not None else None
 
     # -- coming up ----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM finishes the round and departs, the second stops at once."""
+        """The first SIGINT or SIGTERM finishes the round and departs, the second stops at once, whatever runs."""
         loop = asyncio.get_running_loop()
-        asked = False
+        asked = 0
 
         def stop() -> None:
             nonlocal asked
-            if asked:
-                self._stop_at_once()
-            else:
+            asked += 1
+            if asked == 1:
                 log.info("leaving; once more to stop at once")
                 self.leave()
-            asked = True
+            elif asked == 2:
+                end_process_within(AT_ONCE_SECONDS, self._kill_network_process)
+                self._stop_at_once()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
@@ -187,6 +197,11 @@ class Daemon:
     def _stop_at_once(self) -> None:
         self._stopped_by_user = True
         self._main.cancel()
+
+    def _kill_network_process(self) -> None:
+        if (process := self._network_process()) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     async def _start_node(self, resources: AsyncExitStack) -> None:
         """Up, and connected to whoever is there already."""
@@ -203,6 +218,9 @@ class Daemon:
             on_record_refused=lambda reason, message: self._rejections(PeerId("a node of the DHT"), reason, message),
         )
         resources.push_async_callback(node.close)
+        self._p2pd = node.p2pd
+        await serve_dial_back(node)
+        await serve_sink(node.transport)
         if settings.bandwidth is not None:
             node.transport.bandwidth.limit_bytes_per_second = settings.bandwidth * 1e6 / 8
         log.info("listening", peer=node.peer_id, addresses=list(node.addresses()))
@@ -270,7 +288,7 @@ class Daemon:
         dataset = await self._open_data(manifest)
         trainer = Trainer(manifest, self._model, dataset, self._node.peer_id)
         learner = TrainerLearner(trainer, self._node.transport.clock)
-        resources.callback(learner.close)
+        resources.push_async_callback(learner.close)
         return learner
 
     async def _open_data(self, manifest: Manifest) -> Dataset:

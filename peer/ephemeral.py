@@ -15,6 +15,8 @@ async def ephemeral_node(
     initial_peers: Sequence[str] = (),
     listen: Sequence[str] = (),
     announce: Sequence[str] = (),
+    relays: Sequence[str] = (),
+    serve_relay: bool = False,
 ) -> AsyncIterator[tuple[Node, Identity]]:
     """A node that lasts as long as the context; without `listen` in client mode. Raises P2pdError."""
     identity = Identity.generate()
@@ -23,7 +25,13 @@ async def ephemeral_node(
         path.touch(mode=0o600)
         path.write_bytes(identity.to_libp2p())
         node = await Node.start(
-            path, initial_peers=initial_peers, listen=listen, announce=announce, client_mode=not listen
+            path,
+            initial_peers=initial_peers,
+            listen=listen,
+            announce=announce,
+            client_mode=not listen,
+            relays=relays,
+            serve_relay=serve_relay,
         )
         try:
             yield node, identity

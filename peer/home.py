@@ -10,6 +10,7 @@ runs/<run id>/daemon.lock       held by the one daemon of this home in this run;
 runs/<run id>/daemon.log        of a daemon in the background (`--detach`); daemon.log.1 is of the one before
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -33,6 +34,7 @@ BUILT_IN_RUN = "demo"
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}-[a-z2-7]{26}")
 _MAX_SOCKET_PATH_BYTES = 100
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 """sun_path has 108 bytes on Linux and 104 on BSD and macOS."""
 
 
@@ -203,9 +205,11 @@ class Home:
         try:
             yield
         except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            mend = "free some space" if error.errno in _FULL else "check its permissions"
             raise PeerError(
-                f"the home {self.path} cannot be used for its {what}: {error.filename or ''}: {error.strerror}; "
-                "check its permissions, or give another --home"
+                f"the home {self.path} cannot be used for its {what}: {where}{error.strerror}; "
+                f"{mend}, or give another --home"
             ) from error
 
 

@@ -81,9 +81,9 @@ class TrainerLearner(Learner):
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return await self._in_thread(lambda: self._trainer.evaluate(state))
 
-    def close(self) -> None:
-        """Lets a microbatch that is under way end."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+    async def close(self) -> None:
+        """Returns when a microbatch that is under way has ended; cancelled, it does not wait for it."""
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -38,7 +38,7 @@ from protocols.optimizers import make_optimizer
 from protocols.records import Role, RosterEntry
 from protocols.rejection import Reason, Rejected
 from protocols.round.deadlines import Timing
-from protocols.round.machine import Setting
+from protocols.round.machine import Phase, Setting
 from protocols.round.messages import UNMEASURED, Contribution, Progress, Ready
 from protocols.round.parts import Grid
 from protocols.rules import rule
@@ -177,9 +177,13 @@ class Participant:
     @property
     def activity(self) -> State:
         """What it does now."""
+        return "averaging" if self.round_phase not in (None, Phase.GATHERING) else self.phase
+
+    @property
+    def round_phase(self) -> Phase | None:
+        """How far this epoch's round is; None while it plays no epoch."""
         session = self._sessions.get(self.state.epoch)
-        averaging = self.phase == "training" and session is not None and session.averaging
-        return "averaging" if averaging else self.phase
+        return session.machine.phase if self.phase == "training" and session is not None else None
 
     @property
     def joined(self) -> bool:

@@ -161,6 +161,8 @@ class DoctorSettings(ReportSettings):
     listen: Several[Address] = ()
     announce: Several[Address] = ()
     client_mode: bool = False
+    relay: Several[PeerAddress] = ()
+    serve_relay: bool = False
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=default_threads)
 
 

@@ -35,6 +35,9 @@ class SelfStatus(_Part):
     samples_contributed: int
     samples_per_second: float
     addresses: tuple[str, ...]
+    round_phase: str | None = Field(
+        None, description="How far the epoch's round is here, as protocols/round/machine.py has it; null outside of one"
+    )
 
 
 class PeerStatus(_Part):

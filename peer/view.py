@@ -38,6 +38,7 @@ def status_of(participant: Participant, peer_id: str) -> Status:
             samples_contributed=participant.samples_contributed,
             samples_per_second=round(participant.learner.samples_per_second, 1),
             addresses=participant.profile.addresses(),
+            round_phase=participant.round_phase,
         ),
         peers=participant.membership.status(),
         last_round=_last_round(participant),

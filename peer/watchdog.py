@@ -1,4 +1,7 @@
-"""Watches the event loop: whoever blocks it stalls everybody who waits for this peer's bytes."""
+"""Measures the event loop's lag: whoever blocks it stalls everybody who waits for this peer's bytes.
+
+It tells of a hang when that is over; of one that does not end, `hang_watch.py`.
+"""
 
 import asyncio
 from collections.abc import Callable

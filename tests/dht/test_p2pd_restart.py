@@ -23,7 +23,7 @@ async def kill(node: Node) -> None:
     """Kills the node's p2pd; returns when the next one runs."""
     before = node.p2pd.process_id
     os.kill(before, signal.SIGKILL)
-    await until(lambda: node.p2pd.process_id != before)
+    await until(lambda: node.p2pd.process_id not in (None, before))
 
 
 async def ask(one: Node, other: Node, body: bytes) -> bytes:

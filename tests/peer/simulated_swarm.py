@@ -243,8 +243,20 @@ class SimulatedSwarm:
 
     async def crash(self, peer: SimulatedPeer) -> None:
         """As by kill -9."""
+        self.strike(peer)
+        await self.bury(peer)
+
+    def strike(self, peer: SimulatedPeer) -> None:
+        """As by kill -9, from within what it does: nothing more leaves it. Somebody else is to `bury` it."""
+        assert peer.task is not None
         self.network.crash(peer.peer)
-        await self._end(peer)
+        peer.task.cancel()
+
+    async def bury(self, peer: SimulatedPeer) -> None:
+        """Returns when nothing of a struck member runs any more."""
+        assert peer.task is not None
+        await asyncio.wait([peer.task])
+        await peer.transport.close()
 
     async def leave(self, peer: SimulatedPeer) -> None:
         """In order."""
@@ -258,12 +270,6 @@ class SimulatedSwarm:
     async def stop(self) -> None:
         for peer in self.running:
             await self.crash(peer)
-
-    async def _end(self, peer: SimulatedPeer) -> None:
-        assert peer.task is not None
-        peer.task.cancel()
-        await asyncio.wait([peer.task])
-        await peer.transport.close()
 
     async def _live(self, peer: SimulatedPeer, max_epochs: int | None) -> None:
         structlog.contextvars.bind_contextvars(me=peer.number)

@@ -2,10 +2,13 @@ import json
 import os
 import socket
 from collections import namedtuple
+from contextlib import asynccontextmanager
 
 import pytest
 
-from peer.doctor import machine
+from dht.dial_back import DialledBack, serve_dial_back
+from dht.sink import serve_sink
+from peer.doctor import machine, reachability
 from peer.doctor.findings import failed, ok, report, warning
 from peer.doctor.network import check_network
 from peer.ephemeral import ephemeral_node
@@ -115,20 +118,99 @@ async def examined(**settings):
     return {finding.check: finding for finding in findings}
 
 
+@asynccontextmanager
+async def member():
+    """What every daemon serves, at its address."""
+    async with ephemeral_node(listen=[LOOPBACK]) as (node, _):
+        await serve_dial_back(node)
+        await serve_sink(node.transport)
+        yield node
+
+
 async def test_a_machine_with_a_network_is_well():
-    async with ephemeral_node(listen=[LOOPBACK]) as (member, _):
-        found = await examined(listen=[LOOPBACK], initial_peers=member.addresses())
+    async with member() as node:
+        found = await examined(listen=[LOOPBACK], initial_peers=node.addresses())
     assert {check: finding.verdict for check, finding in found.items()} == {
         "network process": "ok",
         "bandwidth": found["bandwidth"].verdict,
         "reachability": "warning",
+        "upload": "ok",
         "initial peers": "ok",
         "clock": "ok",
     }
     assert found["bandwidth"].verdict != "failed"
-    assert "no public address" in found["reachability"].detail
+    assert "a member dialled back at /ip4/127.0.0.1/tcp/" in found["reachability"].detail
+    assert "nobody on the internet has tried" in found["reachability"].detail
+    assert f"Mbit/s to {node.peer_id}" in found["upload"].detail
     assert "1 of 1 answer" in found["initial peers"].detail
     assert found["clock"].detail.startswith("0.0 s")
+
+
+async def test_a_machine_that_reaches_itself_but_that_others_cannot_is_told():
+    """It listens at another address than that from which its connections come, as behind a firewall."""
+    async with member() as node:
+        found = await examined(listen=["/ip4/127.0.0.2/tcp/0"], initial_peers=node.addresses())
+    assert found["reachability"].verdict == "warning"
+    assert "a member could not connect to /ip4/127.0.0.1/tcp/" in found["reachability"].detail
+    assert "firewall" in found["reachability"].mend
+
+
+async def test_without_anybody_outside_nothing_is_said_of_what_others_can_reach():
+    found = await examined(listen=[LOOPBACK])
+    assert found["reachability"].verdict == "warning"
+    assert "nobody outside has tried" in found["reachability"].detail
+
+
+async def test_a_member_that_does_not_dial_back_leaves_it_open():
+    async with ephemeral_node(listen=[LOOPBACK]) as (node, _):
+        found = await examined(listen=[LOOPBACK], initial_peers=node.addresses())
+    assert "nobody outside has tried (" in found["reachability"].detail
+    assert found["upload"].verdict == "warning"
+    assert found["upload"].detail.startswith("not measured")
+
+
+PUBLIC = "/ip4/1.1.1.1/tcp/4001"
+
+
+@pytest.mark.parametrize(
+    ("host", "announced", "verdict", "words"),
+    [
+        ("1.1.1.1", [PUBLIC], "ok", f"a member dialled back at {PUBLIC}"),
+        ("1.1.1.1", ["/dns4/home.example/tcp/4001"], "ok", "a member dialled back"),
+        ("1.1.1.1", ["/ip4/192.168.1.2/tcp/4001"], "warning", f"join with --announce {PUBLIC}"),
+        ("1.1.1.1", ["/ip4/1.1.1.1/tcp/40010"], "warning", f"join with --announce {PUBLIC}"),
+        ("192.168.1.2", ["/ip4/192.168.1.2/tcp/4001"], "warning", "nobody on the internet has tried"),
+    ],
+)
+def test_what_a_member_that_dialled_back_tells(host, announced, verdict, words):
+    addresses = [f"{address}/p2p/{NOBODY}" for address in announced]
+    finding = reachability.judge_dialled_back(DialledBack(host, (4001,)), addresses)
+    assert finding.verdict == verdict
+    assert words in f"{finding.detail} {finding.mend}"
+
+
+def test_a_public_address_that_nobody_outside_has_tried_is_not_called_well():
+    finding = reachability.judge_from_here([PUBLIC], [], "nobody outside has tried", announced=False)
+    assert finding.verdict == "warning"
+    assert "but nobody outside has tried" in finding.detail
+
+
+async def test_a_relay_that_passes_connections_on_is_well():
+    async with ephemeral_node(listen=[LOOPBACK], serve_relay=True) as (relay, _):
+        found = await examined(client_mode=True, relay=relay.addresses())
+    assert (found["reachability"].verdict, found["relay"].verdict) == ("ok", "ok")
+
+
+async def test_a_relay_that_is_gone_is_told(monkeypatch):
+    monkeypatch.setattr(reachability, "RELAY_SECONDS", 2.0)
+    found = await examined(client_mode=True, relay=[f"/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}"])
+    assert found["relay"].verdict == "failed"
+    assert "--serve-relay" in found["relay"].mend
+
+
+async def test_a_machine_that_is_to_relay_tries_it():
+    found = await examined(listen=[LOOPBACK], serve_relay=True)
+    assert found["relay"].verdict == "ok"
 
 
 async def test_a_port_that_is_taken_and_an_initial_peer_that_is_another_are_told(busy_port):

@@ -9,6 +9,7 @@ from peer.demo import demo_manifest
 from peer.errors import PeerError, UsageError
 from peer.home import Home, runtime_directory
 from protocols.identity import Identity
+from tests.small_disk import fill, small_disk
 
 RUN = "text-" + "a" * 26
 OTHER_RUN = "text-" + "b" * 26
@@ -71,6 +72,13 @@ def test_a_home_that_cannot_be_written_is_explained(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PeerError, match="Permission denied"):
         Home(tmp_path / "home").identity()
+
+
+def test_a_home_on_a_full_disk_is_explained(tmp_path):
+    with small_disk(tmp_path / "home") as disk:
+        fill(disk)
+        with pytest.raises(PeerError, match="its identity: No space left on device; free some space"):
+            Home(disk).identity()
 
 
 def test_a_home_into_which_others_may_write_is_refused(tmp_path):

@@ -12,6 +12,7 @@ from dht.interfaces import Clock
 from peer.saving import RETRY_SECONDS, Saver
 from peer.snapshots import SnapshotStore
 from protocols.state import ModelState
+from tests.small_disk import FILLER, empty, fill, small_disk
 
 RUN = "tests-" + "a" * 26
 COUNT = 100_000
@@ -70,6 +71,29 @@ async def test_a_full_disk_is_reported_once_and_saving_resumes(tmp_path: Path) -
         await saver.save(state(10))
         assert [line["log_level"] for line in lines] == ["error", "info"]
     assert saved_epoch(store) == 10
+
+
+async def test_a_disk_without_space_is_reported_once_and_saving_resumes(tmp_path: Path) -> None:
+    """As above, on a disk that has filled up: other calls fail, in other ways, than where files may not grow."""
+    with small_disk(tmp_path / "disk") as disk:
+        store, clock = SnapshotStore(disk), SetClock()
+        saver = Saver(store, -1, clock)
+        await saver.save(state(1))
+        fill(disk)
+        with capture_logs() as lines:
+            for epoch in range(2, 10):
+                await saver.save(state(epoch))
+                clock.now += RETRY_SECONDS / 2
+            assert [line["log_level"] for line in lines] == ["error"]
+            assert "No space left on device" in lines[0]["error"]
+            assert "free some space" in lines[0]["error"]
+            assert saved_epoch(store) == 1
+            assert sorted(path.name for path in disk.iterdir()) == ["epoch-000000000001.safetensors", FILLER]
+            empty(disk)
+            clock.now += RETRY_SECONDS
+            await saver.save(state(10))
+            assert [line["log_level"] for line in lines] == ["error", "info"]
+        assert saved_epoch(store) == 10
 
 
 async def test_the_last_state_is_tried_at_once(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ class Members:
         """The newest that anybody has reached."""
         return max(watcher.last.self_.epoch for watcher in self.watchers if watcher.last is not None)
 
-    def leader(self) -> Watcher:
-        """Whoever is first in the order of the epoch that is being played."""
+    def leader(self, epoch: int | None = None) -> Watcher:
+        """Whoever is first in the order of that epoch; of the one that is being played, when none is given."""
         by_peer = {watcher.last.self_.peer_id: watcher for watcher in self.watchers if watcher.last is not None}
-        return by_peer[order(self.run_id, self.epoch(), by_peer)[0]]
+        return by_peer[order(self.run_id, self.epoch() if epoch is None else epoch, by_peer)[0]]
 
     def wait_all(self, after: int, seconds: float = BACK_SECONDS) -> None:
         """Until everybody has played a round of all members after that epoch."""

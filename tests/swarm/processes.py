@@ -138,6 +138,14 @@ class Swarm:
             daemon.stop()
 
 
+def wait_until(condition: Callable[[], bool], seconds: float = START_SECONDS) -> None:
+    """Waits for what a process writes, of which there are no events."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
+        time.sleep(0.01)
+
+
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
     """Ports of loopback that nobody listened at a moment ago."""

@@ -45,6 +45,7 @@ def kill_and_restart(run: Members, victim: Watcher) -> str:
     survivors = [watcher for watcher in run.watchers if watcher is not victim]
     resyncs = [watcher.resyncs for watcher in survivors]
     at = run.epoch()
+    struck = role_and_phase(run, victim)
     killed = time.monotonic()
     victim.daemon.process.kill()
     victim.daemon.process.wait()
@@ -58,13 +59,21 @@ def kill_and_restart(run: Members, victim: Watcher) -> str:
     epochs = back.last_round.epoch - synced
     assert epochs <= 2, f"in step after {epochs} epochs"
     run.wait_all(back.last_round.epoch - 1)
-    return f"epoch {at}: survivors 2 epochs on after {went_on:.1f} s; in step {epochs} epochs after its sync"
+    return f"epoch {at}, {struck}: survivors 2 epochs on after {went_on:.1f} s; in step {epochs} epochs after its sync"
+
+
+def role_and_phase(run: Members, victim: Watcher) -> str:
+    """What a blow hits, some milliseconds before it falls. All in a run without client mode own a part."""
+    status = victim.ask().self_
+    role = "leader" if run.leader(status.epoch) is victim else "owner and sender"
+    return f"{role}, {status.round_phase or status.state}"
 
 
 def freeze(run: Members, victim: Watcher, processes: list[int]) -> str:
     """SIGSTOP, and SIGCONT later: the others play on; it is in step again soon after."""
     survivors = [watcher for watcher in run.watchers if watcher is not victim]
     at = run.epoch()
+    struck = role_and_phase(run, victim)
     stopped = time.monotonic()
     for process in processes:
         os.kill(process, signal.SIGSTOP)
@@ -79,7 +88,8 @@ def freeze(run: Members, victim: Watcher, processes: list[int]) -> str:
     woken = run.epoch()
     back = victim.wait("in a round of all", in_round_after(woken - 1, len(run.watchers)), BACK_SECONDS)
     run.wait_all(back.last_round.epoch - 1)
-    return f"epoch {at}: survivors 2 epochs on after {went_on:.1f} s; back {back.last_round.epoch - woken} epochs later"
+    epochs = back.last_round.epoch - woken
+    return f"epoch {at}, {struck}: survivors 2 epochs on after {went_on:.1f} s; back {epochs} epochs later"
 
 
 def strike_at_random(run: Members, random: Random) -> Watcher:

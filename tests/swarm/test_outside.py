@@ -52,6 +52,16 @@ def test_initial_peers_in_the_environment_do_not_hide_that_no_daemon_runs(swarm:
     assert "start one with" in run_command("status", environment=environment, code=3)
 
 
+def test_a_daemon_dials_back_for_a_doctor_elsewhere(swarm: Swarm, tmp_path: Path) -> None:
+    daemon = swarm.daemon("member").start("demo", *LISTEN)
+    address = daemon.wait("up", lambda s: bool(s["self"]["addresses"]))["self"]["addresses"][0]
+    elsewhere = {"PEER_HOME": str(tmp_path / "elsewhere"), "PEER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    told = run_command("doctor", "--json", *LISTEN[:2], "--initial-peers", address, environment=elsewhere)
+    findings = {finding["check"]: finding for finding in json.loads(told)["findings"]}
+    assert "a member dialled back at /ip4/127.0.0.1/tcp/" in findings["reachability"]["detail"]
+    assert findings["upload"]["detail"].endswith(f" Mbit/s to {address.rpartition('/')[2]}")
+
+
 def test_initial_peers_that_do_not_answer_are_told(swarm: Swarm, tmp_path: Path) -> None:
     daemon = swarm.daemon("gone").start("demo", *LISTEN)
     address = daemon.wait("up", lambda s: bool(s["self"]["addresses"]))["self"]["addresses"][0]

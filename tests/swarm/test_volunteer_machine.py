@@ -2,26 +2,17 @@
 
 import resource
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.swarm.faulty import BACK_SECONDS, LISTEN, Members, averaging, members, process_of
-from tests.swarm.processes import Daemon, Swarm
+from tests.swarm.processes import Daemon, Swarm, wait_until
 from tests.swarm.watcher import Watcher, in_round_after
 
 STOP_SECONDS = 30.0
 AT_ONCE_SECONDS = 8.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for what a process writes, of which there are no events."""
-    deadline = time.monotonic() + STOP_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def snapshots(run: Members, daemon: Daemon) -> list[str]:

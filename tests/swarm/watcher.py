@@ -45,6 +45,10 @@ class Watcher:
             assert self.last is not None
             return self.last
 
+    def ask(self) -> Status:
+        """What it says just now: `last` is as old as the last change that was worth an event."""
+        return self._client.status()
+
     def close(self) -> None:
         self._closing = True
 
