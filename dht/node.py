@@ -23,6 +23,7 @@ from dht.libp2p import Libp2pTransport
 from dht.p2pd import P2pd, P2pdError
 from dht.record_validator import OnRecordRefused, RecordValidator, guard
 from dht.records import DhtRecords
+from dht.relay_limit import start_until_unlimited
 from dht.tasks import OwnedTasks
 from protocols.identity import PeerId, peer_id_bytes
 
@@ -61,6 +62,7 @@ class Node:
         dht: DHTNode,
         records: DhtRecords,
         bootstrap: Bootstrap,
+        serve_relay: bool,
     ) -> None:
         self.peer_id = transport.peer_id
         self.transport = transport
@@ -72,6 +74,7 @@ class Node:
         self._listen = tuple(listen)
         self._circuits = tuple(through_relay(relay) for relay in relays)
         self._control = control
+        self._serve_relay = serve_relay
         self._tasks = OwnedTasks()
         self._resources = AsyncExitStack()
         self._transports: tuple[str, ...] = ()
@@ -109,6 +112,8 @@ class Node:
                 peer_id, _ = await control.identify()
             except ControlError as error:
                 raise P2pdError(f"p2pd ended at once: {error}") from error
+            if serve_relay:
+                await start_until_unlimited(p2pd, control, listen)
             transport = await Libp2pTransport.start(peer_id, control, p2pd.listen_path, on_rejected)
             resources.push_async_callback(transport.close)
             p2p = await AttachedP2P.attach(p2pd)
@@ -138,6 +143,7 @@ class Node:
                 dht=dht,
                 records=records,
                 bootstrap=bootstrap,
+                serve_relay=serve_relay,
             )
             await node.refresh_addresses()
             resources.push_async_callback(node._tasks.close)
@@ -184,6 +190,8 @@ class Node:
     async def _start_again(self) -> None:
         self._listen = tuple(with_ports(self._listen, self._transports))
         await self.p2pd.run(self._listen)
+        if self._serve_relay:
+            await start_until_unlimited(self.p2pd, self._control, self._listen)
         await self._p2p.attach_again()
         await self.transport.resume()
         await self.refresh_addresses()
