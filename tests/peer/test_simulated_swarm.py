@@ -371,6 +371,7 @@ def test_every_role_does_its_part(manifest_of: ManifestOf) -> None:
         assert aggregator.participant.samples_contributed == 0
         assert aggregator.participant.last_round is not None
         assert aggregator.participant.last_round[1].bytes_received > 0
+        assert aggregator.participant.last_round[1].bytes_sent > 0
         assert monitor.state.epoch == 0
         assert len(monitor.participant.membership.roster) == 5
         check_nobody_was_charged(swarm)
