@@ -33,6 +33,8 @@ DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/0"
 RPC_SECONDS = 3.0
 FIRST_RESTART_SECONDS = 0.25
 LAST_RESTART_SECONDS = 30.0
+ADDRESS_SECONDS = 10.0
+"""Addresses are asked for so often; p2pd itself looks at the interfaces every 5 seconds."""
 STEADY_SECONDS = 60.0
 """A p2pd that ran for so long is started again at once."""
 
@@ -79,6 +81,7 @@ class Node:
         self._resources = AsyncExitStack()
         self._transports: tuple[str, ...] = ()
         self._addresses: tuple[str, ...] = ()
+        self._moved = asyncio.Event()
 
     @classmethod
     async def start(
@@ -146,8 +149,10 @@ class Node:
                 serve_relay=serve_relay,
             )
             await node.refresh_addresses()
+            node._moved.clear()
             resources.push_async_callback(node._tasks.close)
             node._tasks.start(node._keep_p2pd(), "keep p2pd")
+            node._tasks.start(node._keep_addresses(), "keep addresses")
             bootstrap.add(initial_peers, permanent=True)
             node._resources = resources.pop_all()
         return node
@@ -161,12 +166,28 @@ class Node:
         with suppress(ControlError):
             _, self._transports = await self._control.identify()
             found = dict.fromkeys([*self._transports, *self._circuits])  # p2pd tells of public relays only
-            self._addresses = tuple(full_address(transport, self.peer_id) for transport in found)
+            addresses = tuple(full_address(transport, self.peer_id) for transport in found)
+            if set(addresses) != set(self._addresses):
+                self._addresses = addresses
+                self._moved.set()
         return self._addresses
+
+    async def moved(self) -> None:
+        """Returns when `addresses` have changed since the start, or since this returned last; for one waiter."""
+        await self._moved.wait()
+        self._moved.clear()
 
     async def close(self) -> None:
         """Ends everything that `start` began; p2pd is gone when this returns."""
         await self._resources.aclose()
+
+    async def _keep_addresses(self) -> None:
+        while True:
+            await asyncio.sleep(ADDRESS_SECONDS)
+            before = set(self._addresses)
+            if set(await self.refresh_addresses()) != before:
+                log.info("reachable at other addresses: %s", ", ".join(self._addresses) or "none")
+                self.bootstrap.reconnect()
 
     async def _keep_p2pd(self) -> None:
         """Starts p2pd again whenever it ends; after a second end in a short time only after a pause."""

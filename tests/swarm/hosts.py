@@ -18,6 +18,9 @@ PORT = 4001
 BACK_SECONDS = 150.0
 needs_networks = pytest.mark.skipif((why_not := reason_why_not()) is not None, reason=str(why_not))
 
+SMALL_RECIPE = RECIPE.replace("width = 1024", "width = 128").replace("target_batch = 3000", "target_batch = 400")
+"""For what is not about bandwidth: 40 thousand parameters, and little work between the rounds."""
+
 Options = Callable[[int], Sequence[str]]
 """Of a host: what else its daemon is started with."""
 
@@ -29,8 +32,12 @@ def hosts(
     monkeypatch: pytest.MonkeyPatch,
     recipe: str = RECIPE,
     more: Options = lambda host: (),
+    listen: str = "",
 ) -> Iterator[Members]:
-    """One daemon on every host, in rounds of all; they know each other only from their initial peers, hosts 1 and 3."""
+    """One daemon on every host, in rounds of all; they know each other only from their initial peers, hosts 1 and 3.
+
+    `listen`: an IP address instead of the host's own.
+    """
     daemons = {host: swarm.daemon(f"host{host}") for host in lab.hosts}
     for host, daemon in daemons.items():
         daemon.inside = lab.inside(host)
@@ -44,8 +51,8 @@ def hosts(
     def options(daemon: Daemon) -> Sequence[str]:
         host = names[daemon.name]
         initial_peers = [option for address in known for option in ("--initial-peers", address)]
-        listen = f"/ip4/{lab.address(host)}/tcp/{PORT}"
-        return ("--listen", listen, *initial_peers, "--no-local-discovery", *more(host))
+        where = f"/ip4/{listen or lab.address(host)}/tcp/{PORT}"
+        return ("--listen", where, *initial_peers, "--no-local-discovery", *more(host))
 
     with started(swarm, list(daemons.values()), monkeypatch, options, recipe) as run:
         try:
