@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.netlab import NetLab
-from tests.swarm.hosts import BACK_SECONDS, assert_one_state_from, hosts, kill_whole, needs_networks
+from tests.swarm.hosts import BACK_SECONDS, SMALL_RECIPE, assert_one_state_from, hosts, kill_whole, needs_networks
 from tests.swarm.processes import Swarm
 
 pytestmark = [needs_networks, pytest.mark.timeout(600)]
@@ -18,7 +18,7 @@ TOGETHER_SECONDS = 60.0
 def test_half_open_connections_of_a_machine_that_restarts_are_replaced(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with NetLab(3) as lab, hosts(swarm, lab, monkeypatch) as run:
+    with NetLab(3) as lab, hosts(swarm, lab, monkeypatch, SMALL_RECIPE) as run:
         victim = run.watchers[VICTIM - 1]
         others = [watcher for watcher in run.watchers if watcher is not victim]
         resyncs = [watcher.resyncs for watcher in others]
