@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 
 from tests.netlab import NetLab
-from tests.swarm.faulty import RECIPE, Members
-from tests.swarm.hosts import BACK_SECONDS, hosts, needs_networks, wait
+from tests.swarm.faulty import Members
+from tests.swarm.hosts import BACK_SECONDS, SENDING_RECIPE, hosts, needs_networks, wait
 from tests.swarm.processes import Swarm
 from tests.swarm.watcher import in_round_after
 
@@ -18,8 +18,6 @@ BYTES_PER_SECOND = MEGABITS * 1e6 / 8
 OVERHEAD = 1.15
 """What TCP, TLS, the acknowledgements and the DHT add; measured at the link, below them all."""
 WINDOW_SECONDS, SAMPLE_SECONDS = 2.0, 0.2
-SENDING = RECIPE.replace("target_batch = 3000", "target_batch = 300")
-"""More sending than training."""
 ROUNDS = 3
 
 
@@ -27,7 +25,7 @@ def test_bandwidth_is_honoured_and_decides_the_part(swarm: Swarm, monkeypatch: p
     def limit(host: int) -> tuple[str, ...]:
         return ("--bandwidth", str(MEGABITS)) if host == LIMITED else ()
 
-    with NetLab(3) as lab, hosts(swarm, lab, monkeypatch, SENDING, limit) as run:
+    with NetLab(3) as lab, hosts(swarm, lab, monkeypatch, SENDING_RECIPE, limit) as run:
         first = run.epoch()
         samples = []
         while not all(watcher.last and in_round_after(first + ROUNDS, 3)(watcher.last) for watcher in run.watchers):

@@ -7,8 +7,17 @@ from collections.abc import Sequence
 import pytest
 
 from tests.netlab import NetLab
-from tests.swarm.faulty import Members, averaging
-from tests.swarm.hosts import BACK_SECONDS, assert_one_state_from, hosts, needs_networks, shown_at, wait
+from tests.swarm.faulty import RECIPE, Members, averaging
+from tests.swarm.hosts import (
+    BACK_SECONDS,
+    SENDING_RECIPE,
+    SMALL_RECIPE,
+    assert_one_state_from,
+    hosts,
+    needs_networks,
+    shown_at,
+    wait,
+)
 from tests.swarm.processes import Swarm
 from tests.swarm.watcher import Watcher, in_round_after
 
@@ -43,15 +52,19 @@ def test_a_cable_pulled_in_a_round_and_put_back(swarm: Swarm, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("count", "cut_off"),
-    [(5, (4, 5)), pytest.param(4, (3, 4), marks=pytest.mark.slow)],
-    ids=["two of five", "two of four"],
+    ("count", "cut_off", "seconds"),
+    [
+        (5, (4, 5), 0.0),  # as long as both sides need to go on alone
+        pytest.param(5, (4, 5), PARTED_SECONDS, marks=pytest.mark.slow),
+        pytest.param(4, (3, 4), PARTED_SECONDS, marks=pytest.mark.slow),
+    ],
+    ids=["two of five for a moment", "two of five", "two of four"],
 )
 def test_part_of_the_swarm_is_cut_off_and_joins_again(
-    count: int, cut_off: tuple[int, ...], swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+    count: int, cut_off: tuple[int, ...], seconds: float, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The majority's history wins and the others take its state; of two halves either may win."""
-    with NetLab(count) as lab, hosts(swarm, lab, monkeypatch) as run:
+    with NetLab(count) as lab, hosts(swarm, lab, monkeypatch, SMALL_RECIPE) as run:
         lab.part(*cut_off)
         parted, at = time.monotonic(), run.epoch()
         minority = [run.watchers[host - 1] for host in cut_off]
@@ -60,7 +73,7 @@ def test_part_of_the_swarm_is_cut_off_and_joins_again(
         for side in (majority, minority):
             for watcher in side:
                 watcher.wait("going on without the others", in_round_after(at, len(side)), BACK_SECONDS)
-        wait(PARTED_SECONDS - (time.monotonic() - parted))
+        wait(seconds - (time.monotonic() - parted))
         lab.unite(*cut_off)
         epochs = [watcher.last.self_.epoch for watcher in run.watchers if watcher.last is not None]
         run.wait_all(max(epochs), BACK_SECONDS)
@@ -88,10 +101,13 @@ def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
     )
 
 
+@pytest.mark.parametrize(
+    "recipe", [SENDING_RECIPE, pytest.param(RECIPE, marks=pytest.mark.slow)], ids=["short", "long"]
+)
 def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
-    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+    recipe: str, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch) as run:
+    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch, recipe) as run:
         slow, others = run.watchers[3], run.watchers[:3]
         before = round_seconds(run, others)
         lab.set_rate(4, "5mbit")
