@@ -20,8 +20,8 @@ needs_networks = pytest.mark.skipif((why_not := reason_why_not()) is not None, r
 
 SMALL_RECIPE = RECIPE.replace("width = 1024", "width = 128").replace("target_batch = 3000", "target_batch = 400")
 """For what is not about bandwidth: 40 thousand parameters, and little work between the rounds."""
-SENDING_RECIPE = RECIPE.replace("target_batch = 3000", "target_batch = 300")
-"""More sending than training."""
+SENDING_RECIPE = RECIPE.replace("width = 1024", "width = 768").replace("target_batch = 3000", "target_batch = 2000")
+"""Half of the work, and still so much that an epoch takes longer than it takes to fetch a state."""
 
 Options = Callable[[int], Sequence[str]]
 """Of a host: what else its daemon is started with."""
