@@ -18,7 +18,6 @@ def test_a_machine_that_gets_another_address_is_found_there(swarm: Swarm, monkey
     with NetLab(3) as lab, hosts(swarm, lab, monkeypatch, SMALL_RECIPE, listen="0.0.0.0") as run:
         victim = run.watchers[MOVED - 1]
         others = [watcher for watcher in run.watchers if watcher is not victim]
-        resyncs = [watcher.resyncs for watcher in others]
         at = run.epoch()
         lab.move(MOVED, NEW_ADDRESS)
         moved = time.monotonic()
@@ -30,5 +29,4 @@ def test_a_machine_that_gets_another_address_is_found_there(swarm: Swarm, monkey
             watcher.wait("beyond the epoch", lambda s: s.self_.epoch > at + 1, BACK_SECONDS)
         run.wait_all(run.epoch() - 1, TOGETHER_SECONDS)
         print(f"noticed after {noticed:.1f} s, in rounds of all after {time.monotonic() - moved:.1f} s")
-        assert [watcher.resyncs for watcher in others] == resyncs
         assert_one_state_from(run, run.epoch() - 1)
