@@ -89,6 +89,13 @@ def transport_bytes(transport: str) -> bytes:
     return Multiaddr(where).to_bytes() + _P2P_CODE + bytes([len(peer)]) + peer + end
 
 
+def on_this_machine(listen: Iterable[str]) -> list[str]:
+    """Where a program on this machine reaches who listens there, as far as the ports are given."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    specs = [spec.split("/") for spec in listen]
+    return ["/".join([*spec[:2], loopback.get(spec[2], spec[2]), *spec[3:]]) for spec in specs if spec[4:5] != ["0"]]
+
+
 def with_ports(listen: Iterable[str], actual: Iterable[str]) -> list[str]:
     """`listen` with the ports that were found for those left open (port 0), where `actual` addresses tell them."""
     return [_with_port(spec.split("/"), [address.split("/") for address in actual]) for spec in listen]

@@ -3,8 +3,9 @@
 A burst is a time of sending without a pause. Its rate is the best average from its beginning to any moment in it:
 never more than the link takes, because nothing is counted that buffers on the way may hold; and not less because a
 receiver had to wait for others later on. Rates of bursts are smoothed, per receiver and in total. Who only ever sends
-little is not measured. The limit is a token bucket over all streams; who waits for tokens reads on but sends no more,
-and so its own senders feel it.
+little is not measured. The limit is a token bucket over all streams, requests and answers; who waits for tokens reads
+on but sends no more, and so its own senders feel it. What it does not count: the DHT's messages, and what p2pd, TLS and
+TCP add, a few percent.
 """
 
 from collections import OrderedDict

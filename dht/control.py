@@ -57,6 +57,20 @@ class Control:
         )
         await self._command(p2pd_pb2.Request(type=p2pd_pb2.Request.STREAM_HANDLER, streamHandler=request))
 
+    async def exchange(self, peer: PeerId, protocol: str, message: bytes) -> bytes:
+        """Sends one length-delimited message on a new stream of `protocol`; the answer. Raises ControlError."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.path)
+            try:
+                writer.write(open_stream_request(peer, protocol))
+                raise_on_error(p2pd_pb2.Response.FromString(await _read_delimited(reader)))
+                writer.write(delimited(message))
+                return await _read_delimited(reader)
+            finally:
+                writer.close()
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise ControlError(f"no answer to {protocol}: {error}") from error
+
     async def _command(self, request: p2pd_pb2.Request) -> p2pd_pb2.Response:
         try:
             reader, writer = await asyncio.open_unix_connection(self.path)

@@ -116,7 +116,7 @@ class ExchangeTransport(Transport):
         """Sends a request and reads its answer. Raises Unreachable, or Rejected for an oversized answer."""
         try:
             with suppress(Unreachable):  # refused early: the answer is on its way
-                await connection.send(Frame(payload=body))
+                await self._send(connection, Frame(payload=body))
             answer = await connection.receive()
             if answer is None:
                 raise Unreachable("it ended without an answer")
@@ -152,7 +152,7 @@ class ExchangeTransport(Transport):
 
             async def send_answer(refusal: bytes, answer: bytes) -> None:
                 nonlocal answered
-                await connection.send(Frame(header=refusal, payload=answer))
+                await self._send(connection, Frame(header=refusal, payload=answer))
                 answered = True
 
             await self._gate.serve_requests(peer, handler, read_body, send_answer)
@@ -165,6 +165,11 @@ class ExchangeTransport(Transport):
             await self._gate.serve_stream(ConnectionStream(peer, connection, self.bandwidth), handler)
 
         await self._serve(kind, _Service(serve, MAX_PAYLOAD_BYTES))
+
+    async def _send(self, connection: Connection, frame: Frame) -> None:
+        """A request or its answer: within the limit on what we send, but too little to measure the link by."""
+        await self.bandwidth.allow(frame.size_bytes)
+        await connection.send(frame)
 
     async def _serve(self, kind: str, service: _Service) -> None:
         if kind in self._services:
@@ -188,9 +193,8 @@ class ConnectionStream(Stream):
         self._bandwidth = bandwidth
 
     async def send(self, frame: Frame) -> None:
-        size = len(frame.header) + memoryview(frame.payload).nbytes
-        await self._bandwidth.allow(size)
-        sent = self._bandwidth.sending(self.peer, size)
+        await self._bandwidth.allow(frame.size_bytes)
+        sent = self._bandwidth.sending(self.peer, frame.size_bytes)
         try:
             async with asyncio.timeout(IDLE_SECONDS):
                 await self._connection.send(frame)

@@ -46,6 +46,10 @@ class Frame:
     header: bytes = b""
     payload: bytes | bytearray | memoryview = b""
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.header) + memoryview(self.payload).nbytes
+
 
 class Clock(ABC):
     """Time as the peer sees it; virtual in a simulation."""

@@ -92,8 +92,8 @@ class LanDiscovery:
                 if self._browser is not None:
                     await self._browser.async_cancel()
                 await self._zeroconf.async_close()
-        except TimeoutError:
-            log.debug("multicast DNS did not end in %.0f seconds", CLOSE_SECONDS)
+        except OSError as error:  # it takes too long, or the network is gone
+            log.debug("multicast DNS did not end in order: %s", error or "no end in time")
 
     async def _announce(self, info: AsyncServiceInfo) -> None:
         try:  # nobody else has this name: it is a digest of ours

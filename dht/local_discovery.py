@@ -65,6 +65,11 @@ class LocalDiscovery:
                 found.append(parsed)
         return found
 
+    def announce(self, addresses: Sequence[str]) -> None:
+        """We are at these addresses now."""
+        self._addresses = tuple(addresses[:MAX_ADDRESSES])
+        self._announce()
+
     def close(self) -> None:
         if self._locked is not None:
             self._path.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from dht.libp2p import Libp2pTransport
 from dht.p2pd import P2pd, P2pdError
 from dht.record_validator import OnRecordRefused, RecordValidator, guard
 from dht.records import DhtRecords
+from dht.relay_limit import start_until_unlimited
 from dht.tasks import OwnedTasks
 from protocols.identity import PeerId, peer_id_bytes
 
@@ -32,6 +33,8 @@ DEFAULT_LISTEN = "/ip4/0.0.0.0/tcp/0"
 RPC_SECONDS = 3.0
 FIRST_RESTART_SECONDS = 0.25
 LAST_RESTART_SECONDS = 30.0
+ADDRESS_SECONDS = 10.0
+"""Addresses are asked for so often; p2pd itself looks at the interfaces every 5 seconds."""
 STEADY_SECONDS = 60.0
 """A p2pd that ran for so long is started again at once."""
 
@@ -61,6 +64,7 @@ class Node:
         dht: DHTNode,
         records: DhtRecords,
         bootstrap: Bootstrap,
+        serve_relay: bool,
     ) -> None:
         self.peer_id = transport.peer_id
         self.transport = transport
@@ -72,10 +76,12 @@ class Node:
         self._listen = tuple(listen)
         self._circuits = tuple(through_relay(relay) for relay in relays)
         self._control = control
+        self._serve_relay = serve_relay
         self._tasks = OwnedTasks()
         self._resources = AsyncExitStack()
         self._transports: tuple[str, ...] = ()
         self._addresses: tuple[str, ...] = ()
+        self._moved = asyncio.Event()
 
     @classmethod
     async def start(
@@ -109,6 +115,8 @@ class Node:
                 peer_id, _ = await control.identify()
             except ControlError as error:
                 raise P2pdError(f"p2pd ended at once: {error}") from error
+            if serve_relay:
+                await start_until_unlimited(p2pd, control, listen)
             transport = await Libp2pTransport.start(peer_id, control, p2pd.listen_path, on_rejected)
             resources.push_async_callback(transport.close)
             p2p = await AttachedP2P.attach(p2pd)
@@ -138,10 +146,13 @@ class Node:
                 dht=dht,
                 records=records,
                 bootstrap=bootstrap,
+                serve_relay=serve_relay,
             )
             await node.refresh_addresses()
+            node._moved.clear()
             resources.push_async_callback(node._tasks.close)
             node._tasks.start(node._keep_p2pd(), "keep p2pd")
+            node._tasks.start(node._keep_addresses(), "keep addresses")
             bootstrap.add(initial_peers, permanent=True)
             node._resources = resources.pop_all()
         return node
@@ -155,7 +166,10 @@ class Node:
         with suppress(ControlError):
             _, self._transports = await self._control.identify()
             found = dict.fromkeys([*self._transports, *self._circuits])  # p2pd tells of public relays only
-            self._addresses = tuple(full_address(transport, self.peer_id) for transport in found)
+            addresses = tuple(full_address(transport, self.peer_id) for transport in found)
+            if set(addresses) != set(self._addresses):
+                self._addresses = addresses
+                self._moved.set()
         return self._addresses
 
     async def connected_from(self, peer: PeerId) -> tuple[str, ...]:
@@ -165,9 +179,22 @@ class Node:
         except ControlError:
             return ()
 
+    async def moved(self) -> None:
+        """Returns when `addresses` have changed since the start, or since this returned last; for one waiter."""
+        await self._moved.wait()
+        self._moved.clear()
+
     async def close(self) -> None:
         """Ends everything that `start` began; p2pd is gone when this returns."""
         await self._resources.aclose()
+
+    async def _keep_addresses(self) -> None:
+        while True:
+            await asyncio.sleep(ADDRESS_SECONDS)
+            before = set(self._addresses)
+            if set(await self.refresh_addresses()) != before:
+                log.info("reachable at other addresses: %s", ", ".join(self._addresses) or "none")
+                self.bootstrap.reconnect()
 
     async def _keep_p2pd(self) -> None:
         """Starts p2pd again whenever it ends; after a second end in a short time only after a pause."""
@@ -191,6 +218,8 @@ class Node:
     async def _start_again(self) -> None:
         self._listen = tuple(with_ports(self._listen, self._transports))
         await self.p2pd.run(self._listen)
+        if self._serve_relay:
+            await start_until_unlimited(self.p2pd, self._control, self._listen)
         await self._p2p.attach_again()
         await self.transport.resume()
         await self.refresh_addresses()

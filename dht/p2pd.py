@@ -77,8 +77,8 @@ class P2pd:
         """Raises P2pdError when it does not come up; nothing is left behind then, nor when cancelled.
 
         `relays`: multiaddrs with `/p2p/…` of peers that are to pass connections on to us; `serve_relay`: we do so for
-        others. Every p2pd, asked or not, passes on 128 KiB in 2 minutes for a connection; in about half of all starts
-        this one does not get beyond that either, for it registers two relays and which comes last is chance.
+        others. Every p2pd, asked or not, passes on 128 KiB in 2 minutes for a connection, and in more than half of all
+        starts this one does not get beyond that either: see `dht.relay_limit`.
         """
         _remove_left_directories()
         directory = Path(tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX))
@@ -117,10 +117,10 @@ class P2pd:
             async with asyncio.timeout(START_SECONDS):
                 await ready
         except TimeoutError:
-            await self._stop()
+            await self.stop()
             raise P2pdError(f"p2pd did not start in {START_SECONDS:.0f} seconds") from None
         except P2pdError:
-            await self._stop()
+            await self.stop()
             raise
 
     async def ended(self) -> None:
@@ -128,18 +128,8 @@ class P2pd:
         assert self._process is not None
         await self._process.wait()
 
-    async def close(self) -> None:
-        """Returns when the process is gone and its sockets are removed."""
-        try:
-            await self._stop()
-            await self._tasks.close()
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
-
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Ends the process, if it runs; `run` starts another."""
         if self._process is None:
             return
         try:
@@ -154,6 +144,17 @@ class P2pd:
         finally:
             with suppress(ProcessLookupError):
                 self._process.kill()
+
+    async def close(self) -> None:
+        """Returns when the process is gone and its sockets are removed."""
+        try:
+            await self.stop()
+            await self._tasks.close()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     async def _read_output(self, process: asyncio.subprocess.Process, ready: "asyncio.Future[None]") -> None:
         assert process.stdout is not None

@@ -64,7 +64,10 @@ class RecordValidator(RecordValidatorBase):  # type: ignore[misc]
 
 
 class RecordStorage(DHTLocalStorage):  # type: ignore[misc]
-    """hivemind's storage, bounded, in which an older statement never replaces a newer one of the same owner."""
+    """hivemind's storage, bounded, in which an older statement never replaces a newer one of the same owner.
+
+    Nor does one that is no record of now, because our clock was wrong when it came, keep a newer one out.
+    """
 
     def __init__(self, validator: RecordValidator) -> None:
         super().__init__()
@@ -83,8 +86,11 @@ class RecordStorage(DHTLocalStorage):  # type: ignore[misc]
         owners = entry.value if entry is not None else {}
         held = owners.get(subkey)
         if held is not None:
-            if self._sequence(key, subkey, value, expiration_time) < self._sequence(key, subkey, *held):
+            held_sequence = self._sequence(key, subkey, *held)
+            if self._sequence(key, subkey, value, expiration_time) < held_sequence:
                 return False
+            if held_sequence < 0:  # of when our clock was wrong; hivemind would keep it, for it claims to expire later
+                del owners[subkey]
         elif len(owners) >= MAX_RECORDS_PER_KEY or self.record_count() >= MAX_RECORDS:
             return False
         return bool(super().store_subkey(key, subkey, value, expiration_time))

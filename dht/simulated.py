@@ -16,7 +16,7 @@ from dht.simulated_connection import STALL_SECONDS, SimulatedConnection
 from dht.simulated_link import Attachment, Link, Passage, pass_through
 from dht.virtual_time import VirtualClock, VirtualTimeLoop
 from protocols.identity import PeerId
-from protocols.records import Record, check_record, record_key_digest
+from protocols.records import Record, check_expiration, check_record, record_key_digest
 from protocols.rejection import Rejected
 from protocols.signed import Signed
 
@@ -38,6 +38,8 @@ class SimulatedNetwork:
         """`link`: of every peer that joins without one of its own."""
         self.random = Random(seed)  # noqa: S311 - repeatable on purpose
         self.clock: Clock = VirtualClock()
+        """Right, as the clocks of most nodes of the DHT are."""
+        self._clocks: dict[PeerId, VirtualClock] = {}
         self._link = link
         self._attached: dict[PeerId, Attachment] = {}
         self._transports: dict[PeerId, SimulatedTransport] = {}
@@ -77,6 +79,13 @@ class SimulatedNetwork:
         for connection in list(self._connections):
             if connection.local == peer:
                 connection.break_both(self.latency(peer, connection.remote))
+
+    def clock_of(self, peer: PeerId) -> Clock:
+        return self._clocks.setdefault(peer, VirtualClock())
+
+    def set_wall_clock(self, peer: PeerId, offset_seconds: float) -> None:
+        """From now on its wall clock is ahead of the right one by so much."""
+        self._clocks.setdefault(peer, VirtualClock()).wall_offset_seconds = offset_seconds
 
     def partition(self, *groups: Iterable[PeerId]) -> None:
         """Only peers of one group reach each other; peers of no group form one more."""
@@ -159,7 +168,7 @@ class SimulatedTransport(ExchangeTransport):
     def __init__(
         self, network: SimulatedNetwork, peer_id: PeerId, on_rejected: OnRejected, *, client_mode: bool
     ) -> None:
-        super().__init__(peer_id, network.clock, on_rejected)
+        super().__init__(peer_id, network.clock_of(peer_id), on_rejected)
         self._network = network
         self._client_mode = client_mode
         self._known: set[PeerId] = set()
@@ -269,9 +278,18 @@ class SimulatedRecords(Records):
 
     async def lookup(self, run: str, kind: str) -> list[Signed[Any]]:
         await asyncio.sleep(2 * self._network.latency(self._peer, self._peer))
-        now = self._network.clock.wall()
+        now, here = self._network.clock.wall(), self._network.clock_of(self._peer).wall()
         return [
             record
             for owner, record in self._network.stored(run, kind).items()
-            if record.body.expires >= now and not self._network.parted(self._peer, owner)
+            if record.body.expires >= now and is_current(record, here) and not self._network.parted(self._peer, owner)
         ]
+
+
+def is_current(record: Signed[Record], now: float) -> bool:
+    """Whether a node that believes that it is `now` takes the record."""
+    try:
+        check_expiration(type(record.body), record.body.expires, now)
+    except Rejected:
+        return False
+    return True

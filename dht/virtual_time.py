@@ -52,11 +52,15 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
 
 class VirtualClock(Clock):
+    """`wall_offset_seconds`: by how much its wall clock is wrong."""
+
+    wall_offset_seconds = 0.0
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
     def wall(self) -> float:
-        return FIRST_WALL_SECONDS + self.monotonic()
+        return FIRST_WALL_SECONDS + self.monotonic() + self.wall_offset_seconds
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -19,12 +19,12 @@ import uvloop
 
 from dht.dial_back import serve_dial_back
 from dht.interfaces import TransportError
-from dht.lan_discovery import LanDiscovery, LanDiscoveryError, lan_addresses
-from dht.local_discovery import LocalDiscovery, LocalDiscoveryError
+from dht.local_discovery import LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
 from dht.p2pd import P2pd, P2pdError
 from dht.sink import serve_sink
 from peer import logs
+from peer.clock_watch import watch_wall_clock
 from peer.control import serve_control
 from peer.data.dataset import Dataset, DatasetError
 from peer.data.registry import open_dataset
@@ -32,11 +32,12 @@ from peer.end_process import end_process_within
 from peer.errors import PeerError
 from peer.hang_watch import hang_watch
 from peer.heap import settle_heap
-from peer.home import Home, runtime_directory
+from peer.home import Home
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.metrics import Metrics
 from peer.models.flat import FlatModel, initial_state
+from peer.neighbourhood import Neighbourhood
 from peer.participant import Participant, Profile, Rejections
 from peer.plugins import PluginError
 from peer.saving import Saver
@@ -101,8 +102,7 @@ class Daemon:
         self._model: FlatModel
         self._node: Node
         self._p2pd: P2pd | None = None
-        self._discovery: LocalDiscovery | None = None
-        self._lan: LanDiscovery | None = None
+        self._neighbourhood: Neighbourhood | None = None
 
     async def run(self) -> int:
         """The exit code. Raises PeerError."""
@@ -225,40 +225,27 @@ class Daemon:
             node.transport.bandwidth.limit_bytes_per_second = settings.bandwidth * 1e6 / 8
         log.info("listening", peer=node.peer_id, addresses=list(node.addresses()))
         if settings.local_discovery:
-            self._discovery = resources.enter_context(
-                LocalDiscovery(runtime_directory(), settings.run_id, node.peer_id, node.addresses())
+            self._neighbourhood = await Neighbourhood.start(
+                settings.run_id, node.peer_id, node.addresses(), client_mode=settings.client_mode
             )
-            await self._join_local_network(resources)
+            resources.push_async_callback(self._neighbourhood.close)
         found = self._look_around()
         if settings.initial_peers or found:
             seconds = CONNECT_SECONDS if settings.initial_peers else LOCAL_CONNECT_SECONDS
             if not await node.bootstrap.wait_connected(seconds):
                 log.warning("no peer answers yet; going on, and trying again", waited_seconds=seconds)
 
-    async def _join_local_network(self, resources: AsyncExitStack) -> None:
-        """Multicast DNS; not for a daemon that listens on loopback alone."""
-        node = self._node
-        addresses = lan_addresses(node.addresses())
-        if not addresses and not self._settings.client_mode:
-            return
-        try:
-            self._lan = await LanDiscovery.start(self._settings.run_id, node.peer_id, addresses)
-            resources.push_async_callback(self._lan.close)
-        except LanDiscoveryError as error:
-            log.warning("other machines of this network are not looked for", error=str(error))
-
-    def _look_around(self) -> list[tuple[PeerId, tuple[str, ...]]]:
+    def _look_around(self) -> dict[PeerId, tuple[str, ...]]:
         """The other daemons of the run on this machine and its local network; the node stays connected to them."""
-        places = [place for place in (self._discovery, self._lan) if place is not None]
-        found = {peer: addresses for place in reversed(places) for peer, addresses in place.others()}
+        found = self._neighbourhood.others() if self._neighbourhood is not None else {}
         for addresses in found.values():
             self._node.bootstrap.add(addresses)
-        return list(found.items())
+        return found
 
     async def _members(self) -> list[PeerId]:
         """The members that the DHT and this machine know, connected; before we are one ourselves."""
         records = await self._node.records.lookup(self._settings.run_id, RosterEntry.kind)
-        found = {record.sender: record.body.addresses for record in records} | dict(self._look_around())
+        found = {record.sender: record.body.addresses for record in records} | self._look_around()
         connected = []
         for member, addresses in found.items():
             if member == self._peer_id:
@@ -355,7 +342,8 @@ class Daemon:
         log.info("others join with", command=self._invitation())
         watching = watch_event_loop(self._metrics.add_lag)
         async with beside(self._keep_looking()), beside(self._keep_saving()), beside(self._show()), beside(watching):
-            async with beside(self._leave_when_done()):
+            clock = watch_wall_clock(self._node.transport.clock)
+            async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock):
                 await participant.run(self._settings.max_epochs)
             await self._save(last=True)
         if self._on_status is not None:
@@ -372,12 +360,20 @@ class Daemon:
         """Meets daemons that start on this machine and its local network."""
         membership = self.participant.membership
         while True:
-            strangers = [found for found in self._look_around() if membership.roster.get(found[0]) is None]
+            strangers = [found for found in self._look_around().items() if membership.roster.get(found[0]) is None]
             with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
                 async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
                     for peer, addresses in strangers:
                         tasks.create_task(membership.meet(peer, addresses))
             await asyncio.sleep(LOOK_AROUND_SECONDS)
+
+    async def _keep_announced(self) -> None:
+        """Tells everybody when this machine has moved."""
+        while True:
+            await self._node.moved()
+            self.participant.membership.announce()
+            if self._neighbourhood is not None:
+                await self._neighbourhood.move(self._node.addresses())
 
     async def _keep_saving(self) -> None:
         """Saves the newest state whenever the last save is done, so that kill -9 costs an epoch or two at most."""

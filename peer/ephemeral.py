@@ -1,11 +1,10 @@
 """A node of the network for who does not take part: it comes and goes with its identity."""
 
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from dht.node import Node
+from dht.temporary_identity import temporary_identity
 from protocols.identity import Identity
 
 
@@ -19,11 +18,7 @@ async def ephemeral_node(
     serve_relay: bool = False,
 ) -> AsyncIterator[tuple[Node, Identity]]:
     """A node that lasts as long as the context; without `listen` in client mode. Raises P2pdError."""
-    identity = Identity.generate()
-    with tempfile.TemporaryDirectory(prefix="peer-identity-") as directory:  # its mode is 0700
-        path = Path(directory) / "identity.key"
-        path.touch(mode=0o600)
-        path.write_bytes(identity.to_libp2p())
+    with temporary_identity() as (identity, path):
         node = await Node.start(
             path,
             initial_peers=initial_peers,

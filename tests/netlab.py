@@ -9,6 +9,7 @@ Needs root, network namespaces and iproute2; `reason_why_not` says what is missi
         lab.set_rate(2, "5mbit")
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -68,6 +69,16 @@ class NetLab:
             limit = ("tbf", "rate", rate, "burst", BURST, "latency", QUEUE)
             _run("ip", "netns", "exec", namespace, "tc", "qdisc", "replace", "dev", device, "root", *limit)
 
+    def sent_bytes(self, host: int) -> int:
+        """What has left that host by its link, headers included."""
+        shown = _run("ip", "-n", self._name(host), "-s", "-j", "link", "show", "eth0")
+        return int(json.loads(shown)[0]["stats64"]["tx"]["bytes"])
+
+    def move(self, host: int, address: str) -> None:
+        """Gives the host another address, as a router may; connections from the old one are dead."""
+        self._ip(self._name(host), "address", "delete", f"{self.address(host)}/16", "dev", "eth0")
+        self._ip(self._name(host), "address", "add", f"{address}/16", "dev", "eth0")
+
     def unplug(self, *hosts: int) -> None:
         """Pulls the cables of these hosts."""
         for host in hosts:
@@ -119,5 +130,5 @@ class NetLab:
         _run("ip", "-n", namespace, *command)
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

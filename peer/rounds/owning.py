@@ -35,7 +35,7 @@ class OwnedPart:
         self.reduction = reduction
         self.address = address
         self.held: HeldPart | None = None
-        self.bytes_received = 0
+        self.bytes_sent = self.bytes_received = 0
         self._transport, self._signer, self._timing = transport, signer, timing
         self._clock: Clock = transport.clock
         self._results: list[ReducedChunk] = []
@@ -179,7 +179,9 @@ class OwnedPart:
         sent = 0
         while True:
             while sent < len(self._results):
-                await stream.send(Frame(chunk_header(self.reduction.part.start + sent), self._results[sent].payload))
+                payload = self._results[sent].payload
+                await stream.send(Frame(chunk_header(self.reduction.part.start + sent), payload))
+                self.bytes_sent += memoryview(payload).nbytes
                 sent += 1
             if self.held is not None:
                 await stream.send(Frame(b"", self.held.statement))

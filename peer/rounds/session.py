@@ -266,7 +266,7 @@ class Session:
             done=done,
             duration_seconds=self._now() - (self._closed_at if self._closed_at is not None else self._now()),
             weight=self._weight if self.setting.me in done.body.members else 0,
-            bytes_sent=self._traffic.sent,
+            bytes_sent=self._traffic.sent + sum(part.bytes_sent for part in self._owned.values()),
             bytes_received=self._traffic.received + sum(part.bytes_received for part in self._owned.values()),
             recovered_parts=self.machine.recovered_parts,
             missing_senders=max((part.missing_senders for part in self._owned.values()), default=0),

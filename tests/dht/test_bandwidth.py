@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dht.bandwidth import SMALL_BYTES, Bandwidth
+from dht.bandwidth import BURST_SECONDS, SMALL_BYTES, Bandwidth
 from dht.interfaces import Frame, Stream
 from dht.simulated import SimulatedNetwork, SimulatedTransport, run_simulation
 from dht.simulated_link import Link
@@ -83,6 +83,30 @@ def test_a_limit_is_kept_over_all_streams_and_small_frames_pass() -> None:
         elapsed = sender.clock.monotonic() - began
         assert 0.9 * 20 * MEGABYTE / 1e6 - 2 <= elapsed <= 1.1 * 20 * MEGABYTE / 1e6
         assert sender.bandwidth.bytes_per_second <= 1e6
+
+    run_simulation(scenario, seed=1)
+
+
+@pytest.mark.parametrize("limited", ["who asks", "who answers"])
+def test_requests_and_answers_count_too(limited: str) -> None:
+    body, count, limit = bytes(256 * 1024), 16, 1e6
+
+    async def scenario(network: SimulatedNetwork) -> None:
+        one, other = [network.join(identity(number).peer_id) for number in (1, 2)]
+
+        async def echo(_peer: object, received: bytes) -> bytes:
+            return received if limited == "who answers" else b""
+
+        await other.serve_requests("echo", echo)
+        await one.connect(other.peer_id, other.addresses)
+        (other if limited == "who answers" else one).bandwidth.limit_bytes_per_second = limit
+        began = one.clock.monotonic()
+        for _ in range(count):
+            await one.request(other.peer_id, "echo", body, 60)
+        elapsed = one.clock.monotonic() - began
+        at_least = (count - 1) * len(body) / limit - BURST_SECONDS
+        assert at_least <= elapsed <= at_least + 2.0
+        assert one.bandwidth.bytes_per_second in (0, limit)  # nothing measured
 
     run_simulation(scenario, seed=1)
 

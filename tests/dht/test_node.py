@@ -236,3 +236,26 @@ def test_identity_of_another_kind_is_not_ours(tmp_path: Path, caplog: pytest.Log
             await Node.start(path)
 
     run_real(main())
+
+
+def test_a_change_of_addresses_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.node.ADDRESS_SECONDS", 0.05)
+
+    async def main() -> None:
+        async with running_node(tmp_path, OURS) as node:
+            where = ""
+
+            async def identify() -> tuple[str, tuple[str, ...]]:
+                return node.peer_id, (where,)
+
+            monkeypatch.setattr(node._control, "identify", identify)
+            for host in (1, 2):
+                where = f"/ip4/192.0.2.{host}/tcp/4001"
+                async with asyncio.timeout(10):
+                    await node.moved()
+                assert node.addresses() == (f"{where}/p2p/{node.peer_id}",)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await node.moved()
+
+    run_real(main())

@@ -259,6 +259,29 @@ def test_storage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert storage.record_count() == 3
 
 
+class WrongClock(SystemClock):
+    ahead_seconds = 0.0
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead_seconds
+
+
+def test_what_was_stored_while_the_clock_was_wrong_keeps_nobody_out() -> None:
+    clock = WrongClock()
+    storage = RecordStorage(RecordValidator(clock, lambda reason, message: None))
+
+    def store(sequence: int) -> bool:
+        record = sign(identity(1), sequence=sequence, expires=clock.wall() + 60)
+        return storage.store_subkey(KEY, identity(1).peer_id, encode(record.wire), record.body.expires)
+
+    clock.ahead_seconds = 3600.0
+    assert store(sequence=1)
+    clock.ahead_seconds = 0.0
+    assert store(sequence=2)
+    assert not store(sequence=1)
+    assert storage.record_count() == 1
+
+
 def test_many_lookups_at_once(tmp_path: Path) -> None:
     async def scenario(swarm: Swarm) -> None:
         one, other = await swarm.nodes(2)

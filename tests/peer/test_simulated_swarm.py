@@ -10,13 +10,14 @@ import pytest
 from dht.interfaces import Stream, TransportError
 from dht.simulated_link import Link
 from peer.contents import BLOCKS_KIND, INDEX_KIND
-from peer.membership import HELLO_KIND
+from peer.membership import HELLO_KIND, LOOKUP_SECONDS, PUBLISH_SECONDS
 from peer.participant import Participant
 from peer.rounds.post import ROUND_KIND
 from peer.sync import HEAD_KIND
 from protocols.heads import Head
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
+from protocols.records import RosterEntry
 from protocols.rejection import Reason
 from protocols.round.messages import Progress, Standing
 from protocols.signed import Signer
@@ -356,6 +357,44 @@ def test_a_flood_of_stale_and_repeated_messages_stops_nobody() -> None:
     simulate(scenario, data_parallel(epochs=40), seed=6)
 
 
+# -- clocks -----------------------------------------------------------------------------------------------------------
+
+HOUR = 3600.0
+
+
+@MODES
+def test_clocks_that_jump_by_an_hour_stop_no_round(manifest_of: ManifestOf) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(4)
+        await swarm.until(lambda: all(len(p.participant._group) == 4 for p in swarm.members), within=60)
+        for offsets in ([HOUR, -HOUR, HOUR, -HOUR], [-HOUR, HOUR, 0.0, 0.0]):
+            jumped = max(peer.state.epoch for peer in swarm.members)
+            for peer, offset in zip(swarm.members, offsets, strict=True):
+                swarm.network.set_wall_clock(peer.peer, offset)
+            await swarm.epoch(jumped + 10)
+            assert all(len(peer.participant._group) == 4 for peer in swarm.members)
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, manifest_of(epochs=2000), seed=8)
+
+
+def test_a_swarm_whose_clocks_were_wrong_is_found_once_they_are_right() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2)
+        for peer in swarm.members:
+            swarm.network.set_wall_clock(peer.peer, HOUR)
+        await swarm.network.clock.sleep(2 * RosterEntry.ttl_seconds)
+        members = swarm.members
+        newcomer = await swarm.start(2)
+        await swarm.network.clock.sleep(LOOKUP_SECONDS)
+        assert len(newcomer.participant.membership.roster) == 0  # what they say expires in an hour and a minute
+        for peer in members:
+            swarm.network.set_wall_clock(peer.peer, 0.0)
+        await swarm.until(lambda: newcomer.participant.largest_group == 3, within=2 * PUBLISH_SECONDS)
+
+    simulate(scenario, data_parallel(epochs=10_000), seed=9)
+
+
 # -- roles and links --------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +410,7 @@ def test_every_role_does_its_part(manifest_of: ManifestOf) -> None:
         assert aggregator.participant.samples_contributed == 0
         assert aggregator.participant.last_round is not None
         assert aggregator.participant.last_round[1].bytes_received > 0
+        assert aggregator.participant.last_round[1].bytes_sent > 0
         assert monitor.state.epoch == 0
         assert len(monitor.participant.membership.roster) == 5
         check_nobody_was_charged(swarm)

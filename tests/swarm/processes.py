@@ -48,8 +48,10 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.inside: list[str] = []
         """What stands before its command: in which network namespace it runs."""
+        self._options: tuple[str, ...] = ()
 
     def start(self, run_id: str = "demo", *options: str) -> "Daemon":
+        self._options = (run_id, *options)
         command = [PEER, "join", "--run-id", run_id, "--home", str(self.home), "--name", self.name, "--threads", "1"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -61,6 +63,10 @@ class Daemon:
                 start_new_session=True,
             )
         return self
+
+    def start_again(self) -> "Daemon":
+        """As it was started last."""
+        return self.start(*self._options)
 
     def status(self) -> dict[str, Any] | None:
         """What `peer status --json` says; None while no daemon answers."""

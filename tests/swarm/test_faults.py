@@ -4,23 +4,18 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 from random import Random
 
 import pytest
 
 from tests.swarm.faulty import BACK_SECONDS, LISTEN, Members, averaging, members, process_of
-from tests.swarm.processes import Daemon, Swarm
+from tests.swarm.hosts import p2pd_of
+from tests.swarm.processes import Swarm
 from tests.swarm.watcher import Watcher, in_round_after
 
 FREEZE_SECONDS = 20.0
-
-
-def p2pd_of(daemon: Daemon) -> int:
-    process = process_of(daemon)
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    (found,) = [int(child) for child in children if "p2pd" in Path(f"/proc/{child}/cmdline").read_text()]
-    return found
+IN_STEP_EPOCHS = 2
+"""From the epoch at which a victim has the swarm's state until it is in a round of all."""
 
 
 def test_a_killed_p2pd_is_started_again_and_its_daemon_goes_on_in_step(
@@ -57,7 +52,7 @@ def kill_and_restart(run: Members, victim: Watcher) -> str:
     back = victim.wait("in a round of all", in_round_after(at + 1, len(run.watchers)), BACK_SECONDS)
     assert [watcher.resyncs for watcher in survivors] == resyncs, "a survivor had to take the state anew"
     epochs = back.last_round.epoch - synced
-    assert epochs <= 2, f"in step after {epochs} epochs"
+    assert epochs <= IN_STEP_EPOCHS, f"in step after {epochs} epochs"
     run.wait_all(back.last_round.epoch - 1)
     return f"epoch {at}, {struck}: survivors 2 epochs on after {went_on:.1f} s; in step {epochs} epochs after its sync"
 
@@ -70,8 +65,9 @@ def role_and_phase(run: Members, victim: Watcher) -> str:
 
 
 def freeze(run: Members, victim: Watcher, processes: list[int]) -> str:
-    """SIGSTOP, and SIGCONT later: the others play on; it is in step again soon after."""
+    """SIGSTOP, and SIGCONT later: the others play on; it is in step again soon after it has caught up."""
     survivors = [watcher for watcher in run.watchers if watcher is not victim]
+    resyncs = [watcher.resyncs for watcher in survivors]
     at = run.epoch()
     struck = role_and_phase(run, victim)
     stopped = time.monotonic()
@@ -86,10 +82,16 @@ def freeze(run: Members, victim: Watcher, processes: list[int]) -> str:
         for process in processes:
             os.kill(process, signal.SIGCONT)
     woken = run.epoch()
+    caught_up = victim.wait("level", lambda s: s.self_.state == "training" and s.self_.epoch >= woken, BACK_SECONDS)
     back = victim.wait("in a round of all", in_round_after(woken - 1, len(run.watchers)), BACK_SECONDS)
+    assert [watcher.resyncs for watcher in survivors] == resyncs, "a survivor had to take the state anew"
+    epochs = back.last_round.epoch - caught_up.self_.epoch
+    assert epochs <= IN_STEP_EPOCHS, f"in step after {epochs} epochs"
     run.wait_all(back.last_round.epoch - 1)
-    epochs = back.last_round.epoch - woken
-    return f"epoch {at}, {struck}: survivors 2 epochs on after {went_on:.1f} s; back {epochs} epochs later"
+    return (
+        f"epoch {at}, {struck}: survivors 2 epochs on after {went_on:.1f} s; at {woken} when it woke, "
+        f"level at {caught_up.self_.epoch}, in step {epochs} epochs later"
+    )
 
 
 def strike_at_random(run: Members, random: Random) -> Watcher:

@@ -1,102 +1,91 @@
-"""Four hosts behind 100 Mbit/s links: a cable is pulled, the swarm is cut in two, one link is slow."""
+"""Hosts behind 100 Mbit/s links: a cable is pulled, the swarm is cut in two, one link is slow."""
 
 import statistics
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 
 import pytest
 
-from tests.netlab import NetLab, reason_why_not
-from tests.swarm.faulty import RECIPE, Members, averaging, started
-from tests.swarm.processes import Daemon, Swarm
-from tests.swarm.watcher import Watcher
+from tests.netlab import NetLab
+from tests.swarm.faulty import RECIPE, Members, averaging
+from tests.swarm.hosts import (
+    BACK_SECONDS,
+    SENDING_RECIPE,
+    SMALL_RECIPE,
+    assert_one_state_from,
+    hosts,
+    needs_networks,
+    shown_at,
+    wait,
+)
+from tests.swarm.processes import Swarm
+from tests.swarm.watcher import Watcher, in_round_after
 
-pytestmark = [
-    pytest.mark.skipif((why_not := reason_why_not()) is not None, reason=str(why_not)),
-    pytest.mark.timeout(900),
-]
+pytestmark = [needs_networks, pytest.mark.timeout(900)]
 
-PORT = 4001
-BACK_SECONDS = 150.0
 PULLED_SECONDS = 10.0
 PARTED_SECONDS = 30.0
 ROUNDS = 8
 SLOWDOWN = 1.5
 
 
-@contextmanager
-def hosts(swarm: Swarm, lab: NetLab, monkeypatch: pytest.MonkeyPatch, recipe: str = RECIPE) -> Iterator[Members]:
-    """One daemon on every host, which know each other's addresses only from their initial peers, hosts 1 and 3."""
-    daemons = {host: swarm.daemon(f"host{host}") for host in lab.hosts}
-    for host, daemon in daemons.items():
-        daemon.inside = lab.inside(host)
-    known = [
-        f"/ip4/{lab.address(host)}/tcp/{PORT}/p2p/" + swarm.command("id", "--home", str(daemons[host].home)).strip()
-        for host in (1, 3)
-    ]
-    names = {daemon.name: host for host, daemon in daemons.items()}
-
-    def options(daemon: Daemon) -> Sequence[str]:
-        listen = f"/ip4/{lab.address(names[daemon.name])}/tcp/{PORT}"
-        initial_peers = [option for address in known for option in ("--initial-peers", address)]
-        return ("--listen", listen, *initial_peers, "--no-local-discovery")
-
-    with started(swarm, list(daemons.values()), monkeypatch, options, recipe) as run:
-        try:
-            run.wait_all(-1, BACK_SECONDS)
-            yield run
-        finally:
-            swarm.stop()  # while their network still is
-
-
-@pytest.fixture
-def lab() -> Iterator[NetLab]:
-    with NetLab(4) as lab:
-        yield lab
-
-
-def wait(seconds: float) -> None:
-    """For what is defined by its length."""
-    threading.Event().wait(seconds)
-
-
-def assert_one_state_from(run: Members, epoch: int) -> None:
-    for later in {later for watcher in run.watchers for later in watcher.digests if later >= epoch}:
-        digests = set().union(*(watcher.digests.get(later, set()) for watcher in run.watchers))
-        assert len(digests) == 1, f"epoch {later}: {digests}"
-
-
-def test_a_cable_pulled_in_a_round_and_put_back(swarm: Swarm, lab: NetLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hosts(swarm, lab, monkeypatch) as run:
+def test_a_cable_pulled_in_a_round_and_put_back(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch) as run:
         victim, others = run.watchers[1], [run.watchers[0], *run.watchers[2:]]
         resyncs = [watcher.resyncs for watcher in others]
         at = victim.wait("averaging", averaging, BACK_SECONDS).self_.epoch
         lab.unplug(2)
-        wait(PULLED_SECONDS)
-        lab.plug(2)
-        for watcher in others:
+        pulled = time.monotonic()
+        for watcher in others:  # while the cable is out, were it for longer than it takes them otherwise
             watcher.wait("beyond the epoch", lambda s: s.self_.epoch > at + 1, BACK_SECONDS)
+        went_on = time.monotonic() - pulled
+        wait(PULLED_SECONDS - went_on)
+        lab.plug(2)
         back = run.epoch()
         run.wait_all(back - 1, BACK_SECONDS)
-        print(f"pulled in epoch {at}, others at {back} when back, all in rounds of four by epoch {run.epoch()}")
+        print(
+            f"pulled in epoch {at}, others 2 epochs on after {went_on:.1f} s, at {back} when it was put back, "
+            f"all in rounds of four by epoch {run.epoch()}"
+        )
         assert [watcher.resyncs for watcher in others] == resyncs
         assert_one_state_from(run, back + 1)
 
 
-def test_half_of_the_swarm_is_cut_off_and_joins_again(
-    swarm: Swarm, lab: NetLab, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("count", "cut_off", "seconds"),
+    [
+        (5, (4, 5), 0.0),  # as long as both sides need to go on alone
+        pytest.param(5, (4, 5), PARTED_SECONDS, marks=pytest.mark.slow),
+        pytest.param(4, (3, 4), PARTED_SECONDS, marks=pytest.mark.slow),
+    ],
+    ids=["two of five for a moment", "two of five", "two of four"],
+)
+def test_part_of_the_swarm_is_cut_off_and_joins_again(
+    count: int, cut_off: tuple[int, ...], seconds: float, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with hosts(swarm, lab, monkeypatch) as run:
-        lab.part(3, 4)
-        wait(PARTED_SECONDS)
-        lab.unite(3, 4)
-        epochs = [watcher.last.self_.epoch for watcher in run.watchers]
+    """The majority's history wins and the others take its state; of two halves either may win."""
+    with NetLab(count) as lab, hosts(swarm, lab, monkeypatch, SMALL_RECIPE) as run:
+        lab.part(*cut_off)
+        parted, at = time.monotonic(), run.epoch()
+        minority = [run.watchers[host - 1] for host in cut_off]
+        majority = [watcher for watcher in run.watchers if watcher not in minority]
+        resyncs = {watcher: watcher.resyncs for watcher in run.watchers}
+        for side in (majority, minority):
+            for watcher in side:
+                watcher.wait("going on without the others", in_round_after(at, len(side)), BACK_SECONDS)
+        wait(seconds - (time.monotonic() - parted))
+        lab.unite(*cut_off)
+        epochs = [watcher.last.self_.epoch for watcher in run.watchers if watcher.last is not None]
         run.wait_all(max(epochs), BACK_SECONDS)
         joined = run.epoch()
         run.wait_all(joined + 1, BACK_SECONDS)
-        print(f"at epochs {epochs} when joined again, all in rounds of four by epoch {joined}")
+        resynced = {watcher.daemon.name: watcher.resyncs - resyncs[watcher] for watcher in run.watchers}
+        print(f"at epochs {epochs} when joined again, all in rounds of all by epoch {joined}; resyncs {resynced}")
         assert_one_state_from(run, joined)
+        if len(majority) > len(minority):
+            assert all(watcher.resyncs > resyncs[watcher] for watcher in minority)
+            assert all(watcher.resyncs == resyncs[watcher] for watcher in majority)
+            assert all(len(shown_at(majority, epoch)) <= 1 for epoch in range(at, run.epoch()))
 
 
 def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
@@ -112,12 +101,26 @@ def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
     )
 
 
-def test_one_slow_link_does_not_slow_the_others(swarm: Swarm, lab: NetLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hosts(swarm, lab, monkeypatch) as run:
-        others = run.watchers[:3]
+@pytest.mark.parametrize(
+    "recipe", [SENDING_RECIPE, pytest.param(RECIPE, marks=pytest.mark.slow)], ids=["short", "long"]
+)
+def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
+    recipe: str, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch, recipe) as run:
+        slow, others = run.watchers[3], run.watchers[:3]
         before = round_seconds(run, others)
         lab.set_rate(4, "5mbit")
         round_seconds(run, others)  # the swarm takes notice
+        assert slow.last is not None
+        contributed, first = slow.last.self_.samples_contributed, run.epoch()
         after = round_seconds(run, others)
-        print(f"rounds of {before:.2f} s before, {after:.2f} s with one link at 5 Mbit/s")
+        more = slow.wait(
+            "contributing more", lambda s: s.self_.samples_contributed > contributed, BACK_SECONDS
+        ).self_.samples_contributed
+        groups = [played.group_size for epoch, played in sorted(others[0].rounds.items()) if epoch >= first]
+        print(
+            f"rounds of {before:.2f} s before, {after:.2f} s with one link at 5 Mbit/s; "
+            f"groups of {groups}, {more - contributed} more samples from behind that link"
+        )
         assert after <= SLOWDOWN * before
