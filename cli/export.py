@@ -19,7 +19,7 @@ def export(
     run_id: RunId = None,
     initial_peers: ThroughPeers = None,
     home: Home = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE when it exists.")] = False,
+    force: Annotated[bool | None, typer.Option("--force/--no-force", help="Replace FILE when it exists.")] = None,
 ) -> None:
     """Write the model, with the manifest in its metadata: from the daemon here, its last snapshot, or from outside."""
     from peer.control_client import ControlClient

@@ -17,12 +17,14 @@ def join(
     initial_peers: InitialPeers = None,
     listen: Listen = None,
     announce: Announce = None,
-    name: Annotated[str | None, typer.Option(help="What others see; by default this machine's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What others see; by default this machine's name.")
+    ] = None,
     home: Home = None,
     role: Annotated[
         str | None, typer.Option(metavar="trainer|aggregator|monitor", help="trainer unless you say otherwise.")
     ] = None,
-    client_mode: ClientMode = False,
+    client_mode: ClientMode = None,
     relay: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,21 +32,29 @@ def join(
         ),
     ] = None,
     serve_relay: Annotated[
-        bool, typer.Option("--serve-relay", help="Pass connections on to members in client mode.")
-    ] = False,
+        bool | None,
+        typer.Option("--serve-relay/--no-serve-relay", help="Pass connections on to members in client mode."),
+    ] = None,
     no_local_discovery: Annotated[
-        bool, typer.Option("--no-local-discovery", help="Do not look for members on this machine and network.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--no-local-discovery/--local-discovery", help="Do not look for members on this machine and network."
+        ),
+    ] = None,
     bandwidth: Annotated[
         str | None, typer.Option(metavar="MBIT/S", help="Send no more than so many million bits a second.")
     ] = None,
     max_epochs: Annotated[str | None, typer.Option(metavar="N", help="Leave after this many epochs.")] = None,
     until_done: Annotated[
-        bool, typer.Option("--until-done", help="Exit when the run's last epoch is reached; else stay and serve.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--until-done/--no-until-done", help="Exit when the run's last epoch is reached; else stay and serve."
+        ),
+    ] = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Go into the background once it is up; see `peer logs`.")
-    ] = False,
+        bool | None,
+        typer.Option("--detach/--no-detach", help="Go into the background once it is up; see `peer logs`."),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How to log.")] = None,
     threads: Threads = None,
     data_quota: Annotated[

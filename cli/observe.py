@@ -21,7 +21,7 @@ def status(
     run_id: RunId = None,
     initial_peers: ThroughPeers = None,
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> None:
     """Show the run and the swarm as the daemon here sees them, or from outside."""
     with _view(context) as (view, settings):
@@ -39,7 +39,7 @@ def peers(
     run_id: RunId = None,
     initial_peers: ThroughPeers = None,
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> None:
     """List the members of the run."""
     with _view(context) as (view, settings):

@@ -1,4 +1,7 @@
-"""Options that several commands share. Values stay text here: `peer.settings` checks them, whatever their source."""
+"""Options that several commands share. Values stay text here: `peer.settings` checks them, whatever their source.
+
+A switch is None when it is not given, and has a form for off, so that a flag can overrule a variable or the file.
+"""
 
 from typing import Annotated
 
@@ -24,6 +27,8 @@ Announce = Annotated[
     list[str] | None,
     typer.Option(metavar="MADDR", help="What to tell others instead of the addresses found; repeatable."),
 ]
-ClientMode = Annotated[bool, typer.Option("--client-mode", help="Accept no inbound connections.")]
+ClientMode = Annotated[
+    bool | None, typer.Option("--client-mode/--no-client-mode", help="Accept no inbound connections.")
+]
 Threads = Annotated[str | None, typer.Option(metavar="N", help="Threads to train with; half the cores.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+Json = Annotated[bool | None, typer.Option("--json/--no-json", help="One JSON object, for programs.")]

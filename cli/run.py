@@ -1,6 +1,7 @@
 """`peer run create`, `show` and `list`: runs from recipes, and the runs known here."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,13 +21,15 @@ def create(
     """Make a run from a recipe, and print its id and the line to share."""
     from peer.home import Home as HomeDirectory
     from peer.recipes import read_recipe
-    from peer.settings import RecipeSettings
+    from peer.settings import Settings
 
-    settings = RecipeSettings.load(data=data, home=home)
+    settings = Settings.load(home=home)
     read = read_recipe(recipe)
     from peer.organise import create_run  # loads torch: after the recipe could be refused
 
-    manifest = create_run(HomeDirectory(settings.home), read, settings.data)
+    manifest = create_run(
+        HomeDirectory(settings.home), read, [Path(file).expanduser().absolute() for file in data or []]
+    )
     typer.echo(f"{manifest.run_id}\n\nShare this line:\n\n    peer join --run-id {manifest.run_id}\n")
     if manifest.data.shards:
         typer.echo("Members fetch the files from you and from each other, so keep your daemon up at first.")
@@ -38,14 +41,14 @@ def show(
     context: typer.Context,
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run: its id, or a name or beginning of one.")],
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> None:
     """Show what the members of a run have agreed on."""
     from peer.errors import UsageError
     from peer.home import Home as HomeDirectory
     from peer.settings import ObserveSettings
 
-    settings = ObserveSettings.load(run_id=run_id, home=home, json_output=json_output)
+    settings = ObserveSettings.load(home=home, json_output=json_output)
     directory = HomeDirectory(settings.home)
     run = directory.resolve_run(run_id)
     manifest = directory.manifest(run)

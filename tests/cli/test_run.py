@@ -36,6 +36,13 @@ def test_a_built_in_recipe_makes_a_run_of_ones_own(peer, home, text):
     assert peer("run", "create", "demo").stdout.splitlines()[0] != demo_manifest().run_id
 
 
+def test_where_joining_finds_data_is_no_data_of_a_new_run(peer, home, text):
+    home.path.mkdir()
+    (home.path / "config.toml").write_text(f'data = ["{text.parent}"]')
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    assert [shard.name for shard in home.manifest(run_id).data.shards] == ["story.txt"]
+
+
 def test_show_prints_the_manifest_as_toml(peer):
     fields = tomllib.loads(peer("run", "show", "demo").stdout)
     assert fields["run_id"] == demo_manifest().run_id
