@@ -86,6 +86,7 @@ def join(
 def _detach(home: "HomeDirectory", run: str) -> int | None:
     """None in the daemon, which goes on; elsewhere the exit code, when the daemon has come up or failed."""
     from peer.detach import DaemonFailed, detach, wait_until_up
+    from peer.hints import command
 
     process = detach(home, run)
     if process is None:
@@ -96,5 +97,6 @@ def _detach(home: "HomeDirectory", run: str) -> int | None:
         typer.echo(str(failure), err=True)
         return failure.exit_code
     typer.echo(f"the daemon in run {run} has process id {process} and logs to {home.log_path(run)}")
-    typer.echo("see it with: peer status, peer logs; stop it with: peer leave", err=True)
+    see, follow, stop = (command(home.path, word, "--run-id", run) for word in ("status", "logs", "leave"))
+    typer.echo(f"see it with: {see}\nread its log with: {follow}\nstop it with: {stop}", err=True)
     return 0

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from peer.errors import PeerError, UsageError
 from peer.files import write_atomically
+from peer.hints import command
 from peer.locks import locked
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ class Home:
                 try:
                     descriptor = stack.enter_context(locked(path, wait=False))
                 except BlockingIOError as error:
+                    leave = command(self.path, "leave", "--run-id", run_id)
                     raise PeerError(
                         f"another daemon (pid {path.read_text().strip() or 'unknown'}) of {self.path} is already in "
-                        f"run {run_id}; stop it with `peer leave`, or join with another --home"
+                        f"run {run_id}; stop it with `{leave}`, or join with another --home"
                     ) from error
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()}\n".encode())
