@@ -80,7 +80,11 @@ def join(
     with show_while_training(settings) as observe:
         from peer.daemon import run_daemon
 
-        return run_daemon(settings, observe)
+        try:
+            return run_daemon(settings, observe)
+        finally:
+            if not settings.detach:  # else whoever started it still reads the log
+                home_directory.forget_unknown(run)
 
 
 def _detach(home: "HomeDirectory", run: str) -> int | None:
@@ -94,6 +98,7 @@ def _detach(home: "HomeDirectory", run: str) -> int | None:
     try:
         wait_until_up(home, run, process)
     except DaemonFailed as failure:
+        home.forget_unknown(run)
         typer.echo(str(failure), err=True)
         return failure.exit_code
     typer.echo(f"the daemon in run {run} has process id {process} and logs to {home.log_path(run)}")
