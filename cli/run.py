@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import Home, Json
+
+if TYPE_CHECKING:
+    from protocols.manifest import Manifest
 
 app = typer.Typer(help="Make a run from a recipe, and look at those known here.", rich_markup_mode=None)
 
@@ -68,10 +71,19 @@ def list_runs(context: typer.Context, home: Home = None) -> None:
     """List the runs known here."""
     from cli.render import console, runs_view
     from peer.demo import demo_manifest
+    from peer.errors import PeerError
     from peer.home import Home as HomeDirectory
     from peer.settings import Settings
 
     directory = HomeDirectory(Settings.load(home=home).home)
-    manifests = {run: directory.manifest(run) for run in directory.runs()}
     demo = demo_manifest()
-    console().print(runs_view({demo.run_id: demo, **manifests}))
+    manifests: dict[str, Manifest | None] = {demo.run_id: demo}
+    damaged = []
+    for run in directory.runs():
+        try:
+            manifests[run] = directory.manifest(run)
+        except PeerError as error:
+            damaged.append(str(error))
+    console().print(runs_view(manifests))
+    if damaged:
+        raise PeerError("; ".join(damaged))

@@ -72,6 +72,17 @@ def test_list_has_the_demo_and_the_runs_of_the_home(peer, home, text):
     assert "manifest not known yet" in lines[1]
 
 
+def test_a_damaged_manifest_does_not_hide_the_other_runs(peer, home, text):
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    damaged = home.run_directory("damaged-" + "a" * 26) / "manifest.msgpack"
+    damaged.write_bytes(b"noise")
+    outcome = peer("run", "list")
+    assert [line.split()[0] for line in outcome.stdout.splitlines()[1:]] == [demo_manifest().run_id, run_id]
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"peer: {damaged} is damaged")
+    assert "remove it to fetch it again" in outcome.stderr
+
+
 def test_a_faulty_recipe_is_named_with_its_field(refuses, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text((EXAMPLES / "digits.toml").read_text().replace("target_batch = 512", "target_batch = 0"))
