@@ -15,7 +15,6 @@ import structlog
 import torch
 import uvloop
 
-from dht.interfaces import TransportError
 from dht.lan_discovery import LanDiscovery, LanDiscoveryError, lan_addresses
 from dht.local_discovery import LocalDiscovery, LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
@@ -236,19 +235,12 @@ class Daemon:
         return list(found.items())
 
     async def _members(self) -> list[PeerId]:
-        """The members that the DHT and this machine know, connected; before we are one ourselves."""
+        """The members that the DHT and this machine know, to be dialled when they are asked; before we are one."""
         records = await self._node.records.lookup(self._settings.run_id, RosterEntry.kind)
         found = {record.sender: record.body.addresses for record in records} | dict(self._look_around())
-        connected = []
         for member, addresses in found.items():
-            if member == self._peer_id:
-                continue
-            try:
-                await self._node.transport.connect(member, addresses)
-                connected.append(member)
-            except TransportError as error:
-                log.debug("a member cannot be reached", member=member, error=str(error))
-        return connected
+            self._node.transport.remember(member, addresses)
+        return [member for member in found if member != self._peer_id]
 
     async def _fetch_manifest(self) -> Manifest:
         """The manifest of a run that this home does not know yet, from any of its members."""
