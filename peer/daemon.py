@@ -25,6 +25,7 @@ from peer.data.dataset import Dataset, DatasetError
 from peer.data.registry import open_dataset
 from peer.errors import PeerError
 from peer.heap import settle_heap
+from peer.hints import command
 from peer.home import Home, runtime_directory
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
@@ -41,7 +42,7 @@ from peer.snapshots import SnapshotError, SnapshotStore, export_model
 from peer.status import Status
 from peer.tasks import beside
 from peer.trainer import Trainer
-from peer.view import starting_status, status_of
+from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
@@ -135,7 +136,10 @@ class Daemon:
             return
         with suppress(TimeoutError):  # what others say of themselves grows older even when nothing happens
             async with asyncio.timeout(STATUS_SECONDS):
-                await self._participant.changed.wait()
+                if self._participant.profile.role == "monitor":  # nothing of its own changes
+                    await self._participant.membership.heard.wait()
+                else:
+                    await self._participant.changed.wait()
 
     def metrics(self) -> bytes:
         return self._metrics.to_text()
@@ -149,9 +153,18 @@ class Daemon:
 
     async def export(self, path: Path) -> None:
         participant = self._participant
-        if participant is None or participant.profile.role == "monitor" or not participant.joined:
+        if self._settings.role == "monitor":
+            raise PeerError(f"a monitor has no model; take it from the members: {self._export_from_outside()}")
+        if participant is None or not participant.joined:
             raise PeerError("this daemon has no model yet; see `peer status`, and try again when it has synced")
         await asyncio.to_thread(export_model, participant.state, participant.manifest, self._model.layout, path)
+
+    def _export_from_outside(self) -> str:
+        roster = self._participant.membership.roster if self._participant is not None else ()
+        addresses = [address for member in roster for address in member.entry.addresses]
+        through = addresses[0] if addresses else "ADDRESS"
+        words = ("--run-id", self._settings.run_id, "--initial-peers", through, "--output", "FILE")
+        return command(self._home.path, "export", *words)
 
     def _network_process(self) -> int | None:
         return self._node.p2pd.process_id if self._participant is not None else None
@@ -353,9 +366,9 @@ class Daemon:
         if not self._settings.until_done:
             return
         participant = self.participant
-        while not participant.finished:
-            await self.changed()
         last = participant.manifest.epochs
+        while epoch_of(participant) < last:
+            await self.changed()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 while participant.activity != "idle" or any(
