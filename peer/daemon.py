@@ -31,6 +31,7 @@ from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.metrics import Metrics
 from peer.models.flat import FlatModel, initial_state
+from peer.network_errors import explain_network_error
 from peer.participant import Participant, Profile, Rejections
 from peer.plugins import PluginError
 from peer.saving import Saver
@@ -69,7 +70,9 @@ def run_daemon(settings: JoinSettings, on_status: Callable[[Status], None] | Non
     torch.set_num_threads(settings.threads)
     try:
         return uvloop.run(Daemon(settings, on_status).run())
-    except (P2pdError, LocalDiscoveryError, DatasetError, PluginError, SnapshotError) as error:
+    except P2pdError as error:
+        raise PeerError(explain_network_error(error)) from error
+    except (LocalDiscoveryError, DatasetError, PluginError, SnapshotError) as error:
         raise PeerError(str(error)) from error
     finally:
         gc.freeze()  # else the interpreter, as it ends, looks for garbage in all of torch: a second, or ten when busy

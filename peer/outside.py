@@ -21,6 +21,7 @@ from peer.hints import command
 from peer.home import Home
 from peer.models.flat import initial_state, layout_of
 from peer.models.registry import build_module
+from peer.network_errors import explain_network_error
 from peer.observer import Observer
 from peer.participant import Rejections
 from peer.plugins import PluginError
@@ -78,7 +79,7 @@ class OutsideView:
                 ephemeral_node(initial_peers=self._initial_peers)
             )
         except P2pdError as error:
-            raise PeerError(str(error)) from error
+            raise PeerError(explain_network_error(error)) from error
         if not await node.bootstrap.wait_connected(CONNECT_SECONDS):
             peers = [word for address in self._initial_peers for word in ("--initial-peers", address)]
             examine = command(self._home.path, "doctor", *peers)
