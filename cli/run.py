@@ -22,6 +22,7 @@ def create(
     home: Home = None,
 ) -> None:
     """Make a run from a recipe, and print its id and the line to share."""
+    from peer.hints import command
     from peer.home import Home as HomeDirectory
     from peer.recipes import read_recipe
     from peer.settings import Settings
@@ -34,6 +35,8 @@ def create(
         HomeDirectory(settings.home), read, [Path(file).expanduser().absolute() for file in data or []]
     )
     typer.echo(f"{manifest.run_id}\n\nShare this line:\n\n    peer join --run-id {manifest.run_id}\n")
+    join = command(settings.home, "join", "--run-id", manifest.run_id)
+    typer.echo(f"You are its first member here with: {join}")
     if manifest.data.shards:
         typer.echo("Members fetch the files from you and from each other, so keep your daemon up at first.")
     typer.echo("From other machines, members add --initial-peers with an address of yours (peer status shows them).")

@@ -36,6 +36,12 @@ def test_a_built_in_recipe_makes_a_run_of_ones_own(peer, home, text):
     assert peer("run", "create", "demo").stdout.splitlines()[0] != demo_manifest().run_id
 
 
+def test_the_organiser_joins_in_the_home_that_has_the_run(peer, tmp_path):
+    outcome = peer("run", "create", "demo", "--home", str(tmp_path / "other"))
+    run_id = outcome.stdout.splitlines()[0]
+    assert f"first member here with: peer join --run-id {run_id} --home {tmp_path}/other\n" in outcome.stdout
+
+
 def test_where_joining_finds_data_is_no_data_of_a_new_run(peer, home, text):
     home.path.mkdir()
     (home.path / "config.toml").write_text(f'data = ["{text.parent}"]')
