@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from peer.control_client import ControlClient, running_daemons
 from peer.errors import NoDaemon, UsageError
+from peer.hints import command
 from peer.home import Home
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ def find_daemon(home: Home, run: str | None) -> ControlClient:
         return ControlClient(home, home.resolve_run(run))
     daemons = running_daemons(home)
     if not daemons:
-        raise NoDaemon(f"no daemon runs in {home.path}; start one with: peer join --run-id demo")
+        start = command(home.path, "join", "--run-id", "demo")
+        raise NoDaemon(f"no daemon runs in {home.path}; start one with: {start}")
     if len(daemons) > 1:
         runs = ", ".join(daemon.run_id for daemon in daemons)
         raise UsageError(f"several daemons run in {home.path}; say which with --run-id: {runs}")
@@ -40,9 +42,8 @@ def run_with_log(home: Home, run: str | None) -> str:
     logged = [one for one in runs if home.log_path(one).exists()]
     if not logged:
         what = f"run {runs[0]}" if run is not None else "a daemon"
-        raise NoDaemon(
-            f"no log of {what} is in {home.path}; daemons log there when they are started with: peer join --detach"
-        )
+        start = command(home.path, "join", "--detach", "--run-id", runs[0] if run is not None else "demo")
+        raise NoDaemon(f"no log of {what} is in {home.path}; daemons log there when they are started with: {start}")
     living = [one for one in logged if home.is_locked(one)] or logged
     if len(living) > 1:
         raise UsageError(f"{home.path} has the logs of several runs; say which with --run-id: {', '.join(living)}")

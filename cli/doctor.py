@@ -11,12 +11,12 @@ def doctor(
     initial_peers: InitialPeers = None,
     listen: Listen = None,
     announce: Announce = None,
-    client_mode: ClientMode = False,
+    client_mode: ClientMode = None,
     relay: Relay = None,
-    serve_relay: ServeRelay = False,
+    serve_relay: ServeRelay = None,
     threads: Threads = None,
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> int:
     """Examine this machine: what would stop it from taking part, and the mend. Exit 1 if something would."""
     from peer.settings import DoctorSettings

@@ -46,7 +46,8 @@ def _usage_sentence(error: typer.TyperException) -> str:
     message = error.format_message().rstrip(".?").replace(". Did you mean", "; did you mean")
     if message.startswith("No such option"):
         option = getattr(error, "option_name", "")
-        known = [text for parameter in context.command.params for text in parameter.opts] if context else []
+        parameters = context.command.params if context else []
+        known = [text for parameter in parameters for text in (*parameter.opts, *parameter.secondary_opts)]
         close = get_close_matches(option, known, n=1)
         message = f"no such option {option}" + (f"; did you mean {close[0]}" if close else "")
     path = context.command_path if context else "peer"

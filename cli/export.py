@@ -19,7 +19,7 @@ def export(
     run_id: RunId = None,
     initial_peers: ThroughPeers = None,
     home: Home = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE when it exists.")] = False,
+    force: Annotated[bool | None, typer.Option("--force/--no-force", help="Replace FILE when it exists.")] = None,
 ) -> None:
     """Write the model, with the manifest in its metadata: from the daemon here, its last snapshot, or from outside."""
     from peer.control_client import ControlClient
@@ -62,14 +62,14 @@ def _check_output(settings: "ExportSettings") -> None:
 def _only_run(home: "HomeDirectory") -> str:
     """The run that a daemon is in, or else the one that has snapshots."""
     from peer.control_client import running_daemons
+    from peer.hints import command
 
     runs = [daemon.run_id for daemon in running_daemons(home)] or [
         run for run in home.runs() if home.snapshots_path(run).is_dir()
     ]
     if not runs:
-        raise NoDaemon(
-            f"no daemon runs in {home.path} and no snapshot lies there; start one with: peer join --run-id demo"
-        )
+        start = command(home.path, "join", "--run-id", "demo")
+        raise NoDaemon(f"no daemon runs in {home.path} and no snapshot lies there; start one with: {start}")
     if len(runs) > 1:
         raise UsageError(f"{home.path} has the models of several runs; say which with --run-id: {', '.join(runs)}")
     return runs[0]

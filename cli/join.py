@@ -17,27 +17,36 @@ def join(
     initial_peers: InitialPeers = None,
     listen: Listen = None,
     announce: Announce = None,
-    name: Annotated[str | None, typer.Option(help="What others see; by default this machine's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What others see; by default this machine's name.")
+    ] = None,
     home: Home = None,
     role: Annotated[
         str | None, typer.Option(metavar="trainer|aggregator|monitor", help="trainer unless you say otherwise.")
     ] = None,
-    client_mode: ClientMode = False,
+    client_mode: ClientMode = None,
     relay: Relay = None,
-    serve_relay: ServeRelay = False,
+    serve_relay: ServeRelay = None,
     no_local_discovery: Annotated[
-        bool, typer.Option("--no-local-discovery", help="Do not look for members on this machine and network.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--no-local-discovery/--local-discovery", help="Do not look for members on this machine and network."
+        ),
+    ] = None,
     bandwidth: Annotated[
         str | None, typer.Option(metavar="MBIT/S", help="Send no more than so many million bits a second.")
     ] = None,
     max_epochs: Annotated[str | None, typer.Option(metavar="N", help="Leave after this many epochs.")] = None,
     until_done: Annotated[
-        bool, typer.Option("--until-done", help="Exit when the run's last epoch is reached; else stay and serve.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--until-done/--no-until-done", help="Exit when the run's last epoch is reached; else stay and serve."
+        ),
+    ] = None,
     detach: Annotated[
-        bool, typer.Option("--detach", help="Go into the background once it is up; see `peer logs`.")
-    ] = False,
+        bool | None,
+        typer.Option("--detach/--no-detach", help="Go into the background once it is up; see `peer logs`."),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How to log.")] = None,
     threads: Threads = None,
     data_quota: Annotated[
@@ -63,12 +72,17 @@ def join(
     with show_while_training(settings) as observe:
         from peer.daemon import run_daemon
 
-        return run_daemon(settings, observe)
+        try:
+            return run_daemon(settings, observe)
+        finally:
+            if not settings.detach:  # else whoever started it still reads the log
+                home_directory.forget_unknown(run)
 
 
 def _detach(home: "HomeDirectory", run: str) -> int | None:
     """None in the daemon, which goes on; elsewhere the exit code, when the daemon has come up or failed."""
     from peer.detach import DaemonFailed, detach, wait_until_up
+    from peer.hints import command
 
     process = detach(home, run)
     if process is None:
@@ -76,8 +90,10 @@ def _detach(home: "HomeDirectory", run: str) -> int | None:
     try:
         wait_until_up(home, run, process)
     except DaemonFailed as failure:
+        home.forget_unknown(run)
         typer.echo(str(failure), err=True)
         return failure.exit_code
     typer.echo(f"the daemon in run {run} has process id {process} and logs to {home.log_path(run)}")
-    typer.echo("see it with: peer status, peer logs; stop it with: peer leave", err=True)
+    see, follow, stop = (command(home.path, word, "--run-id", run) for word in ("status", "logs", "leave"))
+    typer.echo(f"see it with: {see}\nread its log with: {follow}\nstop it with: {stop}", err=True)
     return 0

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cli.render import evaluation_text, live_view
+from peer.hints import command
 from peer.home import Home
 from peer.settings import JoinSettings
 from peer.status import Status
@@ -25,7 +26,7 @@ def show_while_training(settings: JoinSettings) -> Iterator[Callable[[Status], N
 
     Afterwards, when the run has been trained to its end, says so in one line on stdout.
     """
-    summary = Summary(Home(settings.home).snapshots_path(settings.run_id))
+    summary = Summary(Home(settings.home))
     if settings.log_format == "text" and sys.stderr.isatty():
         with Live(console=Console(stderr=True, markup=False, highlight=False), refresh_per_second=4) as live:
 
@@ -63,8 +64,8 @@ class ProgressLog:
 class Summary:
     """What is to be told when the run has ended."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, home: Home) -> None:
+        self._home = home
         self._started = time.monotonic()
         self._most_members = 1
         self._last: Status | None = None
@@ -78,14 +79,19 @@ class Summary:
         return self._last is not None and self._last.run.state == "finished"
 
     def sentence(self) -> str:
-        """`demo-… is trained: accuracy 96.4 % after 60 epochs in 14 s with 4 members at most; the model is in …`"""
+        """`demo-… is trained: accuracy 96.4 % after 60 epochs in 14 s, with 4 members at most; the model lies in …`.
+
+        Who trains nothing evaluates nothing, and a monitor has no model.
+        """
         assert self._last is not None
         run = self._last.run
+        quality = f"{evaluation_text(run)} after " if run.evaluation else ""
         members = "alone" if self._most_members == 1 else f"with {self._most_members} members at most"
-        return (
-            f"{run.id} is trained: {evaluation_text(run)} after {run.epoch} epochs in {self._seconds:.0f} s, "
-            f"{members}; the model lies in {self._directory} (take it out with: peer export --output model.safetensors)"
-        )
+        sentence = f"{run.id} is trained: {quality}{run.epoch} epochs in {self._seconds:.0f} s, {members}"
+        if self._directory is None:
+            return sentence
+        export = command(self._home.path, "export", "--run-id", run.id, "--output", "model.safetensors")
+        return f"{sentence}; the model lies in {self._directory} (take it out with: {export})"
 
     def to_json(self) -> str:
         assert self._last is not None
@@ -98,9 +104,15 @@ class Summary:
                 "evaluation": run.evaluation,
                 "seconds": round(self._seconds, 1),
                 "members_at_most": self._most_members,
-                "directory": str(self._directory),
+                "directory": str(self._directory) if self._directory else None,
             }
         )
+
+    @property
+    def _directory(self) -> Path | None:
+        assert self._last is not None
+        assert self._last.self_ is not None
+        return None if self._last.self_.role == "monitor" else self._home.snapshots_path(self._last.run.id)
 
     @property
     def _seconds(self) -> float:

@@ -11,7 +11,9 @@ def logs(
     context: typer.Context,
     *,
     run_id: RunId = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the daemon stops, or Ctrl-C.")] = False,
+    follow: Annotated[
+        bool | None, typer.Option("--follow/--no-follow", "-f", help="Go on until the daemon stops, or Ctrl-C.")
+    ] = None,
     lines: Annotated[str | None, typer.Option("--lines", "-n", metavar="N", help="The last N lines only.")] = None,
     home: Home = None,
 ) -> None:

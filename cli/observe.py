@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,12 @@ import typer
 from cli.options import Home, Json, RunId, ThroughPeers
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from peer.control_client import ControlClient
     from peer.outside import OutsideView
     from peer.settings import ObserveSettings
+    from peer.status import Status
 
 
 def status(
@@ -21,17 +24,12 @@ def status(
     run_id: RunId = None,
     initial_peers: ThroughPeers = None,
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> None:
     """Show the run and the swarm as the daemon here sees them, or from outside."""
-    with _view(context) as (view, settings):
-        current = view.status()
-    if settings.json_output:
-        typer.echo(current.to_json())
-    else:
-        from cli.render import console, status_view
+    from cli.render import status_view
 
-        console().print(status_view(current))
+    _show(context, status_view, lambda current: current.to_json())
 
 
 def peers(
@@ -39,17 +37,12 @@ def peers(
     run_id: RunId = None,
     initial_peers: ThroughPeers = None,
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> None:
     """List the members of the run."""
-    with _view(context) as (view, settings):
-        current = view.status()
-    if settings.json_output:
-        typer.echo(json.dumps([member.model_dump(mode="json") for member in current.peers]))
-    else:
-        from cli.render import console, peers_view
+    from cli.render import peers_view
 
-        console().print(peers_view(current))
+    _show(context, peers_view, lambda current: json.dumps([peer.model_dump(mode="json") for peer in current.peers]))
 
 
 def watch(context: typer.Context, run_id: RunId = None, initial_peers: ThroughPeers = None, home: Home = None) -> None:
@@ -82,6 +75,20 @@ def leave(context: typer.Context, run_id: RunId = None, home: Home = None) -> No
     daemon = find_daemon(HomeDirectory(settings.home), settings.run_id)
     daemon.leave()
     typer.echo(f"the daemon has left run {daemon.run_id}")
+
+
+def _show(
+    context: typer.Context, for_person: "Callable[[Status], RenderableType]", for_program: "Callable[[Status], str]"
+) -> None:
+    """The status once, in one of its two forms."""
+    with _view(context) as (view, settings):
+        current = view.status()
+    if settings.json_output:
+        typer.echo(for_program(current))
+    else:
+        from cli.render import console
+
+        console().print(for_person(current))
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Options that several commands share. Values stay text here: `peer.settings` checks them, whatever their source."""
+"""Options that several commands share. Values stay text here: `peer.settings` checks them, whatever their source.
+
+A switch is None when it is not given, and has a form for off, so that a flag can overrule a variable or the file.
+"""
 
 from typing import Annotated
 
@@ -24,11 +27,16 @@ Announce = Annotated[
     list[str] | None,
     typer.Option(metavar="MADDR", help="What to tell others instead of the addresses found; repeatable."),
 ]
-ClientMode = Annotated[bool, typer.Option("--client-mode", help="Accept no inbound connections.")]
+ClientMode = Annotated[
+    bool | None, typer.Option("--client-mode/--no-client-mode", help="Accept no inbound connections.")
+]
 Relay = Annotated[
     list[str] | None,
-    typer.Option(metavar="MADDR", help="With --client-mode: a member that passes connections on to us; repeatable."),
+    typer.Option(metavar="MADDR", help="A member through which others reach us who cannot dial us; repeatable."),
 ]
-ServeRelay = Annotated[bool, typer.Option("--serve-relay", help="Pass connections on to members in client mode.")]
+ServeRelay = Annotated[
+    bool | None,
+    typer.Option("--serve-relay/--no-serve-relay", help="Pass connections on to members that cannot be dialled."),
+]
 Threads = Annotated[str | None, typer.Option(metavar="N", help="Threads to train with; half the cores.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+Json = Annotated[bool | None, typer.Option("--json/--no-json", help="One JSON object, for programs.")]

@@ -1,11 +1,15 @@
 """`peer run create`, `show` and `list`: runs from recipes, and the runs known here."""
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import Home, Json
+
+if TYPE_CHECKING:
+    from protocols.manifest import Manifest
 
 app = typer.Typer(help="Make a run from a recipe, and look at those known here.", rich_markup_mode=None)
 
@@ -18,16 +22,21 @@ def create(
     home: Home = None,
 ) -> None:
     """Make a run from a recipe, and print its id and the line to share."""
+    from peer.hints import command
     from peer.home import Home as HomeDirectory
     from peer.recipes import read_recipe
-    from peer.settings import RecipeSettings
+    from peer.settings import Settings
 
-    settings = RecipeSettings.load(data=data, home=home)
+    settings = Settings.load(home=home)
     read = read_recipe(recipe)
     from peer.organise import create_run  # loads torch: after the recipe could be refused
 
-    manifest = create_run(HomeDirectory(settings.home), read, settings.data)
+    manifest = create_run(
+        HomeDirectory(settings.home), read, [Path(file).expanduser().absolute() for file in data or []]
+    )
     typer.echo(f"{manifest.run_id}\n\nShare this line:\n\n    peer join --run-id {manifest.run_id}\n")
+    join = command(settings.home, "join", "--run-id", manifest.run_id)
+    typer.echo(f"You are its first member here with: {join}")
     if manifest.data.shards:
         typer.echo("Members fetch the files from you and from each other, so keep your daemon up at first.")
     typer.echo("From other machines, members add --initial-peers with an address of yours (peer status shows them).")
@@ -38,14 +47,14 @@ def show(
     context: typer.Context,
     run_id: Annotated[str, typer.Argument(metavar="ID", help="The run: its id, or a name or beginning of one.")],
     home: Home = None,
-    json_output: Json = False,
+    json_output: Json = None,
 ) -> None:
     """Show what the members of a run have agreed on."""
     from peer.errors import UsageError
     from peer.home import Home as HomeDirectory
     from peer.settings import ObserveSettings
 
-    settings = ObserveSettings.load(run_id=run_id, home=home, json_output=json_output)
+    settings = ObserveSettings.load(home=home, json_output=json_output)
     directory = HomeDirectory(settings.home)
     run = directory.resolve_run(run_id)
     manifest = directory.manifest(run)
@@ -65,10 +74,19 @@ def list_runs(context: typer.Context, home: Home = None) -> None:
     """List the runs known here."""
     from cli.render import console, runs_view
     from peer.demo import demo_manifest
+    from peer.errors import PeerError
     from peer.home import Home as HomeDirectory
     from peer.settings import Settings
 
     directory = HomeDirectory(Settings.load(home=home).home)
-    manifests = {run: directory.manifest(run) for run in directory.runs()}
     demo = demo_manifest()
-    console().print(runs_view({demo.run_id: demo, **manifests}))
+    manifests: dict[str, Manifest | None] = {demo.run_id: demo}
+    damaged = []
+    for run in directory.runs():
+        try:
+            manifests[run] = directory.manifest(run)
+        except PeerError as error:
+            damaged.append(str(error))
+    console().print(runs_view(manifests))
+    if damaged:
+        raise PeerError("; ".join(damaged))

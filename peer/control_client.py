@@ -15,6 +15,7 @@ from typing import IO
 
 from peer.errors import NoDaemon, PeerError
 from peer.files import write_atomically
+from peer.hints import command
 from peer.home import Home
 from peer.status import Status
 
@@ -80,9 +81,9 @@ class ControlClient:
             try:
                 connection.connect()
             except (FileNotFoundError, ConnectionRefusedError) as error:
+                start = command(self._home.path, "join", "--run-id", self.run_id)
                 raise NoDaemon(
-                    f"no daemon of {self._home.path} is in run {self.run_id}; "
-                    f"start one with: peer join --run-id {self.run_id}"
+                    f"no daemon of {self._home.path} is in run {self.run_id}; start one with: {start}"
                 ) from error
             try:
                 connection.request(method, path)

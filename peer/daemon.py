@@ -18,7 +18,6 @@ import torch
 import uvloop
 
 from dht.dial_back import serve_dial_back
-from dht.interfaces import TransportError
 from dht.local_discovery import LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
 from dht.p2pd import P2pd, P2pdError
@@ -32,12 +31,14 @@ from peer.end_process import end_process_within
 from peer.errors import PeerError
 from peer.hang_watch import hang_watch
 from peer.heap import settle_heap
+from peer.hints import command
 from peer.home import Home
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.metrics import Metrics
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
+from peer.network_errors import explain_network_error
 from peer.participant import Participant, Profile, Rejections
 from peer.plugins import PluginError
 from peer.saving import Saver
@@ -50,7 +51,7 @@ from peer.snapshots import SnapshotError, SnapshotStore, export_model
 from peer.status import Status
 from peer.tasks import beside
 from peer.trainer import Trainer
-from peer.view import starting_status, status_of
+from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
@@ -79,7 +80,9 @@ def run_daemon(settings: JoinSettings, on_status: Callable[[Status], None] | Non
     torch.set_num_threads(settings.threads)
     try:
         return uvloop.run(Daemon(settings, on_status).run())
-    except (P2pdError, LocalDiscoveryError, DatasetError, PluginError, SnapshotError) as error:
+    except P2pdError as error:
+        raise PeerError(explain_network_error(error)) from error
+    except (LocalDiscoveryError, DatasetError, PluginError, SnapshotError) as error:
         raise PeerError(str(error)) from error
     finally:
         gc.freeze()  # else the interpreter, as it ends, looks for garbage in all of torch: a second, or ten when busy
@@ -147,7 +150,10 @@ class Daemon:
             return
         with suppress(TimeoutError):  # what others say of themselves grows older even when nothing happens
             async with asyncio.timeout(STATUS_SECONDS):
-                await self._participant.changed.wait()
+                if self._participant.profile.role == "monitor":  # nothing of its own changes
+                    await self._participant.membership.heard.wait()
+                else:
+                    await self._participant.changed.wait()
 
     def metrics(self) -> bytes:
         return self._metrics.to_text()
@@ -161,9 +167,18 @@ class Daemon:
 
     async def export(self, path: Path) -> None:
         participant = self._participant
-        if participant is None or participant.profile.role == "monitor" or not participant.joined:
+        if self._settings.role == "monitor":
+            raise PeerError(f"a monitor has no model; take it from the members: {self._export_from_outside()}")
+        if participant is None or not participant.joined:
             raise PeerError("this daemon has no model yet; see `peer status`, and try again when it has synced")
         await asyncio.to_thread(export_model, participant.state, participant.manifest, self._model.layout, path)
+
+    def _export_from_outside(self) -> str:
+        roster = self._participant.membership.roster if self._participant is not None else ()
+        addresses = [address for member in roster for address in member.entry.addresses]
+        through = addresses[0] if addresses else "ADDRESS"
+        words = ("--run-id", self._settings.run_id, "--initial-peers", through, "--output", "FILE")
+        return command(self._home.path, "export", *words)
 
     def _network_process(self) -> int | None:
         return self._p2pd.process_id if self._p2pd is not None else None
@@ -243,19 +258,12 @@ class Daemon:
         return found
 
     async def _members(self) -> list[PeerId]:
-        """The members that the DHT and this machine know, connected; before we are one ourselves."""
+        """The members that the DHT and this machine know, to be dialled when they are asked; before we are one."""
         records = await self._node.records.lookup(self._settings.run_id, RosterEntry.kind)
         found = {record.sender: record.body.addresses for record in records} | self._look_around()
-        connected = []
         for member, addresses in found.items():
-            if member == self._peer_id:
-                continue
-            try:
-                await self._node.transport.connect(member, addresses)
-                connected.append(member)
-            except TransportError as error:
-                log.debug("a member cannot be reached", member=member, error=str(error))
-        return connected
+            self._node.transport.remember(member, addresses)
+        return [member for member in found if member != self._peer_id]
 
     async def _fetch_manifest(self) -> Manifest:
         """The manifest of a run that this home does not know yet, from any of its members."""
@@ -390,9 +398,9 @@ class Daemon:
         if not self._settings.until_done:
             return
         participant = self.participant
-        while not participant.finished:
-            await self.changed()
         last = participant.manifest.epochs
+        while epoch_of(participant) < last:
+            await self.changed()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
                 while participant.activity != "idle" or any(

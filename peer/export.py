@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from peer.errors import NoDaemon, PeerError
+from peer.hints import command
 from peer.home import Home
 from peer.models.flat import layout_of
 from peer.models.registry import build_module
@@ -18,10 +19,10 @@ def export_last_snapshot(home: Home, run_id: str, output: Path) -> int:
     """
     directory = home.snapshots_path(run_id)
     manifest = home.manifest(run_id)
+    join = command(home.path, "join", "--run-id", run_id)
     if manifest is None or not directory.is_dir():
         raise NoDaemon(
-            f"no daemon of {home.path} is in run {run_id} and no snapshot of it lies there; "
-            f"start one with: peer join --run-id {run_id}"
+            f"no daemon of {home.path} is in run {run_id} and no snapshot of it lies there; start one with: {join}"
         )
     try:
         layout = layout_of(build_module(manifest.model))
@@ -31,7 +32,7 @@ def export_last_snapshot(home: Home, run_id: str, output: Path) -> int:
                 run=run_id, parameter_count=sum(entry.count for entry in layout), slot_names=slot_names
             )
         if state is None:
-            raise PeerError(f"{directory} has no whole snapshot; train with: peer join --run-id {run_id}")
+            raise PeerError(f"{directory} has no whole snapshot; train with: {join}")
         export_model(state, manifest, layout, output)
     except (PluginError, SnapshotError) as error:
         raise PeerError(str(error)) from error

@@ -14,9 +14,10 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from peer.errors import PeerError, UsageError
 from peer.files import write_atomically
+from peer.hints import command
 from peer.locks import locked
 
 if TYPE_CHECKING:
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
 BUILT_IN_RUN = "demo"
 
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}-[a-z2-7]{26}")
+_SAME_BUT_FOR_A_SLIP = 0.9
+"""difflib's ratio: two wrong characters in the shortest run id leave 0.93, two runs of one name have some 0.5."""
+_LEFT_WITHOUT_MANIFEST = {"daemon.lock", "daemon.log", "daemon.log.1"}
 _MAX_SOCKET_PATH_BYTES = 100
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 """sun_path has 108 bytes on Linux and 104 on BSD and macOS."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Home:
@@ -84,9 +89,9 @@ class Home:
         """
         if text == BUILT_IN_RUN:
             return _built_in().run_id
-        if _RUN_ID.fullmatch(text):
-            return text
         known = self.runs()
+        if _RUN_ID.fullmatch(text):
+            return self._not_mistyped(text, [*known, _built_in().run_id])
         matches = [run for run in known if text and (_name(run) == text or run.startswith(text))]
         if len(matches) == 1:
             return matches[0]
@@ -96,6 +101,13 @@ class Home:
         close = get_close_matches(text, names, n=1)
         advice = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join([BUILT_IN_RUN, *known])}"
         raise UsageError(f"{text!r} is neither a run id nor a run known in {self.path}; {advice}")
+
+    def _not_mistyped(self, run_id: str, known: Sequence[str]) -> str:
+        """`run_id`, unless it is so like a known one that it must be that: other runs have wholly different hashes."""
+        close = [] if run_id in known else get_close_matches(run_id, known, n=1, cutoff=_SAME_BUT_FOR_A_SLIP)
+        if close:
+            raise UsageError(f"{run_id} is not known in {self.path}; did you mean {close[0]!r}?")
+        return run_id
 
     def run_directory(self, run_id: str) -> Path:
         """Where the daemon keeps what belongs to a run; made when it is not there."""
@@ -147,13 +159,23 @@ class Home:
                 try:
                     descriptor = stack.enter_context(locked(path, wait=False))
                 except BlockingIOError as error:
+                    leave = command(self.path, "leave", "--run-id", run_id)
                     raise PeerError(
                         f"another daemon (pid {path.read_text().strip() or 'unknown'}) of {self.path} is already in "
-                        f"run {run_id}; stop it with `peer leave`, or join with another --home"
+                        f"run {run_id}; stop it with `{leave}`, or join with another --home"
                     ) from error
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"{os.getpid()}\n".encode())
             yield
+
+    def forget_unknown(self, run_id: str) -> None:
+        """Removes what a daemon left of a run whose manifest never came, so that a wrong id is not known here now."""
+        directory = self._run_path(run_id)
+        if not directory.is_dir() or self.manifest(run_id) is not None:
+            return
+        with suppress(OSError), locked(directory / "daemon.lock", wait=False):  # not when another daemon waits for it
+            if {entry.name for entry in os.scandir(directory)} <= _LEFT_WITHOUT_MANIFEST:
+                shutil.rmtree(directory)
 
     def is_locked(self, run_id: str) -> bool:
         """Whether a daemon of this home is in the run, or still stopping."""

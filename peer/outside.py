@@ -17,9 +17,11 @@ from dht.p2pd import P2pdError
 from peer import logs
 from peer.ephemeral import ephemeral_node
 from peer.errors import PeerError
+from peer.hints import command
 from peer.home import Home
 from peer.models.flat import initial_state, layout_of
 from peer.models.registry import build_module
+from peer.network_errors import explain_network_error
 from peer.observer import Observer
 from peer.participant import Rejections
 from peer.plugins import PluginError
@@ -77,12 +79,11 @@ class OutsideView:
                 ephemeral_node(initial_peers=self._initial_peers)
             )
         except P2pdError as error:
-            raise PeerError(str(error)) from error
+            raise PeerError(explain_network_error(error)) from error
         if not await node.bootstrap.wait_connected(CONNECT_SECONDS):
-            peers = " ".join(f"--initial-peers {address}" for address in self._initial_peers)
-            raise PeerError(
-                f"no initial peer answers within {CONNECT_SECONDS:.0f} s; find out why with: peer doctor {peers}"
-            )
+            peers = [word for address in self._initial_peers for word in ("--initial-peers", address)]
+            examine = command(self._home.path, "doctor", *peers)
+            raise PeerError(f"no initial peer answers within {CONNECT_SECONDS:.0f} s; find out why with: {examine}")
         manifest = self._home.manifest(self.run_id)
         return Observer(node.transport, node.records, Signer(identity, self.run_id, 0), manifest, Rejections())
 

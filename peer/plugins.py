@@ -1,6 +1,7 @@
 """Finding models and data sets by the name a manifest gives: built in, or from a package the volunteer installed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -29,9 +30,13 @@ class Plugins(Generic[PluginT]):
     A built-in cannot be replaced: an entry point of the same name is not looked at.
     """
 
-    def __init__(self, kind: str, group: str, plugin_type: type[PluginT], built_in: Mapping[str, str]) -> None:
-        """`kind` in words, the entry points' `group`, and `module:attribute` of each built-in."""
+    def __init__(
+        self, kind: str, field: str, group: str, plugin_type: type[PluginT], built_in: Mapping[str, str]
+    ) -> None:
+        """`kind` in words, the manifest's `field` that names one, the entry points' `group`, and `module:attribute`
+        of each built-in."""
         self._kind = kind
+        self._field = field
         self._group = group
         self._type = plugin_type
         self._built_in = {name: EntryPoint(name, value, group) for name, value in built_in.items()}
@@ -41,16 +46,22 @@ class Plugins(Generic[PluginT]):
         known = {entry.name: entry for entry in entry_points(group=self._group)} | self._built_in
         if name not in known:
             raise PluginError(
-                f"there is no {self._kind} {name!r} here: it is not one of {', '.join(sorted(known))}; "
-                f"install the package that provides it (entry point group {self._group})"
+                f"{self._field}: there is no {self._kind} {name!r} here{self._advice(name, sorted(known))}"
             )
         try:
             plugin = known[name].load()
         except (ImportError, AttributeError) as error:
-            raise PluginError(f"the {self._kind} {name!r} cannot be loaded: {error}") from error
+            raise PluginError(f"{self._field}: the {self._kind} {name!r} cannot be loaded: {error}") from error
         if not isinstance(plugin, self._type):
-            raise PluginError(f"{known[name].value} is not a {self._type.__name__}, so it is no {self._kind}")
+            what = f"{known[name].value} is not a {self._type.__name__}, so it is no {self._kind}"
+            raise PluginError(f"{self._field}: {what}")
         return plugin
+
+    def _advice(self, name: str, known: Sequence[str]) -> str:
+        if close := get_close_matches(name, known, n=1):
+            return f"; did you mean {close[0]!r}?"
+        install = f"install the package that provides it (entry point group {self._group})"
+        return f": it is not one of {', '.join(known)}; {install}"
 
 
 def parse_options(options_type: type[OptionsT], options: Mapping[str, OptionValue], field: str) -> OptionsT:

@@ -1,6 +1,6 @@
 """What is wrong with a recipe, as `field: what`, where the field is written as its author wrote it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -13,12 +13,12 @@ def explain(
     error: ValidationError,
     table: type[BaseModel],
     inside: str = "",
-    hidden: Collection[str] = (),
-    more: Collection[str] = (),
+    hidden: Mapping[str, Collection[str]] | None = None,
+    more: Mapping[str, Collection[str]] | None = None,
 ) -> str:
     """The first error of validating `table`, which stands in the field `inside`.
 
-    Of the table's fields, `hidden` may not be written; `more` may be besides.
+    Of the fields of a table, `hidden[table]` may not be written; `more[table]` may be besides ("" is the outermost).
     """
     errors = error.errors(include_url=False)
     # A mistyped field is both unknown and missing: the first says more.
@@ -27,14 +27,14 @@ def explain(
     field = ".".join([inside, *path] if inside else path)
     match first["type"]:
         case "extra_forbidden":
-            known = sorted({*known, *more} - set(hidden))
-            close = get_close_matches(path[-1], known, n=1)
-            return f"{field}: unknown; {f'did you mean {close[0]!r}?' if close else f'it may be {_or(known)}'}"
+            place = ".".join(path[:-1])
+            allowed = {*known, *(more or {}).get(place, ())} - {*(hidden or {}).get(place, ())}
+            return f"{field}: unknown; {_advice(path[-1], allowed)}"
         case "missing":
             return f"{field}: missing"
         case "union_tag_invalid":
-            tag, allowed = first["ctx"]["tag"], first["ctx"]["expected_tags"]
-            return f"{field}.{_discriminator(first)}: must be one of {allowed}, not {tag!r}"
+            tag, tags = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+            return f"{field}.{_discriminator(first)}: must be one of {tags}, not {tag!r}"
         case "union_tag_not_found":
             return f"{field}.{_discriminator(first)}: missing"
         case "model_type" | "dict_type" | "model_attributes_type":
@@ -42,6 +42,13 @@ def explain(
     if path and first["loc"][-1] != path[-1] and first["type"].endswith("_type"):  # none of a union of types
         return f"{field}: must be true, false, a number or a text, not {shortened(first['input'])}"
     return f"{field}: {what_is_wrong(first)}" if field else what_is_wrong(first)
+
+
+def _advice(wrong: str, known: Collection[str]) -> str:
+    """What to write instead of `wrong`."""
+    if close := get_close_matches(wrong, known, n=1):
+        return f"did you mean {close[0]!r}?"
+    return f"it may be {_or(sorted(known))}" if known else "remove it, for there is nothing to set here"
 
 
 def _discriminator(error: Any) -> str:

@@ -23,8 +23,10 @@ from protocols.manifest import Manifest, Shard
 BUILT_IN = ("demo", "text")
 MAX_FILES = 1024
 
-_MADE_HERE = {"version": "", "organiser": "", "shards": "data"}
-"""Fields of the manifest that a recipe does not hold, and the table that each stands in."""
+_MADE_HERE = {"": ("version", "organiser"), "data": ("shards",)}
+"""By table: fields of the manifest that a recipe does not hold."""
+_ONLY_HERE = {"data": ("files", "directory")}
+"""By table: fields of a recipe that the manifest does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +83,19 @@ def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequenc
     """The manifest. Raises UsageError, which names the wrong field."""
     fields = dict(recipe.fields)
     data = fields.get("data")
-    for field, table in _MADE_HERE.items():
+    for table, made in _MADE_HERE.items():
         inside = fields.get(table) if table else fields
-        if isinstance(inside, dict) and field in inside:
-            raise UsageError(f"{recipe.origin}: {field}: `peer run create` writes it; remove it from the recipe")
+        for field in made:
+            if isinstance(inside, dict) and field in inside:
+                name = f"{table}.{field}" if table else field
+                raise UsageError(f"{recipe.origin}: {name}: `peer run create` writes it; remove it from the recipe")
     if isinstance(data, dict):
         shards_and_rest = {"shards": [shard.model_dump() for shard in shards], **data}
         fields["data"] = {key: value for key, value in shards_and_rest.items() if key != "files"}
     try:
         return Manifest.model_validate(fields | {"organiser": organiser})
     except ValidationError as error:
-        raise UsageError(
-            f"{recipe.origin}: {explain(error, Manifest, hidden=_MADE_HERE, more={'files', 'directory'})}"
-        ) from error
+        raise UsageError(f"{recipe.origin}: {explain(error, Manifest, hidden=_MADE_HERE, more=_ONLY_HERE)}") from error
 
 
 def _parse(origin: str, text: str) -> dict[str, Any]:

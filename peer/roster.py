@@ -42,6 +42,8 @@ class Member:
 class Roster:
     def __init__(self, me: PeerId) -> None:
         self._me = me
+        self.last_departed_epoch = 0
+        """At which the member was that left last; a run may end in the very word with which its last member leaves."""
         self._members: dict[PeerId, Member] = {}
         self._newest: dict[PeerId, int] = {}
         """The newest sequence number of those who were here last, so that an old word brings nobody back."""
@@ -65,7 +67,8 @@ class Roster:
         if len(self._newest) > REMEMBERED * MAX_MEMBERS:
             del self._newest[next(iter(self._newest))]
         if statement.body.departed:
-            self._members.pop(peer, None)
+            if self._members.pop(peer, None) is not None and statement.body.state_digest is not None:
+                self.last_departed_epoch = statement.epoch
             return False
         new = peer not in self._members
         self._members[peer] = Member(statement, now, float("-inf") if new else self._members[peer].told)

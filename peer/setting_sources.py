@@ -35,17 +35,24 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
 def explain(error: ValidationError, flags: Collection[str], config: Path, names: Mapping[str, str]) -> str:
     """The first thing wrong as one sentence; `names` maps pydantic's name of a setting to the user's."""
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # settings that do not fit together
+        return what_is_wrong(first)
     name = names.get(str(first["loc"][0]), str(first["loc"][0]))
-    flag, variable = f"--{name.replace('_', '-')}", VARIABLE_PREFIX + name.upper()
+    variable = VARIABLE_PREFIX + name.upper()
     if first["type"] == "missing":
-        return f"{flag} is missing; give it, or set {variable}, or put {name} into {config}"
+        return f"{flag(name)} is missing; give it, or set {variable}, or put {name} into {config}"
     if name in flags:
-        origin = flag
+        origin = flag(name)
     elif os.environ.get(variable):
         origin = variable
     else:
         origin = f"{config}: {name}"
     return f"{origin}: {what_is_wrong(first)}"
+
+
+def flag(name: str) -> str:
+    """The option of the command line for a setting."""
+    return f"--{name.replace('_', '-')}"
 
 
 def what_is_wrong(error: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -16,8 +16,8 @@ from pydantic_settings import (
 )
 
 from peer.errors import UsageError
-from peer.multiaddrs import check_address, check_peer_address
-from peer.setting_sources import VARIABLE_PREFIX, explain, read_config
+from peer.multiaddrs import check_address, check_listen_address, check_peer_address
+from peer.setting_sources import VARIABLE_PREFIX, explain, flag, read_config
 
 T = TypeVar("T")
 
@@ -51,6 +51,7 @@ def _absolute(path: Path) -> Path:
 
 Several = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
 Address = Annotated[str, AfterValidator(check_address)]
+ListenAddress = Annotated[str, AfterValidator(check_listen_address)]
 PeerAddress = Annotated[str, AfterValidator(check_peer_address)]
 UserPath = Annotated[Path, AfterValidator(_absolute)]
 MemberName = Annotated[str, StringConstraints(pattern=r"^[\w.+@-]([\w.+@ -]{0,62}[\w.+@-])?$")]
@@ -74,15 +75,20 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
-        """The settings, where `flags` holds those given on the command line (None, False or empty: not given).
+        """The settings, where `flags` holds those given on the command line (None, or no value of several: not given).
 
-        Raises UsageError, which names the flag, the variable or the file's key that holds the wrong value.
+        An empty value is refused: it comes from a variable of the shell that is not set, and `--home "$UNSET"` must not
+        mean the home of somebody's own. Raises UsageError, which names the flag, the variable or the file's key that
+        holds the wrong value.
         """
-        given = {name: value for name, value in flags.items() if value}
+        given = {name: value for name, value in flags.items() if value is not None and value != []}
+        flags_given = {cls.user_names.get(name, name) for name in given}
+        for name, value in given.items():
+            if value == "" or (isinstance(value, list) and "" in value):
+                raise UsageError(f"{flag(cls.user_names.get(name, name))}: is empty; give a value, or leave it out")
         try:
             return cls(**given)
         except ValidationError as error:
-            flags_given = {cls.user_names.get(name, name) for name in given}
             raise UsageError(explain(error, flags_given, _config_path(given), cls.user_names)) from error
 
     @classmethod
@@ -104,7 +110,7 @@ class JoinSettings(Settings):
 
     run_id: str
     initial_peers: Several[PeerAddress] = ()
-    listen: Several[Address] = ()
+    listen: Several[ListenAddress] = ()
     """Where to listen; empty: every interface, a free port."""
     announce: Several[Address] = ()
     """What to tell others instead of the addresses found."""
@@ -132,6 +138,18 @@ class JoinSettings(Settings):
     data_quota: Annotated[float, Field(gt=0)] = 20.0
     """Gigabytes of data that are fetched from other members and kept in the home, at most."""
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.role == "monitor" and self.max_epochs is not None:
+            raise ValueError(
+                "--max-epochs: a monitor plays no epochs; leave it out, or stop at the end by --until-done"
+            )
+        if self.client_mode and self.listen:
+            raise ValueError(
+                "--listen: nobody can connect to a peer in client mode; leave out --listen or --client-mode"
+            )
+        return self
+
     @property
     def local_discovery(self) -> bool:
         """Whether to look for other daemons of the run on this machine and its local network."""
@@ -158,7 +176,7 @@ class DoctorSettings(ReportSettings):
     """`peer doctor`: what `peer join` would be given."""
 
     initial_peers: Several[PeerAddress] = ()
-    listen: Several[Address] = ()
+    listen: Several[ListenAddress] = ()
     announce: Several[Address] = ()
     client_mode: bool = False
     relay: Several[PeerAddress] = ()
@@ -184,14 +202,8 @@ class ExportSettings(Settings):
     force: bool = False
 
 
-class RecipeSettings(Settings):
-    """`peer run create`."""
-
-    data: Several[UserPath] = ()
-
-
 def _configurable_names() -> set[str]:
-    classes: tuple[type[Settings], ...] = (JoinSettings, ObserveSettings, LogsSettings, ExportSettings, RecipeSettings)
+    classes: tuple[type[Settings], ...] = (JoinSettings, ObserveSettings, LogsSettings, ExportSettings)
     names = {kind.user_names.get(name, name) for kind in classes for name in kind.model_fields}
     return names - {"home"}  # it says where the file is
 

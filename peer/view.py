@@ -11,13 +11,9 @@ from protocols.manifest import Manifest
 
 
 def status_of(participant: Participant, peer_id: str) -> Status:
-    roster = participant.membership.roster
-    monitor = participant.profile.role == "monitor"
-    epoch = participant.state.epoch
-    if monitor:  # it has no state of its own: the epoch that most members are at
-        counted = Counter(member.epoch for member in roster if member.entry.state_digest is not None)
-        epoch = counted.most_common(1)[0][0] if counted else 0
-    digest = None if monitor or not participant.joined else participant.state.digest.hex()
+    epoch = epoch_of(participant)
+    has_state = participant.profile.role != "monitor" and participant.joined
+    digest = participant.state.digest.hex() if has_state else None
     return Status(
         run=RunStatus(
             id=participant.manifest.run_id,
@@ -44,6 +40,15 @@ def status_of(participant: Participant, peer_id: str) -> Status:
         last_round=_last_round(participant),
         rejected=dict(participant.rejections.by_reason),
     )
+
+
+def epoch_of(participant: Participant) -> int:
+    """Of its state; a monitor has none: the epoch that most members are at, or that the last one left at."""
+    if participant.profile.role != "monitor":
+        return participant.state.epoch
+    roster = participant.membership.roster
+    counted = Counter(member.epoch for member in roster if member.entry.state_digest is not None)
+    return counted.most_common(1)[0][0] if counted else roster.last_departed_epoch
 
 
 def starting_status(settings: JoinSettings, peer_id: str, manifest: Manifest | None) -> Status:

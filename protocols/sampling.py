@@ -4,8 +4,11 @@ Each (run, epoch, peer, pass) has its own pseudo-random permutation of the train
 in its order; after the last sample the next pass begins. So within a pass a peer never repeats a sample.
 
 Overlap: two peers, and two epochs of one peer, draw independently. In one epoch, peers that take a and b of N samples
-share a·b/N of them on average, as if each had drawn at random; they never follow the same sequence. Disjointness
-would need all members to agree on who trains, before anyone starts.
+share a·b/N of them on average, and peers that take a₁ … aₙ ≤ N train on N·(1 − ∏(1 − aᵢ/N)) different ones, as if each
+had drawn at random; so they may share samples by accident, but never a sequence. No function of (run, epoch, peer)
+alone can do better: there are more possible peers (2²⁵⁶ keys) than samples, so some two of them begin with the same
+sample, whatever the function (pigeonhole). Disjoint shares need the epoch's group, on which nobody has agreed yet when
+training starts.
 """
 
 from functools import lru_cache

@@ -20,6 +20,7 @@ class DatasetKind:
 
 _KINDS = Plugins(
     "data set",
+    "data.dataset",
     "peer.datasets",
     DatasetKind,
     {

@@ -28,6 +28,7 @@ class Architecture:
 
 _ARCHITECTURES = Plugins(
     "model",
+    "model.architecture",
     "peer.models",
     Architecture,
     {

@@ -34,6 +34,17 @@ def test_a_run_trained_alone_says_so(capsys):
     assert "in 0 s, alone; the model lies in" in capsys.readouterr().out
 
 
+def test_who_trains_nothing_tells_no_evaluation(capsys):
+    follow([make_status(RUN, 10, role="aggregator")], role="aggregator", until_done=True)
+    line = capsys.readouterr().out
+    assert line.startswith(f"{RUN} is trained: 10 epochs in 0 s, with 2 members at most; the model lies in ")
+
+
+def test_a_monitor_has_no_model_to_show(capsys):
+    follow([make_status(RUN, 10, role="monitor")], role="monitor", until_done=True)
+    assert capsys.readouterr().out == f"{RUN} is trained: 10 epochs in 0 s, with 2 members at most\n"
+
+
 def test_the_summary_for_machines_is_json(capsys):
     follow([make_status(RUN, 10, others=3)], until_done=True, log_format="json")
     summary = json.loads(capsys.readouterr().out)

@@ -34,7 +34,7 @@ def test_logs_of_several_runs_are_told_apart(peer, refuses, home):
 
 
 def test_without_a_log_it_is_said_how_to_get_one(refuses, home):
-    assert "with: peer join --detach" in refuses(3, "logs")
+    assert "with: peer join --detach --run-id demo" in refuses(3, "logs")
     assert f"no log of run {RUN}" in refuses(3, "logs", "--run-id", "demo")
 
 

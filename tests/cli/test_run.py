@@ -38,6 +38,19 @@ def test_a_built_in_recipe_makes_a_run_of_ones_own(peer, home, text):
     assert peer("run", "create", "demo").stdout.splitlines()[0] != demo_manifest().run_id
 
 
+def test_the_organiser_joins_in_the_home_that_has_the_run(peer, tmp_path):
+    outcome = peer("run", "create", "demo", "--home", str(tmp_path / "other"))
+    run_id = outcome.stdout.splitlines()[0]
+    assert f"first member here with: peer join --run-id {run_id} --home {tmp_path}/other\n" in outcome.stdout
+
+
+def test_where_joining_finds_data_is_no_data_of_a_new_run(peer, home, text):
+    home.path.mkdir()
+    (home.path / "config.toml").write_text(f'data = ["{text.parent}"]')
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    assert [shard.name for shard in home.manifest(run_id).data.shards] == ["story.txt"]
+
+
 def test_show_prints_the_manifest_as_toml(peer):
     fields = tomllib.loads(peer("run", "show", "demo").stdout)
     assert fields["run_id"] == demo_manifest().run_id
@@ -65,6 +78,17 @@ def test_list_has_the_demo_and_the_runs_of_the_home(peer, home, text):
     assert [line.split()[0] for line in lines] == [demo_manifest().run_id, "joined-" + "a" * 26, run_id]
     assert lines[2].split()[1:] == ["200", "text", "gpt"]
     assert "manifest not known yet" in lines[1]
+
+
+def test_a_damaged_manifest_does_not_hide_the_other_runs(peer, home, text):
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    damaged = home.run_directory("damaged-" + "a" * 26) / "manifest.msgpack"
+    damaged.write_bytes(b"noise")
+    outcome = peer("run", "list")
+    assert [line.split()[0] for line in outcome.stdout.splitlines()[1:]] == [demo_manifest().run_id, run_id]
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith(f"peer: {damaged} is damaged")
+    assert "remove it to fetch it again" in outcome.stderr
 
 
 def test_a_faulty_recipe_is_named_with_its_field(refuses, tmp_path):

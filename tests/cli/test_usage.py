@@ -74,6 +74,8 @@ def test_without_a_command_it_helps(peer):
         (["status", "--jsno"], "no such option --jsno; did you mean --json?"),
         (["peers", "-z"], "no such option -z; see `peer peers --help`"),
         (["leave", "now"], "got unexpected extra argument"),
+        (["id", "--home", ""], "--home: is empty; give a value, or leave it out"),
+        (["join", "--no-until"], "no such option --no-until; did you mean --no-until-done?"),
         (["watch", "--home"], "option '--home' requires an argument"),
         (["logs", "-n", "many"], "--lines: must be a whole number, not 'many'"),
         (["id", "x"], "got unexpected extra argument"),

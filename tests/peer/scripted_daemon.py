@@ -13,13 +13,16 @@ from safetensors.numpy import save_file
 from peer.control import serve_control
 from peer.errors import PeerError
 from peer.home import Home
+from peer.settings import Role
 from peer.status import PeerStatus, RoundStatus, RunStatus, SelfStatus, Status
 
 OTHER = "12D3KooWQmwSiQhS7pKGX7bPbMLTQpLSHDTMUH8vTXXKcx1AmtL2"
 SELF = "12D3KooWAijzJqb4GQVy7tkxBEe3GfnKLk5hDeJSN97u6xjHSwDp"
 
 
-def make_status(run_id: str, epoch: int = 3, *, others: int = 1, other_name: str = "other") -> Status:
+def make_status(
+    run_id: str, epoch: int = 3, *, others: int = 1, other_name: str = "other", role: Role = "trainer"
+) -> Status:
     return Status(
         run=RunStatus(
             id=run_id,
@@ -28,12 +31,12 @@ def make_status(run_id: str, epoch: int = 3, *, others: int = 1, other_name: str
             total_epochs=10,
             state="finished" if epoch == 10 else "training",
             loss=0.25,
-            evaluation={"accuracy": 0.964},
+            evaluation={"accuracy": 0.964} if role == "trainer" else {},
         ),
         self_=SelfStatus(
             peer_id=SELF,
             name="mine",
-            role="trainer",
+            role=role,
             state="training",
             epoch=epoch,
             state_digest="ab" * 32,

@@ -165,6 +165,46 @@ def test_a_run_that_is_not_known_is_explained(home, text, sentence):
     assert sentence in str(raised.value)
 
 
+@pytest.mark.parametrize("slip", [RUN[:-1] + "b", "tezt-" + RUN[5:-1] + "c", "txet-" + RUN[5:], "tex-" + RUN[5:]])
+def test_an_id_that_is_nearly_a_known_one_is_a_slip(home, slip):
+    home.run_directory(RUN)
+    with pytest.raises(UsageError, match=f"did you mean '{RUN}'"):
+        home.resolve_run(slip)
+    built_in = demo_manifest().run_id
+    with pytest.raises(UsageError, match=f"did you mean '{built_in}'"):
+        home.resolve_run(f"{built_in[:-1]}{'a' if built_in[-1] != 'a' else 'b'}")
+
+
+def test_another_run_of_a_known_name_is_no_slip(home):
+    name = "a-name-as-long-as-a-name-may-be-"[:31] + "x"
+    runs = [demo_manifest().model_copy(update={"name": name, "seed": seed}).run_id for seed in range(40)]
+    home.run_directory(runs[0])
+    assert [home.resolve_run(run) for run in runs] == runs
+
+
+def test_a_run_whose_manifest_never_came_is_forgotten(home):
+    with home.lock(RUN):
+        home.forget_unknown(RUN)
+        assert home.runs() == [RUN]  # its daemon still looks for it
+    home.log_path(RUN).write_text("nobody was there")
+    home.forget_unknown(RUN)
+    assert home.runs() == []
+    home.forget_unknown(RUN)
+
+
+@pytest.mark.parametrize("kept", ["sequence", "snapshots"])
+def test_a_run_of_which_something_is_known_is_not_forgotten(home, kept):
+    with home.lock(RUN):
+        (home.run_directory(RUN) / kept).touch()
+    home.forget_unknown(RUN)
+    assert home.runs() == [RUN]
+    built_in = demo_manifest().run_id
+    home.run_directory(built_in)
+    home.log_path(built_in).write_text("the port was in use")
+    home.forget_unknown(built_in)
+    assert home.log_path(built_in).exists()
+
+
 def test_sockets_are_short_and_differ_by_home_and_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PEER_RUNTIME_DIR", str(tmp_path / "run"))
     long = tmp_path / ("x" * 200)

@@ -50,7 +50,11 @@ def test_an_installed_package_cannot_replace_a_built_in():
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("wrong", f"not a {Architecture.__name__}"), ("missing", "cannot be loaded"), ("huge", "cnn, gpt, .*tiny")],
+    [
+        ("wrong", f"not a {Architecture.__name__}"),
+        ("missing", "cannot be loaded"),
+        ("huge", "model.architecture: there is no model 'huge' here: it is not one of cnn, gpt, .*tiny"),
+    ],
 )
 def test_what_is_no_model_is_named_in_the_error(name, message):
     with pytest.raises(PluginError, match=message):

@@ -44,12 +44,19 @@ def test_switches_read_variables_and_file_under_their_own_names(monkeypatch, tmp
     monkeypatch.setenv("PEER_NO_LOCAL_DISCOVERY", "1")
     monkeypatch.setenv("PEER_JSON", "yes")
     write_config(tmp_path, "client_mode = true\nforce = true")
-    settings = JoinSettings.load(run_id="demo", until_done=False)
+    settings = JoinSettings.load(run_id="demo", until_done=None)
     assert settings.until_done
     assert settings.client_mode
     assert not settings.local_discovery
     assert ObserveSettings.load().json_output
     assert ExportSettings.load(output="x").force
+
+
+def test_a_flag_turns_off_what_a_variable_or_the_file_turned_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("PEER_UNTIL_DONE", "true")
+    write_config(tmp_path, "client_mode = true\nno_local_discovery = true")
+    settings = JoinSettings.load(run_id="demo", until_done=False, client_mode=False, no_local_discovery=False)
+    assert (settings.until_done, settings.client_mode, settings.local_discovery) == (False, False, True)
 
 
 def test_json_may_stand_in_the_file(tmp_path):
@@ -90,6 +97,15 @@ def test_the_file_of_the_home_that_a_flag_names_is_read(tmp_path):
         ({"max_epochs": "-1"}, "--max-epochs: must be greater than or equal to 1, not '-1'"),
         ({"log_format": "xml"}, "--log-format: must be 'text' or 'json', not 'xml'"),
         ({"name": "a\nb"}, "--name: must match pattern"),
+        ({"name": ""}, "--name: is empty; give a value, or leave it out"),
+        ({"home": ""}, "--home: is empty"),
+        ({"initial_peers": [PEER, ""]}, "--initial-peers: is empty"),
+        ({"role": "monitor", "max_epochs": "3"}, "--max-epochs: a monitor plays no epochs"),
+        ({"client_mode": True, "listen": ["/ip4/0.0.0.0/tcp/1"]}, "leave out --listen or --client-mode"),
+        ({"listen": ["/ip4/0.0.0.0/udp/1/quic"]}, "no transport udp/PORT/quic here; there are tcp/PORT, tcp/PORT/ws"),
+        ({"listen": ["/ip4/0.0.0.0/tcp/1/wss"]}, "tcp/PORT/wss needs a certificate; listen on tcp/PORT/ws"),
+        ({"listen": [PEER]}, "names a peer; where to listen is like"),
+        ({"initial_peers": [PEER[:-1]]}, "is not a PeerID (12D3KooW…); copy it whole from `peer id` there"),
         ({"listen": ["localhost:80"]}, "--listen: 'localhost:80' is not a multiaddr; it must look like /ip4/"),
         (
             {"initial_peers": [PEER, PEER.partition("/p2p")[0]]},
@@ -137,7 +153,7 @@ def test_a_faulty_file_is_explained_to_every_command(tmp_path, text, sentence):
     [
         "/ip4/0.0.0.0/tcp/0",
         "/ip6/::/tcp/31337",
-        "/dns4/peer.example.org/udp/4001/quic",
+        "/dns4/peer.example.org/udp/4001/quic-v1",
         "/dns/peer.example.org/tcp/443/wss",
         f"{PEER}/p2p-circuit",
     ],
@@ -159,6 +175,11 @@ def test_well_formed_addresses_pass(address):
         "/ip4/1.2.3.4/tcp/one",
         "/ip4/1.2.3.4/tcp/1/p2p",
         "/ip4/1.2.3.4/tcp/1/p2p/nobody",
+        f"{PEER[:-1]}0",
+        f"{PEER}/p2p-circuit/p2p",
+        f"{PEER}/tls",
+        "/ip4/1.2.3.4/udp/1/quic",
+        "/ip4/1.2.3.4/udp/1",
         "/ip4/1.2.3.4/tcp/1/",
         "/dns/-x-/tcp/1",
         "/ip4/1.2.3.4/tcp/٣",
@@ -166,8 +187,22 @@ def test_well_formed_addresses_pass(address):
     ],
 )
 def test_malformed_addresses_are_refused(address):
-    with pytest.raises(ValueError, match=r"multiaddr|not |unknown part"):
+    with pytest.raises(ValueError, match=r"multiaddr|not |no transport|unknown part"):
         check_address(address)
+
+
+@pytest.mark.parametrize(
+    "peer_id",
+    [
+        "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",  # RSA, as a plain hivemind node has
+        "16Uiu2HAm3URHbYdzkgM33tXjDtqRbGg1PTFoSgTVsTYgcYxZ5VTF",  # secp256k1
+    ],
+)
+def test_an_initial_peer_may_have_another_kind_of_key(peer_id):
+    address = f"/ip4/203.0.113.7/tcp/31337/p2p/{peer_id}"
+    assert check_peer_address(address) == address
+    with pytest.raises(ValueError, match="is not a PeerID"):
+        check_peer_address(address[:-1])
 
 
 def test_an_initial_peer_needs_a_peer_id_and_a_port():

@@ -78,6 +78,15 @@ def test_the_sequence_is_fixed():
     assert samples(count=6).tolist() == [485, 981, 162, 44, 552, 215]
 
 
+def test_a_swarm_trains_on_as_many_different_samples_as_chance_gives():
+    """Four peers with 160 of 7,175 samples each, as in `demo`."""
+    distinct = [
+        len(np.unique([samples(epoch=epoch, peer=peer, count=160, population=7175) for peer in PEERS[:4]]))
+        for epoch in range(200)
+    ]
+    assert np.mean(distinct) == pytest.approx(7175 * (1 - (1 - 160 / 7175) ** 4), rel=0.003)
+
+
 @pytest.mark.parametrize("wrong", [{"population": 0}, {"start": -1}, {"count": -1}])
 def test_impossible_requests_are_errors(wrong):
     with pytest.raises(ValueError, match="population"):

@@ -48,7 +48,7 @@ def test_a_daemon_that_does_not_come_up_says_why_where_it_was_started(swarm: Swa
         "join", "--run-id", "demo", "--detach", "--home", str(home), "--listen", "/ip4/203.0.113.9/tcp/4001", code=1
     )
     assert told.count("\n") == 1
-    assert told.startswith("peer: p2pd did not start: ")
+    assert told.startswith("peer: --listen: this machine has no address 203.0.113.9:4001; ")
     assert told in swarm.command("logs", "--home", str(home))
     assert "start one with" in swarm.command("status", "--home", str(home), code=3)
 
