@@ -14,6 +14,8 @@ from tests.swarm.processes import CommandFailed, Daemon
 
 LISTEN_SECONDS = 60.0
 RETRY_SECONDS = 0.05
+RESYNC = "taking the swarm's state anew"
+"""What a daemon logs."""
 
 
 class Watcher:
@@ -27,13 +29,16 @@ class Watcher:
         """Epoch → the states that the daemon has shown there."""
         self.rounds: dict[int, RoundStatus] = {}
         """By epoch."""
-        self.resyncs = 0
-        """How often it has gone back from playing to taking the swarm's state."""
         self._client = ControlClient(Home(daemon.home), run_id)
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._follow, name=f"watch {daemon.name}", daemon=True)
         self._thread.start()
+
+    @property
+    def resyncs(self) -> int:
+        """How often it has gone back from playing to taking the swarm's state, by its log: events may skip one."""
+        return self.daemon.log.read_text(errors="replace").count(RESYNC)
 
     def wait(self, what: str, condition: Callable[[Status], Any], seconds: float) -> Status:
         """The first status from now on that satisfies `condition`. Fails with the daemon's log when none comes."""
@@ -70,9 +75,6 @@ class Watcher:
                 self.digests.setdefault(status.self_.epoch, set()).add(status.self_.state_digest)
             if status is not None and status.last_round is not None:
                 self.rounds[status.last_round.epoch] = status.last_round
-            was_playing = self.last is not None and self.last.self_.state in ("training", "averaging")
-            if status is not None and was_playing and status.self_.state == "syncing":
-                self.resyncs += 1
             self.last = status
             self._changed.notify_all()
 
