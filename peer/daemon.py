@@ -57,6 +57,7 @@ from protocols.identity import PeerId
 from protocols.manifest import Manifest
 from protocols.records import RosterEntry
 from protocols.signed import Signer
+from protocols.state import ModelState
 
 CONNECT_SECONDS = 15.0
 """How long initial peers are waited for before we go on alone (and go on trying)."""
@@ -316,7 +317,7 @@ class Daemon:
             parameter_count=initial.parameter_count,
             slot_names=tuple(initial.slots),
         )
-        self._saver = Saver(store, last.epoch if last else -1, node.transport.clock)
+        self._saver = Saver(store, last, node.transport.clock)
         learner: Learner = IdleLearner()
         prepare = None
         if settings.role == "trainer":
@@ -349,11 +350,13 @@ class Daemon:
         log.info("joining", run=participant.manifest.run_id, epoch=participant.state.epoch)
         log.info("others join with", command=self._invitation())
         watching = watch_event_loop(self._metrics.add_lag)
-        async with beside(self._keep_looking()), beside(self._keep_saving()), beside(self._show()), beside(watching):
+        saving = self._saver.keep_saving(self._to_save, participant.changed)
+        async with beside(self._keep_looking()), beside(saving), beside(self._show()), beside(watching):
             clock = watch_wall_clock(self._node.transport.clock)
             async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock):
                 await participant.run(self._settings.max_epochs)
-            await self._save(last=True)
+            if state := self._to_save():
+                await self._saver.save(state, last=True)
         if self._on_status is not None:
             self._on_status(self.status())
         log.info("left", epoch=participant.state.epoch, samples_contributed=participant.samples_contributed)
@@ -383,15 +386,9 @@ class Daemon:
             if self._neighbourhood is not None:
                 await self._neighbourhood.move(self._node.addresses())
 
-    async def _keep_saving(self) -> None:
-        """Saves the newest state whenever the last save is done, so that kill -9 costs an epoch or two at most."""
-        while True:
-            await self.participant.changed.wait()
-            await self._save()
-
-    async def _save(self, *, last: bool = False) -> None:
-        if self.participant.joined:
-            await self._saver.save(self.participant.state, last=last)
+    def _to_save(self) -> ModelState | None:
+        """The newest state, so that kill -9 costs an epoch or two at most; none before it is the swarm's."""
+        return self.participant.state if self.participant.joined else None
 
     async def _leave_when_done(self) -> None:
         """With --until-done: leaves at the run's end, when the others have it too, or after a while."""

@@ -1,10 +1,12 @@
 """Keeps the newest state on disk for as long as the disk takes it, and trains on when it does not."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
 from dht.interfaces import Clock
+from peer.signal import Signal
 from peer.snapshots import SnapshotError, SnapshotStore
 from protocols.state import ModelState
 
@@ -17,10 +19,11 @@ log = structlog.get_logger()
 class Saver:
     """Saves one state at a time. A disk that refuses is reported once, and once more when it takes snapshots again."""
 
-    def __init__(self, store: SnapshotStore, saved_epoch: int, clock: Clock) -> None:
-        """`saved_epoch`: of the newest snapshot that is there already; −1: none."""
+    def __init__(self, store: SnapshotStore, saved: ModelState | None, clock: Clock) -> None:
+        """`saved`: the newest snapshot that is there already."""
         self._store = store
-        self._saved_epoch = saved_epoch
+        self._saved_epoch = saved.epoch if saved else None
+        self._saved_digest = saved.digest if saved else None
         self._clock = clock
         self._lock = asyncio.Lock()
         self._refused_at: float | None = None
@@ -30,7 +33,7 @@ class Saver:
         async with self._lock:
             now = self._clock.monotonic()
             too_soon = self._refused_at is not None and now - self._refused_at < RETRY_SECONDS
-            if state.epoch == self._saved_epoch or (too_soon and not last):
+            if state.digest == self._saved_digest or (too_soon and not last):
                 return
             try:
                 await asyncio.to_thread(self._store.save, state)
@@ -46,4 +49,13 @@ class Saver:
                 return
             if self._refused_at is not None:
                 log.info("snapshots are saved again", epoch=state.epoch)
-            self._saved_epoch, self._refused_at = state.epoch, None
+            self._saved_epoch, self._saved_digest, self._refused_at = state.epoch, state.digest, None
+
+    async def keep_saving(self, newest: Callable[[], ModelState | None], changed: Signal) -> None:
+        """Saves `newest()` whenever the last save is done, until cancelled; `changed`: it may be another one."""
+        while True:
+            state = newest()
+            if state is not None:
+                await self.save(state)
+            if newest() is state:  # else it has changed during a slow save, when nobody waited for the signal
+                await changed.wait()

@@ -43,12 +43,18 @@ class SnapshotStore:
         remove_incomplete(directory)
 
     def save(self, state: ModelState) -> Path:
-        """Writes `state` and deletes all but the newest. Raises SnapshotError."""
+        """Writes `state` and deletes all but the newest. Raises SnapshotError.
+
+        What is there of later epochs goes too: whoever has stepped back to `state` has given that history up, and
+        would otherwise resume from it, and take the new states for the oldest.
+        """
         path = self._directory / f"epoch-{state.epoch:012}.safetensors"
         tensors = {"parameters": state.parameters}
         tensors |= {_SLOT_PREFIX + name: slot for name, slot in state.slots.items()}
         _write(path, tensors, _metadata(state))
-        for old in self._newest_first()[self._keep :]:
+        newest_first = self._newest_first()
+        abandoned = newest_first.index(path)
+        for old in [*newest_first[:abandoned], *newest_first[abandoned + self._keep :]]:
             old.unlink(missing_ok=True)
         return path
 

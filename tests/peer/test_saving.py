@@ -1,6 +1,8 @@
-"""A disk that refuses snapshots is reported once, and saving goes on when it takes them again."""
+"""Every state comes to the disk in the end, and a disk that refuses one is reported once."""
 
+import asyncio
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,9 @@ from structlog.testing import capture_logs
 
 from dht.interfaces import Clock
 from peer.saving import RETRY_SECONDS, Saver
+from peer.signal import Signal
 from peer.snapshots import SnapshotStore
+from peer.tasks import beside
 from protocols.state import ModelState
 from tests.small_disk import FILLER, empty, fill, small_disk
 
@@ -44,8 +48,8 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def state(epoch: int) -> ModelState:
-    return ModelState(RUN, epoch, np.full(COUNT, epoch, np.float32), {})
+def state(epoch: int, value: float | None = None) -> ModelState:
+    return ModelState(RUN, epoch, np.full(COUNT, epoch if value is None else value, np.float32), {})
 
 
 def saved_epoch(store: SnapshotStore) -> int:
@@ -56,7 +60,7 @@ def saved_epoch(store: SnapshotStore) -> int:
 
 async def test_a_full_disk_is_reported_once_and_saving_resumes(tmp_path: Path) -> None:
     store, clock = SnapshotStore(tmp_path), SetClock()
-    saver = Saver(store, -1, clock)
+    saver = Saver(store, None, clock)
     await saver.save(state(1))
     with capture_logs() as lines:
         with full_disk():
@@ -98,7 +102,7 @@ async def test_a_disk_without_space_is_reported_once_and_saving_resumes(tmp_path
 
 async def test_the_last_state_is_tried_at_once(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
-    saver = Saver(store, -1, SetClock())
+    saver = Saver(store, None, SetClock())
     await saver.save(state(1))
     with full_disk():
         await saver.save(state(2))
@@ -106,3 +110,42 @@ async def test_the_last_state_is_tried_at_once(tmp_path: Path) -> None:
     assert saved_epoch(store) == 1
     await saver.save(state(3), last=True)
     assert saved_epoch(store) == 3
+
+
+async def test_another_state_of_the_saved_epoch_is_saved_too(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    saver = Saver(store, state(4), SetClock())
+    await saver.save(state(4, value=7))
+    latest = store.latest(run=RUN, parameter_count=COUNT, slot_names=())
+    assert latest is not None
+    assert latest.digest == state(4, value=7).digest
+
+
+class SlowStore(SnapshotStore):
+    """Takes each state when it is told to."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.asked, self.go_on, self.done = (threading.Semaphore(0) for _ in range(3))
+
+    def save(self, state: ModelState) -> Path:
+        self.asked.release()
+        self.go_on.acquire()
+        path = super().save(state)
+        self.done.release()
+        return path
+
+
+async def test_a_state_that_comes_during_a_slow_save_is_saved_after_it(tmp_path: Path) -> None:
+    store, changed, newest = SlowStore(tmp_path), Signal(), state(1)
+    saver = Saver(store, None, SetClock())
+    async with beside(saver.keep_saving(lambda: newest, changed)):
+        await asyncio.to_thread(store.asked.acquire)
+        newest = state(2)
+        changed.notify()
+        store.go_on.release()
+        await asyncio.to_thread(store.done.acquire)
+        assert await asyncio.to_thread(store.asked.acquire, timeout=10)
+        store.go_on.release()
+        await asyncio.to_thread(store.done.acquire)
+    assert saved_epoch(store) == 2

@@ -35,7 +35,7 @@ def test_a_new_store_is_empty(store):
 
 
 def test_the_latest_state_comes_back_to_the_bit(store):
-    for epoch in (3, 12, 9):
+    for epoch in (3, 9, 12):
         store.save(a_state(epoch))
     latest = store.latest(**SHAPE)
     assert latest.epoch == 12
@@ -50,6 +50,14 @@ def test_only_the_newest_are_kept(tmp_path):
         "epoch-000000000011.safetensors",
         "epoch-000000000012.safetensors",
     ]
+
+
+def test_after_a_step_back_the_abandoned_history_is_gone(store):
+    for epoch in (9, 10, 11, 12):
+        store.save(a_state(epoch))
+    for epoch in (3, 4):
+        store.save(a_state(epoch))
+        assert store.latest(**SHAPE).digest == a_state(epoch).digest
 
 
 def test_saving_an_epoch_again_replaces_it(store):
