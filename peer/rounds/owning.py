@@ -6,6 +6,7 @@ from dht.interfaces import Clock, Frame, Stream, Transport, Unreachable
 from peer.rounds.results import HeldPart, chunk_header, chunk_number
 from peer.signal import Signal
 from peer.tasks import beside
+from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.deadlines import Timing, straggler_deadline
@@ -18,6 +19,9 @@ WINDOW_CHUNKS = 16
 """How far a sender may run ahead of the reduction; bounds the memory that a part takes."""
 SHORTEST_WAIT_SECONDS = 0.001
 """A wait shorter than the clock's rounding would never end."""
+LONGEST_WAIT_SECONDS = 1.0
+LONGEST_GAP_SECONDS = 2 * LONGEST_WAIT_SECONDS
+"""We look at the clock at least so often, as long as we run."""
 
 
 class OwnedPart:
@@ -155,11 +159,15 @@ class OwnedPart:
         self._arrived.notify()
 
     async def _await_senders(self, chunk: int) -> None:
-        """Until all who are counted on have delivered `chunk`; stragglers are dropped at their deadline."""
-        began = self._clock.monotonic()
+        """Until all who are counted on have delivered `chunk`; stragglers are dropped at their deadline.
+
+        Time in which we did not run is nobody's delay: what they have sent meanwhile is still to be read.
+        """
+        awake = AwakeTime(self._clock.monotonic(), LONGEST_GAP_SECONDS)
+        began = awake.at(self._clock.monotonic())
         arrivals = [0.0] * len(self.reduction.delivered(chunk))
         while missing := self.reduction.missing(chunk):
-            elapsed = self._clock.monotonic() - began
+            elapsed = awake.at(self._clock.monotonic()) - began
             delivered = len(self.reduction.delivered(chunk))
             arrivals += [elapsed] * (delivered - len(arrivals))
             remaining = straggler_deadline(arrivals, delivered + len(missing), self._timing) - elapsed
@@ -168,7 +176,7 @@ class OwnedPart:
                     self._drop(number)
                 continue
             try:
-                async with asyncio.timeout(max(remaining, SHORTEST_WAIT_SECONDS)):
+                async with asyncio.timeout(min(max(remaining, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)):
                     await self._arrived.wait()
             except TimeoutError:
                 continue

@@ -1,0 +1,52 @@
+"""The owner's end of a part."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from dht.simulated import SimulatedNetwork, run_simulation
+from peer.rounds.owning import OwnedPart
+from peer.tasks import beside
+from protocols.codecs import codec
+from protocols.round.deadlines import Timing
+from protocols.round.messages import Member, Part
+from protocols.round.parts import Grid
+from protocols.round.reduction import EncodedUpdate, PartReduction
+from protocols.rules import rule
+from protocols.signed import Signer
+from tests.peer.simulated_swarm import identity
+
+GRID = Grid(100)
+NONE = codec("none")
+FROZEN_SECONDS = 13.0
+"""Longer than `Timing.failure`."""
+
+
+def test_an_owner_that_did_not_run_reads_what_came_meanwhile_before_it_drops_anybody() -> None:
+    ours, theirs = (EncodedUpdate(np.full(GRID.count, value, np.float32), NONE) for value in (1.0, 3.0))
+    owner, sender = identity(0), identity(1)
+
+    async def scenario(network: SimulatedNetwork) -> Any:
+        loop: Any = asyncio.get_running_loop()
+        members = [
+            Member(peer=who.peer_id, weight=1, root=sent.root) for who, sent in ((owner, ours), (sender, theirs))
+        ]
+        part = Part(owner=owner.peer_id, start=0, stop=GRID.chunks)
+        reduction = PartReduction(part, GRID, members, NONE, rule("mean"))
+        signer = Signer(owner, "demo-" + "a" * 26, 1)
+        owned = OwnedPart(reduction, network.join(owner.peer_id), signer, Timing(), (0, 0, 0, 0))
+        values = np.empty(GRID.count, np.float32)
+        async with beside(owned.run(ours, values)) as running:
+            await asyncio.sleep(0.5)
+            loop._now += FROZEN_SECONDS  # all timers that are due now fire before anything is read
+            await asyncio.sleep(0.01)
+            for chunk in range(GRID.chunks):
+                reduction.add(1, chunk, theirs.chunks[chunk])
+            owned._arrived.notify()
+            await running
+        return owned.missing_senders, values
+
+    missing, values = run_simulation(scenario, 0)
+    assert missing == 0
+    assert (values == 2.0).all()
