@@ -44,15 +44,20 @@ class Membership:
         signer: Signer,
         entry: Callable[[], tuple[RosterEntry, int]],
         on_found: Callable[[PeerId], None],
-        on_gone: Callable[[PeerId], None],
+        on_left: Callable[[PeerId], None],
+        on_lost: Callable[[PeerId], None],
         on_rejected: OnRejected,
     ) -> None:
-        """`entry`: what to say of ourselves now (its expiry is set here), and our epoch."""
+        """`entry`: what to say of ourselves now (its expiry is set here), and our epoch.
+
+        `on_left`: a member has departed, by its own signed word. `on_lost`: one is not heard of any more; it may live.
+        """
         self.roster = Roster(transport.peer_id)
         self.heard = Signal()
         """Somebody has said something new."""
         self._transport, self._records, self._signer = transport, records, signer
-        self._entry, self._on_found, self._on_gone, self._on_rejected = entry, on_found, on_gone, on_rejected
+        self._entry, self._on_rejected = entry, on_rejected
+        self._on_found, self._on_left, self._on_lost = on_found, on_left, on_lost
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
@@ -131,7 +136,7 @@ class Membership:
             self._on_found(statement.sender)
         if known is not None and statement.body.departed:
             log.info("member left", member=known.entry.name, peer=statement.sender)
-            self._on_gone(statement.sender)
+            self._on_left(statement.sender)
         self.heard.notify()
 
     async def _hello(self, peer: PeerId) -> None:
@@ -153,7 +158,7 @@ class Membership:
                     if member.told < max(self._news_at, self._now() - HELLO_SECONDS / 2):  # else it has just asked us
                         tasks.create_task(self._keep_in_touch(member.peer, gate))
             for peer in self.roster.expire(self._now()):
-                self._on_gone(peer)
+                self._on_lost(peer)
             pause = max(HELLO_SECONDS, len(self.roster) / AT_ONCE) * self._random.uniform(0.8, 1.2)
             try:
                 async with asyncio.timeout(pause):
@@ -173,7 +178,7 @@ class Membership:
                 if self.roster.failed(peer) >= FAILURES_UNTIL_GONE:
                     log.info("member lost", peer=peer, error=str(error))
                     self.roster.forget(peer)
-                    self._on_gone(peer)
+                    self._on_lost(peer)
                     self.heard.notify()
             except TransportError as error:
                 log.debug("no answer to hello", peer=peer, error=str(error))

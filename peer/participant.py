@@ -119,7 +119,9 @@ class Participant:
         self._prepare = prepare
         self.changed = Signal()
         self.contents = ContentStore(transport.in_thread)
-        self.membership = Membership(transport, records, signer, self._entry, self._found, self._gone, rejections)
+        self.membership = Membership(
+            transport, records, signer, self._entry, self._found, self._left, self._not_heard, rejections
+        )
         self._transport, self._signer = transport, signer
         self._timing = timing or Timing()
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
@@ -420,10 +422,15 @@ class Participant:
     def _found(self, peer: PeerId) -> None:
         self.changed.notify()
 
-    def _gone(self, peer: PeerId) -> None:
+    def _left(self, peer: PeerId) -> None:
         self._group.pop(peer, None)
         if session := self._sessions.get(self.state.epoch):
             session.leave(peer)
+        self.changed.notify()
+
+    def _not_heard(self, peer: PeerId) -> None:
+        """It keeps its say in what we do next: rather it is cut off than dead, and so may we be."""
+        self._lost(peer)
         self.changed.notify()
 
     def _lost(self, peer: PeerId) -> None:

@@ -106,7 +106,7 @@ async def lying(kind: type[AnyLiar], home: Path, runtime: Path, run: str, state:
         resources.push_async_callback(node.close)
         liar = kind(node, Signer(identity, run, 1), state)
         membership = Membership(
-            node.transport, node.records, liar.signer, liar.entry, lambda _: None, lambda _: None, lambda *_: None
+            node.transport, node.records, liar.signer, liar.entry, *([lambda _: None] * 3), lambda *_: None
         )
         await membership.start()
         await node.transport.serve_requests(HEAD_KIND, liar.head)
