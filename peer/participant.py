@@ -225,10 +225,10 @@ class Participant:
     # -- joining ------------------------------------------------------------------------------------------------------
 
     async def _join(self) -> None:
-        """Takes the state that the swarm has; ours, when nobody has another."""
+        """Takes the state that the swarm has; ours, when nobody has another, or none that counts more."""
         self._enter("syncing")
         await self.membership.look_up()
-        choice = await self._heads.choose(self._others())
+        choice = await self._heads.choose(self._others(), snapshot=self.state if self.state.epoch else None)
         if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
             await self._become(self.state)
             return

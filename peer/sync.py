@@ -8,7 +8,7 @@ import structlog
 
 from dht.interfaces import OnRejected, Transport, TransportError
 from peer.content_fetch import fetch_content
-from protocols.heads import HISTORY, Choice, Head, History, choose, history_of
+from protocols.heads import HISTORY, Choice, Head, History, choose, choose_from, history_of
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signer, open_signed
@@ -58,9 +58,14 @@ class Heads:
         answers = zip(peers, (task.result() for task in asked), strict=True)
         return {peer: history for peer, history in answers if history is not None}
 
-    async def choose(self, peers: Iterable[PeerId]) -> Choice | None:
-        """What the swarm's state is, by all of `peers` who answer and by ourselves."""
+    async def choose(self, peers: Iterable[PeerId], snapshot: ModelState | None = None) -> Choice | None:
+        """What the swarm's state is, by all of `peers` who answer and by ourselves.
+
+        `snapshot`: what we resume from; it tells for its history, and what the others make of that goes before it.
+        """
         histories: dict[PeerId, History] = dict(await self.ask(peers))
+        if snapshot is not None:
+            return choose_from(histories, self._transport.peer_id, {snapshot.epoch: snapshot.digest})
         if self.history:
             histories[self._transport.peer_id] = dict(self.history)
         return choose(histories)

@@ -79,3 +79,15 @@ def choose(histories: Mapping[PeerId, History]) -> Choice | None:
     holders = tuple(sorted(peer for peer in told if histories[peer].get(epoch) == digest))
     makers = tuple(peer for peer in holders if epoch - 1 in histories[peer]) or holders
     return Choice(epoch, digest, holders, makers, frozenset(told))
+
+
+def choose_from(histories: Mapping[PeerId, History], me: PeerId, snapshot: History) -> Choice:
+    """Like `choose`, for who comes back with a `snapshot`, which tells a history as much as one peer does.
+
+    So a single newcomer does not throw back who has trained for long. But where others go on with the history of the
+    snapshot, they say how far it has come: the snapshot is a thing of the past.
+    """
+    choice = choose({**histories, me: snapshot})
+    assert choice is not None
+    others = {peer: histories[peer] for peer in choice.tellers if peer != me}
+    return choose(others) or choice

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.encoding import digest
-from protocols.heads import choose
+from protocols.heads import choose, choose_from
 from tests.protocols.round.simulation import PEERS
 
 
@@ -62,3 +62,20 @@ def test_who_has_just_fetched_the_state_has_not_made_it() -> None:
     chosen = choose({PEERS[0]: history(9), PEERS[1]: history(9, length=1), PEERS[2]: history(9, length=2)})
     assert set(chosen.holders) == set(PEERS[:3])
     assert set(chosen.makers) == {PEERS[0], PEERS[2]}
+
+
+def test_a_snapshot_counts_as_much_as_one_newcomer() -> None:
+    snapshot = {40: history(40)[40]}
+    chosen = choose_from({PEERS[0]: history(3, "blank", since=1)}, PEERS[9], snapshot)
+    assert (chosen.epoch, chosen.tellers) == (40, {PEERS[9]})
+    assert choose_from({}, PEERS[9], snapshot).epoch == 40
+
+
+def test_a_snapshot_of_an_abandoned_history_loses_against_two() -> None:
+    two = {peer: history(9) for peer in PEERS[:2]}
+    assert choose_from(two, PEERS[9], {40: history(40, "abandoned", since=5)[40]}).epoch == 9
+
+
+def test_how_far_the_history_of_a_snapshot_has_come_is_for_the_others_to_say() -> None:
+    chosen = choose_from({PEERS[0]: history(50)}, PEERS[9], {40: history(50)[40]})
+    assert (chosen.epoch, chosen.holders) == (50, (PEERS[0],))
