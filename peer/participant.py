@@ -29,6 +29,7 @@ from peer.signal import Signal
 from peer.streams import next_request
 from peer.sync import HEAD_KIND, Heads, fetch_state
 from peer.tasks import beside
+from protocols.awake import AwakeTime
 from protocols.codecs import codec
 from protocols.heads import Choice, History
 from protocols.identity import PeerId
@@ -144,7 +145,8 @@ class Participant:
         self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
         self._group: dict[PeerId, bool] = {}
         """The members of the last round, or those who made the state that we took."""
-        self._advanced_at = transport.clock.monotonic()
+        self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
+        self._advanced_at = self._now()
         self._leaving = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ class Participant:
         self.state = state
         self._heads.note(state)
         self.contents.put(state.index, state.buffers())
-        self._advanced_at = self._transport.clock.monotonic()
+        self._advanced_at = self._now()
         self.membership.announce()
         self.changed.notify()
 
@@ -398,9 +400,12 @@ class Participant:
         if self._transport.peer_id not in choice.tellers:
             raise NeedsResync("most members tell another history")
         behind = choice.epoch - self.state.epoch
-        stuck = self._transport.clock.monotonic() - self._advanced_at > BEHIND_SECONDS
+        stuck = self._now() - self._advanced_at > BEHIND_SECONDS
         if behind > CATCH_UP_EPOCHS or (behind > 0 and stuck):
             raise NeedsResync(f"the swarm is {behind} epochs ahead")
+
+    def _now(self) -> float:
+        return self._awake.at(self._transport.clock.monotonic())
 
     # -- what others say ----------------------------------------------------------------------------------------------
 
