@@ -9,9 +9,9 @@ idle      the last epoch is reached: serves what others need
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -202,7 +202,7 @@ class Participant:
                 self._enter("idle")
                 await self._leaving.wait()
             elif not self.joined:
-                await self._join()
+                await self._unless_leaving(self._join())
             elif self._played(max_epochs):
                 return
             else:
@@ -308,7 +308,7 @@ class Participant:
         )
         self._open(session)
         self._enter("training")
-        outcome = await self._unless_leaving(session)
+        outcome = await self._finish_when_leaving(session)
         if outcome is None:
             return
         base = self.state
@@ -325,8 +325,15 @@ class Participant:
         await self._become(state)
         log.debug("epoch", epoch=state.epoch, group=len(members), seconds=round(outcome.duration_seconds, 3))
 
-    async def _unless_leaving(self, session: Session) -> RoundOutcome | None:
-        """The outcome; None when we leave while the epoch is still training."""
+    async def _unless_leaving(self, work: Coroutine[Any, Any, None]) -> None:
+        """Until it is done, or we leave."""
+        async with beside(self._leaving.wait()) as leaving, asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(work)
+            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+
+    async def _finish_when_leaving(self, session: Session) -> RoundOutcome | None:
+        """The outcome; None when we leave before the group was named, or the round does not come to its end."""
 
         async def stop_when_leaving() -> None:
             await self._leaving.wait()
@@ -383,6 +390,9 @@ class Participant:
         """Raises NeedsResync when the swarm's history is not ours, or has gone on without us."""
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
+            self._now()  # looked at every second, or we did not run
+            if session := self._sessions.get(self.state.epoch):
+                session.tell_also(self._audience())
             if self._suspicious() and (choice := await self._heads.choose(self._others())) is not None:
                 self._compare(choice)
 

@@ -24,6 +24,7 @@ from protocols.round.aggregate import Aggregate
 from protocols.round.checks import check_term
 from protocols.round.events import (
     Action,
+    Appeared,
     Apply,
     Decided,
     Elsewhere,
@@ -58,6 +59,9 @@ FETCH_SECONDS = 60.0
 """For one part from one holder."""
 STALL_FACTOR = 1.5
 """An owner that sends nothing for this many times `Timing.failure` (its own deadline for senders) is given up."""
+
+STOP_FACTOR = 1.5
+"""Who leaves finishes a round that does not take longer than so many times `Timing.failure`."""
 
 log = structlog.get_logger()
 
@@ -129,7 +133,8 @@ class Session:
         """Part → the running exchange of its latest attempt."""
         self._running: list[asyncio.Task[None]] = []
         self._on_change = on_change
-        self._stopping = False
+        self._stop_at: float | None = None
+        """When we leave, whatever has come of the round by then."""
         self._over = False
 
     @property
@@ -163,6 +168,12 @@ class Session:
         if not self._over:
             self._events.put_nowait(Found(peers))
 
+    def tell_also(self, peers: Iterable[PeerId]) -> None:
+        """`peers` are in the roster now."""
+        appeared = frozenset(peers) - self.machine.audience
+        if appeared and not self._over:
+            self._events.put_nowait(Appeared(appeared))
+
     def lose(self, peer: PeerId) -> None:
         """`peer` cannot be reached."""
         self._forget(peer, Lost(peer))
@@ -182,9 +193,16 @@ class Session:
             part.forget(peer)
 
     def stop(self) -> None:
-        """End the epoch if it is still training; a round that has begun is finished."""
-        self._stopping = True
+        """End the epoch if its group is not named yet; a round that has begun is finished, unless it takes too long."""
+        self._stop_at = self._now() + STOP_FACTOR * self.setting.timing.failure
         self._events.put_nowait(Tick())
+
+    def _stopped(self) -> bool:
+        """Whether we leave now."""
+        if self._stop_at is None:
+            return False
+        begun = self.machine.phase not in (Phase.GATHERING, Phase.READY)
+        return not begun or self._now() >= self._stop_at
 
     def client_mode_of(self, peer: PeerId) -> bool:
         known = self.machine.own if peer == self.setting.me else self.machine.peers.get(peer)
@@ -224,7 +242,7 @@ class Session:
     async def _play(self, tasks: asyncio.TaskGroup) -> RoundOutcome | None:
         while True:
             event = await self._events.get()
-            if self._stopping and not self.averaging:
+            if self._stopped():
                 return None
             for action in self.machine.handle(event, self._now()):
                 match action:

@@ -32,6 +32,13 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Appeared:
+    """These have come into the roster since the round began: told from now on, not waited for until heard from."""
+
+    peers: frozenset[PeerId]
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """A connection to this peer failed just now."""
 
@@ -96,7 +103,20 @@ class FetchFailed:
     result: PartResult
 
 
-Event = Heard | Tick | Found | Lost | Left | Elsewhere | Trained | UpdateReady | PartHeld | PartBroken | FetchFailed
+Event = (
+    Heard
+    | Tick
+    | Found
+    | Appeared
+    | Lost
+    | Left
+    | Elsewhere
+    | Trained
+    | UpdateReady
+    | PartHeld
+    | PartBroken
+    | FetchFailed
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from protocols.message import MAX_COUNT, Message
 from protocols.round.deadlines import Timing, straggler_deadline
 from protocols.round.events import (
     Action,
+    Appeared,
     Apply,
     Decided,
     Elsewhere,
@@ -210,6 +211,8 @@ class Round:
                 self._tick(now)
             case Found(peers):
                 self._find(peers)
+            case Appeared(peers):
+                self.audience |= peers - self.suspected - {self.setting.me}
             case Lost(peer):
                 self._lose(peer, now)
             case Left(peer):

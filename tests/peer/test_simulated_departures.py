@@ -1,0 +1,111 @@
+"""Members that leave, are cut off, or come back with a snapshot: nobody hangs, and no history is lost by it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dht.simulated_link import Link
+from peer.rounds.session import NeedsResync
+from protocols.heads import Choice
+from protocols.manifest import Averaging
+from protocols.round.machine import Phase
+from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, simulate
+
+MEGABIT = 125_000.0
+
+
+def phase_of(peer: SimulatedPeer) -> Phase | None:
+    session = peer.participant._sessions.get(peer.state.epoch)
+    return session and session.machine.phase
+
+
+def test_who_is_cut_off_does_not_go_on_alone_at_once() -> None:
+    """Though it hears nobody any more, the others keep their say in what it does."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(4)
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {4}, within=60)
+        cut_off = swarm.peers[0]
+        swarm.network.partition([cut_off.peer])
+        epoch = cut_off.state.epoch
+        await swarm.until(lambda: not len(cut_off.participant.membership.roster), within=60)
+        await swarm.network.clock.sleep(10)
+        assert cut_off.state.epoch <= epoch + 1
+        swarm.network.heal()
+        await swarm.until(lambda: cut_off.state.epoch > epoch + 10 and swarm.agree(), within=60)
+        assert cut_off.digests.items() <= swarm.peers[1].digests.items()
+
+    simulate(scenario, data_parallel(epochs=1000), seed=1)
+
+
+def test_who_leaves_is_not_kept_by_a_round_that_cannot_end() -> None:
+    """Two must be there, and the other dies after it has closed the epoch, or has been told to."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2)
+        await swarm.epoch(3)
+        stays, dies = swarm.peers[0], swarm.peers[1]
+        await swarm.until(lambda: phase_of(stays) not in (None, Phase.GATHERING), within=60)
+        await swarm.crash(dies)
+        epoch = stays.state.epoch
+        await swarm.network.clock.sleep(60)
+        assert stays.state.epoch <= epoch + 1
+        began = swarm.now
+        await swarm.leave(stays)
+        assert swarm.now - began < 20
+
+    manifest = data_parallel(epochs=1000)
+    simulate(scenario, manifest.model_copy(update={"averaging": Averaging(quorum=2)}), seed=1)
+
+
+def test_who_leaves_does_not_fetch_the_whole_state_first() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2)
+        await swarm.epoch(2)
+        joiner = await swarm.start(2, link=Link(MEGABIT / 100, MEGABIT / 100))
+        await swarm.until(lambda: joiner.participant.phase == "syncing", within=10)
+        await swarm.network.clock.sleep(5)
+        began = swarm.now
+        await swarm.leave(joiner)
+        assert not joiner.participant.joined
+        assert swarm.now - began < 5
+
+    simulate(scenario, data_parallel(epochs=1000), parameters=150_000)
+
+
+def test_a_blank_newcomer_does_not_throw_a_restarted_swarm_back() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.epoch(8)
+        states = [peer.state for peer in swarm.members]
+        for peer in swarm.members:
+            await swarm.crash(peer)
+        await swarm.start(3)
+        await swarm.until(lambda: swarm.peers[3].participant.joined, within=30)
+        for number, state in enumerate(states):
+            await swarm.start(number, state=state)
+            await swarm.network.clock.sleep(1)
+        await swarm.until(lambda: swarm.agree() and len(swarm.peers[0].participant._group) == 4, within=120)
+        assert min(peer.state.epoch for peer in swarm.members) >= 7
+        for peer in swarm.members[:3]:
+            assert min(peer.digests) >= 7
+
+    simulate(scenario, data_parallel(epochs=1000), seed=4)
+
+
+def test_who_did_not_run_catches_up_before_it_takes_the_whole_state_anew() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        loop: Any = asyncio.get_running_loop()
+        await swarm.start_all(1)
+        peer = swarm.peers[0]
+        await swarm.until(lambda: peer.participant.joined, within=10)
+        ahead = Choice(peer.state.epoch + 2, b"\x01" * 32, (), (), frozenset([peer.peer]))
+        await swarm.network.clock.sleep(1)
+        loop._now += 20
+        peer.participant._compare(ahead)
+        await swarm.network.clock.sleep(10)
+        with pytest.raises(NeedsResync):
+            peer.participant._compare(ahead)
+
+    simulate(scenario, data_parallel(target_batch=1_000_000))
