@@ -232,6 +232,7 @@ class Participant:
         await self.membership.look_up()
         choice = await self._heads.choose(self._others(), snapshot=self.state if self.state.epoch else None)
         if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
+            self._group = self._makers(choice)
             await self._become(self.state)
             return
         try:
@@ -241,9 +242,17 @@ class Participant:
             await self._transport.clock.sleep(WATCH_SECONDS / 4)
             return
         log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
-        members = {peer: self.membership.roster.get(peer) for peer in choice.makers}
-        self._group = {peer: member.entry.client_mode for peer, member in members.items() if member is not None}
+        self._group = self._makers(choice)
         await self._become(state)
+
+    def _makers(self, choice: Choice | None) -> dict[PeerId, bool]:
+        """Who has made the state that was chosen; nobody the one where the run starts, we our own snapshot."""
+        if (choice.epoch if choice else self.state.epoch) == 0:
+            return {}
+        us = self._transport.peer_id
+        members = {peer: self.membership.roster.get(peer) for peer in (choice.makers if choice else ())}
+        makers = {peer: member.entry.client_mode for peer, member in members.items() if member is not None}
+        return makers if choice and us not in choice.makers else makers | {us: self.profile.client_mode}
 
     def _others(self) -> list[PeerId]:
         return [member.peer for member in self.membership.roster if member.entry.role != "monitor"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.round.deadlines import straggler_deadline
+from protocols.round.electorate import Electorate
 from protocols.round.events import Action, Send
 from protocols.round.messages import (
     UNMEASURED,
@@ -45,6 +46,9 @@ SLOWEST = 1 / 8
 MINORITY_PATIENCE = 2.0
 """So many times `Timing.failure` a leader waits who has not half of those who made the last state: they may be back."""
 
+ROTATION = 4
+"""Of a full group one in so many gives its place to who waits."""
+
 
 class Leadership:
     def __init__(
@@ -53,7 +57,7 @@ class Leadership:
         term: int,
         invited: Iterable[PeerId],
         audience: Iterable[PeerId],
-        electorate: Iterable[PeerId],
+        electorate: Electorate,
         distrusted: Iterable[PeerId],
         now: float,
     ) -> None:
@@ -68,7 +72,7 @@ class Leadership:
         self._term = term
         self._invited = list(invited)
         self._audience = set(audience)
-        self._electorate = {*electorate, setting.me}
+        self._electorate = electorate
         self._distrusted = set(distrusted)
         self._opened = self._said_at = now
         self._ready: dict[PeerId, Ready] = {}
@@ -160,15 +164,13 @@ class Leadership:
         something = any(self._ready[peer].weight for peer in present) or any(self._ready[p].held for p in present)
         if not enough or not something or self._setting.me not in present or len(present) < self._setting.quorum:
             return []
-        if 2 * len(self._electorate.intersection(present)) < len(self._electorate):
+        if not self._electorate.half_in(present, self._electorate.peers):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
         return self._begin(present) if enough else []
 
     def _begin(self, present: list[PeerId]) -> list[Action]:
         setting = self._setting
-        ranked = order(setting.run, setting.epoch, present)
-        group = [setting.me, *(peer for peer in ranked if peer != setting.me)][: setting.group_limit]
-        group = [peer for peer in ranked if peer in group]
+        group = self._group(present)
         members = tuple(Member(peer=p, weight=self._ready[p].weight, root=self._ready[p].root) for p in group)
         adopted, holders = self._carried_over(group)
         parts: tuple[Part, ...] = ()
@@ -183,6 +185,18 @@ class Leadership:
             base=setting.base, term=self._term, members=members, parts=parts, adopted=adopted, holders=holders
         )
         return [Send(peer, self.begin) for peer in group]
+
+    def _group(self, present: list[PeerId]) -> list[PeerId]:
+        """All, as far as they fit in; else most of the last group, and whoever comes first in the order.
+
+        So those who are left out find most of the group that they have followed so far in the next one, too, and yet
+        everybody's turn comes.
+        """
+        limit = self._setting.group_limit
+        ranked = order(self._setting.run, self._setting.epoch, present)
+        staying = [peer for peer in ranked if peer in self._electorate.peers][: limit - limit // ROTATION]
+        chosen = list(dict.fromkeys([self._setting.me, *staying, *ranked]))[:limit]
+        return [peer for peer in ranked if peer in chosen]
 
     def _owners_with_speeds(self, able: list[PeerId]) -> tuple[list[PeerId], dict[PeerId, float]]:
         """What they say of themselves; who has measured nothing counts as ordinary, and none beyond FASTEST.

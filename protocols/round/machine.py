@@ -44,6 +44,7 @@ from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT, Message
 from protocols.round.deadlines import Timing, straggler_deadline
+from protocols.round.electorate import Electorate
 from protocols.round.events import (
     Action,
     Appeared,
@@ -90,6 +91,8 @@ from protocols.signed import Signed
 
 SLOWER = 10.0
 """Others may take this many times as long as we did, for the same thing, before we give their leader up."""
+DOUBT = 1.5
+"""So many times `Timing.failure` a leader whose group leaves out half of the electorate is doubted, then given up."""
 
 
 class Phase(StrEnum):
@@ -146,8 +149,8 @@ class Round:
         """`expected`: the members that took part in the last round or are known to have its result (client mode?).
 
         `audience`: others in the roster, who are told what is decided, but not waited for until heard from.
-        `electorate`: who had a say in `base` (the last group, or those whose state we took); a group without half of
-        them decides nothing for us. All `expected` when not given.
+        `electorate`: who had a say in `base` (the last group, or those whose state we took). None: nobody has made
+        `base`; everybody may lead then, and all `expected` have a say.
         """
         self.setting = setting
         self.started = now
@@ -156,7 +159,8 @@ class Round:
             peer: PeerView(client_mode) for peer, client_mode in expected.items() if peer != setting.me
         }
         self.audience = set(audience)
-        self.electorate = set(self.peers if electorate is None else electorate) - {setting.me}
+        makers = [*self.peers, setting.me] if electorate is None else electorate
+        self.electorate = Electorate(makers, setting.group_limit, is_open=electorate is None)
         self.own = PeerView(setting.client_mode, complete=not setting.trains)
         self.suspected: set[PeerId] = set()
         self._elsewhere: set[PeerId] = set()
@@ -188,6 +192,8 @@ class Round:
         """Parts that have broken off since they had their latest owner."""
         self._began_at = now
         """When the last `Begin` came."""
+        self._doubted_at: float | None = None
+        """Since when our leader's group lacks those of the electorate who live, for all we know."""
         self._fetch_at: float | None = None
         self._favourite: PeerId | None = None
         """Whom we speak to while gathering, since `_waiting_since`."""
@@ -219,7 +225,7 @@ class Round:
                 self._lose(peer, now)
                 self.peers.pop(peer, None)
                 self.audience.discard(peer)
-                self.electorate.discard(peer)
+                self.electorate.peers.discard(peer)
             case Elsewhere(peer):
                 self._miss([peer], now)
             case Trained():
@@ -300,12 +306,18 @@ class Round:
     # -- gathering: training until the swarm has the epoch's samples -------------------------------------------------
 
     def favourite(self) -> PeerId:
-        """Who should lead: the first in the order who can be dialled and is not suspected; ourselves if nobody can."""
+        """Who should lead: of those who may, can be dialled and are not suspected, the first in the order."""
+        return order(self.setting.run, self.setting.epoch, self._leaders())[0]
+
+    def _leaders(self) -> set[PeerId]:
         out = self.suspected | self._patience.given_up
-        able = [peer for peer, view in self.peers.items() if not view.client_mode and peer not in out]
+        able = {peer for peer, view in self.peers.items() if not view.client_mode and peer not in out}
         if not self.setting.client_mode or not able:
-            able.append(self.setting.me)
-        return order(self.setting.run, self.setting.epoch, able)[0]
+            able.add(self.setting.me)
+        return self.electorate.leaders(able)
+
+    def _may_lead(self, peer: PeerId) -> bool:
+        return peer in self.electorate.peers or not self.electorate.peers.issuperset(self._leaders())
 
     def swarm_samples(self) -> int:
         told = sum(view.samples for peer, view in self.peers.items() if peer not in self.suspected)
@@ -326,14 +338,16 @@ class Round:
 
     def _say_progress(self, now: float) -> None:
         self._said_at = now
-        body = Progress(
+        self._actions.append(Send(self.favourite(), self._progress()))
+
+    def _progress(self) -> Progress:
+        return Progress(
             base=self.setting.base,
             samples=self.own.samples,
             complete=self.own.complete,
             client_mode=self.setting.client_mode,
             samples_per_second=self._samples_per_second,
         )
-        self._actions.append(Send(self.favourite(), body))
 
     def _hear_progress(self, sender: PeerId, body: Progress, now: float) -> None:
         view = self.peers.setdefault(sender, PeerView())
@@ -348,6 +362,8 @@ class Round:
                 self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
             return
         self._actions.append(Send(sender, Standing(base=self.setting.base, samples=self.swarm_samples())))
+        if sender in self.electorate.peers:  # it takes us for its leader: we were one of them before we restarted
+            self.electorate.peers.add(self.setting.me)
         if self.favourite() == self.setting.me:
             self._close_when_enough(now)
 
@@ -419,7 +435,8 @@ class Round:
                 return
         if not self._accepts(sender, term):
             if self.phase is Phase.GATHERING:
-                self._lead(term + 1, now)  # it says that the samples are there, and we come before it in the order
+                if self.favourite() == self.setting.me and self._may_lead(sender):
+                    self._lead(term + 1, now)  # it says that the samples are there; but we come before it in the order
             elif self.leader is not None and sender != self.setting.me:
                 self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
             return
@@ -429,9 +446,10 @@ class Round:
         if term <= self.term:
             return False
         if self.phase is Phase.GATHERING:
-            return self.favourite() != self.setting.me or self._precedes(sender, self.setting.me)
+            favourite = self.favourite()
+            return sender == favourite or (self._precedes(sender, favourite) and self._may_lead(sender))
         assert self.leader is not None
-        if sender in self._patience.given_up:
+        if sender in self._patience.given_up or not self._may_lead(sender):
             return False
         if sender == self.leader or self.leader in self.suspected:
             return True
@@ -445,6 +463,7 @@ class Round:
         """Start `term` over under `leader`."""
         if leader != self.leader:
             self._patience.relax()
+            self._doubted_at = None
         self.phase, self.term, self.leader = Phase.READY, term, leader
         self.begin = None
         self._owners, self._results, self._broken, self._lacking = [], {}, set(), set()
@@ -477,6 +496,8 @@ class Round:
             return
         if not any(member.peer == self.setting.me for member in begin.members):
             return
+        if sender != self.setting.me and not self._stands_for_most(begin, now):
+            return
         self.begin = begin
         self._waiting_since = self._began_at = now
         self._patience.relax()
@@ -487,6 +508,33 @@ class Round:
             return
         self._owners = [(0, part.owner) for part in begin.parts]
         self._actions.append(Exchange(begin, self.term))
+
+    def _stands_for_most(self, begin: Begin, now: float) -> bool:
+        """Whether half of the living electorate is in the group.
+
+        Who is left out is asked whether it lives; the leader says its `Begin` again meanwhile. Who does not answer is
+        dead to us, too. If they do answer, the leader is given up: it has made a group of its own.
+        """
+        if self.electorate.half_in([member.peer for member in begin.members], self._living()):
+            return True
+        failure = self.setting.timing.failure
+        if self._doubted_at is None:
+            self._doubted_at = now
+        for peer in sorted(self._living().difference(member.peer for member in begin.members)):
+            if now - max(self._heard_at.get(peer, 0.0), self._doubted_at) > failure:
+                self.suspected.add(peer)
+            else:
+                self._actions.append(Send(peer, self._progress()))
+        if self.electorate.half_in([member.peer for member in begin.members], self._living()):
+            return True
+        if now - self._doubted_at > DOUBT * failure:
+            assert self.leader is not None
+            self._patience.give_up(self.leader)
+            self._suspect(self.leader, now)
+        return False
+
+    def _living(self) -> set[PeerId]:
+        return self.electorate.peers - self.suspected
 
     def _fetch_adopted(self) -> None:
         """Get the results of an earlier term from those who hold them, or from whoever has got them since."""
@@ -640,7 +688,7 @@ class Round:
         out = self.suspected | self._patience.given_up
         if ours or self._precedes(self.setting.me, body.leader) or body.leader in out:
             self._lead(body.term + 1, now)
-        else:
+        elif self._may_lead(body.leader):
             self._follow(body.leader, body.term, now)
 
     # -- leading ------------------------------------------------------------------------------------------------------
@@ -665,13 +713,15 @@ class Round:
         term = getattr(statement.body, "term", -1)
         if self._leadership is not None and term == self.term:
             self._leadership_acts(self._leadership.hear(statement, self.suspected, now), now)
-        elif isinstance(statement.body, Ready) and term > self.term and self._is_heir():
+        elif isinstance(statement.body, Ready) and term > self.term and self._is_heir_to(statement.sender):
             self._lead(term + 1, now)  # it has given our leader up, and so have we
         elif self.leader is not None and self.leader != self.setting.me and term <= self.term:
             self._actions.append(Send(statement.sender, Busy(term=self.term, leader=self.leader)))
 
-    def _is_heir(self) -> bool:
-        return self.favourite() == self.setting.me and (self.leader is None or self.leader in self.suspected)
+    def _is_heir_to(self, follower: PeerId) -> bool:
+        """Whether we should lead, now that `follower` takes us for its leader."""
+        gone = self._may_lead(follower) if self.leader is None else self.leader in self.suspected
+        return gone and self.favourite() == self.setting.me
 
     def _leadership_acts(self, actions: list[Action], now: float) -> None:
         self._actions += actions
@@ -689,9 +739,11 @@ class Round:
     def _hear_done(self, statement: Signed[Done], body: Done, relayed_by: PeerId | None, now: float) -> None:
         if self.done is not None or body.base != self.setting.base:
             return
+        speakers = [statement.sender, *([relayed_by] if relayed_by else [])]
+        self.suspected.difference_update(speakers)
+        self._elsewhere.difference_update(speakers)
         if not self._plausible(body):
-            gone = [statement.sender, *([relayed_by] if relayed_by else [])]  # they, not whom they name
-            self._miss(gone, now)
+            self._miss(speakers, now)  # they, not whom they name
             return
         self.done = statement
         self._leadership = None
@@ -710,8 +762,8 @@ class Round:
             return True
         if self.begin is not None and self.begin.term == body.term:
             return tuple(member.peer for member in self.begin.members) == body.members
-        living = self.electorate - (self.suspected - self._elsewhere)
-        return 2 * len(living.intersection(body.members)) > len(living)
+        living = self.electorate.peers - (self.suspected - self._elsewhere) - {self.setting.me}
+        return self.electorate.most_in(body.members, living)
 
     def _apply_if_whole(self) -> None:
         assert self.done is not None

@@ -8,7 +8,7 @@ A frozen one does nothing for a while; when it wakes up its timers come first, a
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from protocols.encoding import digest, encode
@@ -46,7 +46,7 @@ REQUEST_SECONDS = 5.0
 """A message that is not taken for so long is lost."""
 STALL_SECONDS = 1.5 * TIMING.failure
 """Who gets nothing from an owner for so long gives it up."""
-PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(1, 33)]
+PEERS = [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(1, 161)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,14 @@ class Swarm:
         weather: Weather | None = None,
         target: int | None = 100,
         client_modes: int = 0,
+        *,
+        epoch: int = 7,
+        base: bytes = BASE,
+        electorate: Iterable[PeerId] | None = None,
+        group_limit: int = 64,
     ) -> None:
+        self.epoch, self.base = epoch, base
+        self.electorate, self.group_limit = electorate, group_limit
         self.random = random.Random(seed)
         self.weather = weather or Weather()
         self.now = 0.0
@@ -103,12 +110,18 @@ class Swarm:
             self.after(self.random.uniform(0, 0.2), lambda node=node: self._train(node))
             self.after(self.random.uniform(0, 0.2), lambda node=node: self._tick(node))
 
-    @staticmethod
-    def _machine(peer: PeerId, expected: dict[PeerId, bool], target: int | None) -> Round:
+    def _machine(self, peer: PeerId, expected: dict[PeerId, bool], target: int | None) -> Round:
         setting = Setting(
-            run=RUN, epoch=7, base=BASE, me=peer, target_samples=target, chunks=16, client_mode=expected[peer]
+            run=RUN,
+            epoch=self.epoch,
+            base=self.base,
+            me=peer,
+            target_samples=target,
+            chunks=16,
+            client_mode=expected[peer],
+            group_limit=self.group_limit,
         )
-        return Round(setting, expected, 0.0)
+        return Round(setting, expected, 0.0, electorate=self.electorate)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -184,7 +197,7 @@ class Swarm:
             case Send(to, body):
                 number = next(self._sequence)
                 wire = encode([node.peer, number])
-                self._transmit(node, to, Signed(RUN, node.peer, 7, number, body, wire))
+                self._transmit(node, to, Signed(RUN, node.peer, self.epoch, number, body, wire))
             case Relay(to, statement):
                 self._transmit(node, to, statement)
             case FinishUpdate():

@@ -6,7 +6,18 @@ from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.round.deadlines import Timing
-from protocols.round.events import Action, Decided, Exchange, FinishUpdate, Heard, Send, Tick, Trained, UpdateReady
+from protocols.round.events import (
+    Action,
+    Decided,
+    Exchange,
+    FinishUpdate,
+    Heard,
+    Lost,
+    Send,
+    Tick,
+    Trained,
+    UpdateReady,
+)
 from protocols.round.machine import Phase, Round, Setting
 from protocols.round.messages import (
     Begin,
@@ -18,6 +29,7 @@ from protocols.round.messages import (
     PartResult,
     Prepared,
     Progress,
+    Ready,
     Reassign,
     Standing,
     Wait,
@@ -36,13 +48,20 @@ STRANGERS = PEERS[10:13]
 RESULTS = (PartResult(start=0, stop=CHUNKS, digest=digest(b"forged")),)
 
 
+ALL = [LEADER, *FOLLOWERS]
+FIRST_STRANGER = order(RUN, EPOCH, PEERS[5:])[0]
+"""Comes before all members in the order."""
+
+
 class Victim:
     """The second follower of five, with a clock."""
 
-    def __init__(self, me: PeerId = ME, target_samples: int | None = 1000) -> None:
+    def __init__(
+        self, me: PeerId = ME, target_samples: int | None = 1000, electorate: list[PeerId] | None = None
+    ) -> None:
         others = {peer: False for peer in [LEADER, *FOLLOWERS] if peer != me}
         setting = Setting(run=RUN, epoch=EPOCH, base=BASE, me=me, target_samples=target_samples, chunks=CHUNKS)
-        self.machine = Round(setting, others, 0.0)
+        self.machine = Round(setting, others, 0.0, electorate=electorate)
         self.now, self._sequence = 0.0, 0
 
     def hear(self, sender: PeerId, body: Message) -> list[Action]:
@@ -63,6 +82,12 @@ def begin(members: list[PeerId], owner: PeerId, term: int = 0) -> Begin:
         term=term,
         members=tuple(Member(peer=peer, weight=5, root=digest(b"root")) for peer in members),
         parts=(Part(owner=owner, start=0, stop=CHUNKS),),
+    )
+
+
+def ready(term: int) -> Ready:
+    return Ready(
+        base=BASE, term=term, weight=5, root=digest(b"root"), client_mode=False, speed=1.0, held_term=None, held=()
     )
 
 
@@ -180,3 +205,91 @@ def test_vote_for_nothing_is_no_vote() -> None:
     victim.tick()
     victim.hear(STRANGERS[0], Prepared(base=BASE, term=victim.machine.term, results=RESULTS))
     assert victim.machine.done is None
+
+
+# -- strangers, and members whose turn it is not ----------------------------------------------------------------------
+
+
+def test_the_first_stranger_would_lead_if_it_might() -> None:
+    assert order(RUN, EPOCH, [*ALL, FIRST_STRANGER])[0] == FIRST_STRANGER
+
+
+@pytest.mark.parametrize("sender", [FIRST_STRANGER, STRANGERS[0], FOLLOWERS[2]], ids=["first", "stranger", "follower"])
+@pytest.mark.parametrize("me", [ME, LEADER], ids=["follower", "leader"])
+def test_close_of_who_does_not_lead_ends_no_epoch(me: PeerId, sender: PeerId) -> None:
+    if (me, sender) == (LEADER, FOLLOWERS[2]):
+        return  # it says that it has given us up, and may do so
+    victim = Victim(me, electorate=ALL)
+    for term in range(3):
+        victim.hear(sender, Close(base=BASE, term=term))
+        victim.hear(sender, begin([sender, me], sender, term))
+    assert victim.machine.phase is Phase.GATHERING
+
+
+@pytest.mark.parametrize("sender", [FIRST_STRANGER, STRANGERS[0]])
+def test_ready_of_a_stranger_ends_no_epoch(sender: PeerId) -> None:
+    victim = Victim(me=LEADER, electorate=ALL)
+    victim.hear(sender, ready(term=0))
+    victim.hear(sender, ready(term=3))
+    assert victim.machine.phase is Phase.GATHERING
+
+
+def test_a_stranger_is_not_followed_for_anybodys_word() -> None:
+    victim = Victim(me=LEADER, electorate=ALL)
+    victim.machine.handle(Trained(1000, False, 10.0), 0.0)
+    victim.tick()
+    victim.hear(FOLLOWERS[0], Busy(term=1, leader=FIRST_STRANGER))
+    assert victim.machine.leader == LEADER
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.EXCHANGING])
+def test_close_of_a_stranger_takes_nobody_over(phase: Phase) -> None:
+    victim = Victim(electorate=ALL)
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    if phase is Phase.EXCHANGING:
+        victim.hear(LEADER, begin(ALL, LEADER))
+    victim.machine.handle(Lost(LEADER), victim.now)
+    victim.hear(FIRST_STRANGER, Close(base=BASE, term=5))
+    assert victim.machine.leader == FOLLOWERS[0]
+
+
+def test_newcomers_lead_when_no_member_lives() -> None:
+    victim = Victim(me=FIRST_STRANGER, electorate=ALL)
+    for peer in ALL:
+        victim.machine.handle(Lost(peer), 0.0)
+    assert victim.machine.favourite() == FIRST_STRANGER
+
+
+def test_group_that_leaves_out_most_who_live_is_none_and_its_leader_is_given_up() -> None:
+    victim = Victim(electorate=ALL)
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    while victim.machine.leader == LEADER and victim.now < 60:
+        actions = victim.hear(LEADER, begin([LEADER, ME, *STRANGERS], LEADER))
+        assert victim.machine.phase is Phase.READY
+        asked = [action.to for action in actions if isinstance(action, Send) and isinstance(action.body, Progress)]
+        for peer in asked:
+            victim.hear(peer, Standing(base=BASE, samples=1))
+        for _ in range(5):
+            victim.tick()
+    assert victim.machine.begin is None
+    assert victim.machine.leader == FOLLOWERS[0]
+    assert victim.now < 2 * TIMING.failure
+
+
+def test_group_of_those_who_are_left_is_one_when_the_others_do_not_answer() -> None:
+    victim = Victim(electorate=ALL)
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    while victim.machine.phase is Phase.READY and victim.now < 60:
+        victim.hear(LEADER, begin([LEADER, ME], LEADER))
+        victim.hear(LEADER, Wait(term=0))
+        for _ in range(5):
+            victim.tick()
+    assert victim.machine.phase is Phase.EXCHANGING
+    assert victim.now < 1.5 * TIMING.failure
+
+
+def test_done_is_believed_after_an_outage_in_which_all_seemed_dead() -> None:
+    victim = Victim(electorate=ALL)
+    for peer in [LEADER, *FOLLOWERS]:
+        victim.machine.handle(Lost(peer), victim.now)
+    assert any(isinstance(action, Decided) for action in victim.hear(LEADER, done(ALL)))

@@ -1,0 +1,36 @@
+"""Who has a say in an epoch: those who made the state that it starts from, the members of the last group.
+
+Anybody can come, train, and be in the group. But only the electorate leads, and no group decides anything that has not
+half of it, as far as it lives: so strangers, however many, cannot part those who were there before them, or make
+a history of their own out of ours. Who has taken part in a round is one of the electorate of the next.
+"""
+
+from collections.abc import Iterable
+
+from protocols.identity import PeerId
+
+
+class Electorate:
+    def __init__(self, makers: Iterable[PeerId], group_limit: int, *, is_open: bool) -> None:
+        """`is_open`: nobody has made the state, it is where the run starts: everybody may lead."""
+        self.makers = frozenset(makers)
+        """All of them; those who depart in order stay here, for what they have signed."""
+        self.peers = set(makers)
+        self._group_limit = group_limit
+        self._is_open = is_open
+
+    def leaders(self, able: set[PeerId]) -> set[PeerId]:
+        """Those of the `able` who may lead: newcomers only where none of the electorate can."""
+        return able if self._is_open or self.peers.isdisjoint(able) else able & self.peers
+
+    def half_in(self, members: Iterable[PeerId], living: set[PeerId]) -> bool:
+        """Whether at least half of the `living` electorate is among the `members`."""
+        return 2 * len(living.intersection(members)) >= self._most(living)
+
+    def most_in(self, members: Iterable[PeerId], living: set[PeerId]) -> bool:
+        """Whether more than half of the `living` electorate is among the `members`."""
+        return 2 * len(living.intersection(members)) > self._most(living)
+
+    def _most(self, living: set[PeerId]) -> int:
+        """No more than fit into a group: who has just come counts all who hold the state, not the last group alone."""
+        return min(len(living), self._group_limit)
