@@ -12,9 +12,10 @@ from protocols.codecs import Codec, Payload
 from protocols.encoding import EncodingError, decode_scalars, encode
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
-from protocols.round.messages import PartResult, commitment
+from protocols.round.messages import PartResult, Result, commitment
 from protocols.round.parts import Grid
 from protocols.round.reduction import open_result_chunk
+from protocols.signed import open_signed
 from protocols.vectors import Vector
 
 FETCH_KIND = "result"
@@ -87,22 +88,35 @@ class ResultStore:
         await stream.send(Frame(b"", part.statement))
 
 
-async def fetch(
-    transport: Transport, holder: PeerId, epoch: int, result: PartResult, grid: Grid, codec: Codec, values: Vector
-) -> HeldPart:
-    """Gets one reduced part from `holder`, checked against `result.digest`; `values` gets what it decodes to.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One reduced part of one epoch of a run."""
 
-    Raises Unreachable, TimedOut, Refused, Rejected (wrong_digest, wrong_shape, non_finite, unexpected, malformed).
+    run: str
+    epoch: int
+    result: PartResult
+    owner: PeerId | None = None
+    """Whose signed `Result` it must be; None: anybody's, for its digest is known to be right."""
+
+
+async def fetch(
+    transport: Transport, holder: PeerId, wanted: Wanted, grid: Grid, codec: Codec, values: Vector
+) -> HeldPart:
+    """Gets one reduced part from `holder`, checked against its digest and its owner's word; decoded into `values`.
+
+    Raises Unreachable, TimedOut, Refused, Rejected (wrong_digest, wrong_shape, non_finite, unexpected, malformed, and
+    what `open_signed` raises).
     """
+    result = wanted.result
     async with await transport.open_stream(holder, FETCH_KIND) as stream:
-        await stream.send(Frame(encode([epoch, result.start, result.stop, result.digest])))
+        await stream.send(Frame(encode([wanted.epoch, result.start, result.stop, result.digest])))
         chunks: list[Payload] = []
         digests: list[bytes] = []
         while (frame := await stream.receive()) is not None:
             if not frame.header:
                 if commitment(tuple(digests)) != result.digest:
                     raise Rejected(Reason.WRONG_DIGEST, "the fetched part is not the decided one")
-                return HeldPart(result, tuple(chunks), bytes(frame.payload))
+                return HeldPart(result, tuple(chunks), _checked_statement(bytes(frame.payload), wanted, digests))
             chunk = result.start + len(chunks)
             if chunk_number(frame.header) != chunk or chunk >= result.stop:
                 raise Rejected(Reason.UNEXPECTED, "the fetched chunks are not in order")
@@ -111,6 +125,13 @@ async def fetch(
             chunks.append(kept)
             digests.append(its_digest)
     raise Rejected(Reason.MALFORMED, "the stream ended before the part was whole")
+
+
+def _checked_statement(wire: bytes, wanted: Wanted, digests: list[bytes]) -> bytes:
+    statement = open_signed(wire, Result, run=wanted.run, sender=wanted.owner)
+    if statement.epoch != wanted.epoch or statement.body.chunks != tuple(digests):
+        raise Rejected(Reason.WRONG_DIGEST, "the owner's statement is about something else than the fetched part")
+    return wire
 
 
 def _parse_request(header: bytes) -> tuple[int, PartResult]:

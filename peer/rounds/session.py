@@ -13,7 +13,7 @@ from peer.learner import Learner
 from peer.rounds.exchange import PartAddress, Traffic, exchange_part
 from peer.rounds.owning import OwnedPart
 from peer.rounds.post import Outbox
-from peer.rounds.results import HeldPart, ResultStore, fetch
+from peer.rounds.results import HeldPart, ResultStore, Wanted, fetch
 from peer.signal import Signal
 from peer.tasks import beside
 from protocols.codecs import Codec
@@ -22,6 +22,7 @@ from protocols.message import Message
 from protocols.rejection import Reason, Rejected
 from protocols.round.aggregate import Aggregate
 from protocols.round.checks import check_term
+from protocols.round.claims import open_claim
 from protocols.round.events import (
     Action,
     Appeared,
@@ -155,7 +156,7 @@ class Session:
         if getattr(statement.body, "base", self.setting.base) != self.setting.base:
             return False
         check_term(statement.body, self.machine.term)
-        event = Heard(statement, relayed_by)
+        event = Heard(statement, relayed_by, open_claim(statement, self.plan.grid.chunks))
         if self._over:
             for action in self.machine.handle(event, self._now()):
                 if isinstance(action, Send | Relay):
@@ -258,8 +259,8 @@ class Session:
                             self._start_part(number, 0, part.owner, tasks)
                     case Redirect(part, attempt, owner):
                         self._start_part(part, attempt, owner, tasks)
-                    case Fetch(result, holders):
-                        self._running.append(tasks.create_task(self._fetch(result, holders)))
+                    case Fetch():
+                        self._running.append(tasks.create_task(self._fetch(action)))
                     case Decided(done):
                         self.plan.results.keep_only(self.epoch, done.body.results)
                     case Apply(results):
@@ -272,7 +273,7 @@ class Session:
             case Send(to, body):
                 statement = self.plan.outbox.send(to, body, self.epoch)
                 if to == self.setting.me and not self._over:
-                    self._events.put_nowait(Heard(statement))
+                    self._events.put_nowait(Heard(statement, claim=open_claim(statement, self.plan.grid.chunks)))
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
 
@@ -378,15 +379,21 @@ class Session:
         self.plan.results.put(self.epoch, held)
         result = held.result
         self._aggregate.keep(result, values)
-        self._events.put_nowait(PartHeld(result.start, result.stop, address.attempt, result.digest))
+        self._events.put_nowait(PartHeld(result, address.term, address.attempt))
 
-    async def _fetch(self, result: PartResult, holders: tuple[PeerId, ...]) -> None:
-        for holder in holders:
+    async def _fetch(self, wanted: Fetch) -> None:
+        result = wanted.result
+        for holder in wanted.holders:
             try:
                 async with asyncio.timeout(FETCH_SECONDS):
                     values = self._aggregate.room(result.start, result.stop)
                     held = await fetch(
-                        self.plan.transport, holder, self.epoch, result, self.plan.grid, self.plan.codec, values
+                        self.plan.transport,
+                        holder,
+                        Wanted(self.plan.signer.run, self.epoch, result, wanted.owner),
+                        self.plan.grid,
+                        self.plan.codec,
+                        values,
                     )
             except (TransportError, Rejected, TimeoutError) as error:
                 if isinstance(error, Rejected):
@@ -396,9 +403,9 @@ class Session:
             self.plan.results.put(self.epoch, held)
             self._aggregate.keep(result, values)
             self._traffic.received += held.size_bytes
-            self._events.put_nowait(PartHeld(result.start, result.stop, None, result.digest))
+            self._events.put_nowait(PartHeld(result))
             return
-        self._events.put_nowait(FetchFailed(result))
+        self._events.put_nowait(FetchFailed(result, wanted.term))
 
     def _now(self) -> float:
         return self.plan.transport.clock.monotonic()

@@ -3,8 +3,7 @@
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
-from protocols.round.leader import covers
-from protocols.round.messages import Begin, Done, Prepared
+from protocols.round.messages import Begin, Done, PartResult, Prepared
 from protocols.signed import Signed, open_signed
 
 TERM_LEAP = 64
@@ -61,3 +60,15 @@ def check_term(body: Message, ours: int) -> None:
     term = getattr(body, "term", ours)
     if term > ours + TERM_LEAP:
         raise Rejected(Reason.UNEXPECTED, f"{body.kind}: term {term} is far beyond {ours}")
+
+
+def covers(results: tuple[PartResult, ...], chunks: int) -> bool:
+    """Whether the results are all chunks of the grid, each once and in order."""
+    starts = [result.start for result in results]
+    stops = [result.stop for result in results]
+    return (
+        bool(results)
+        and [0, *stops[:-1]] == starts
+        and stops[-1] == chunks
+        and all(start < stop for start, stop in zip(starts, stops, strict=True))
+    )

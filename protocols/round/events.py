@@ -6,6 +6,7 @@ from typing import Any
 
 from protocols.identity import PeerId
 from protocols.message import Message
+from protocols.round.claims import Claim
 from protocols.round.messages import Begin, Done, PartResult
 from protocols.signed import Signed
 
@@ -17,6 +18,8 @@ class Heard:
     statement: Signed[Any]
     relayed_by: PeerId | None = None
     """Who has passed it on, if that is not its sender."""
+    claim: Claim | None = None
+    """The results of an earlier term that it speaks of, with their proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,12 @@ class UpdateReady:
 
 @dataclass(frozen=True, slots=True)
 class PartHeld:
-    """A part's result is here, whole, and agrees with its owner's signed `Result` or with `Done`."""
+    """A part's result is here, whole, and agrees with its owner's signed `Result`."""
 
-    start: int
-    stop: int
-    attempt: int | None
-    """None when it was fetched for `Done`."""
-    digest: bytes
+    result: PartResult
+    term: int | None = None
+    """In which it was reduced; None when it was fetched."""
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class FetchFailed:
     """None of the holders had this result."""
 
     result: PartResult
+    term: int | None
+    """As in `Fetch`."""
 
 
 Event = (
@@ -163,6 +167,10 @@ class Fetch:
 
     result: PartResult
     holders: tuple[PeerId, ...]
+    term: int | None = None
+    """The one that adopts it; None when it is decided."""
+    owner: PeerId | None = None
+    """Whose signed `Result` it must be; None where a majority has voted for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from protocols.identity import PeerId
 from protocols.message import Message
+from protocols.round.checks import covers
 from protocols.round.deadlines import straggler_deadline
 from protocols.round.electorate import Electorate
 from protocols.round.events import Action, Send
@@ -76,6 +77,8 @@ class Leadership:
         self._distrusted = set(distrusted)
         self._opened = self._said_at = now
         self._ready: dict[PeerId, Ready] = {}
+        self._claims: dict[PeerId, Signed[Ready]] = {}
+        """Those of them that claim results of an earlier term, and prove it."""
         self._arrivals: list[float] = []
         self._deserted: set[PeerId] = set()
         self._owners: list[list[PeerId]] = []
@@ -91,10 +94,15 @@ class Leadership:
             if peer != self._setting.me
         ]
 
-    def hear(self, statement: Signed[Message], suspected: set[PeerId], now: float) -> list[Action]:
+    def hear(
+        self, statement: Signed[Message], suspected: set[PeerId], now: float, *, proved: bool = False
+    ) -> list[Action]:
+        """`proved`: the results that a `Ready` claims are those of a leader."""
         sender = statement.sender
         match statement.body:
             case Ready() as body:
+                if proved and self.begin is None:
+                    self._claims[sender] = statement  # type: ignore[assignment]
                 return self._hear_ready(sender, body, suspected, now)
             case Suspect(part=part, attempt=attempt):
                 return self._hear_suspicion(sender, part, attempt, suspected, now)
@@ -161,7 +169,7 @@ class Leadership:
             enough = waited >= straggler_deadline(self._arrivals, len(awaited), self._setting.timing)
         if not enough:
             enough = waited >= self._setting.timing.failure
-        something = any(self._ready[peer].weight for peer in present) or any(self._ready[p].held for p in present)
+        something = any(self._ready[peer].weight or peer in self._claims for peer in present)
         if not enough or not something or self._setting.me not in present or len(present) < self._setting.quorum:
             return []
         if not self._electorate.half_in(present, self._electorate.peers):
@@ -172,7 +180,7 @@ class Leadership:
         setting = self._setting
         group = self._group(present)
         members = tuple(Member(peer=p, weight=self._ready[p].weight, root=self._ready[p].root) for p in group)
-        adopted, holders = self._carried_over(group)
+        adopted, holders, proof = self._carried_over(group)
         parts: tuple[Part, ...] = ()
         if not adopted:
             able = [p for p in group if not self._ready[p].client_mode] or [setting.me]
@@ -182,7 +190,13 @@ class Leadership:
         self._owners = [[part.owner] for part in parts]
         self._complaints = [{} for _ in parts]
         self.begin = Begin(
-            base=setting.base, term=self._term, members=members, parts=parts, adopted=adopted, holders=holders
+            base=setting.base,
+            term=self._term,
+            members=members,
+            parts=parts,
+            adopted=adopted,
+            holders=holders,
+            proof=proof,
         )
         return [Send(peer, self.begin) for peer in group]
 
@@ -209,20 +223,27 @@ class Leadership:
         owners = [peer for peer in able if speeds[peer] >= SLOWEST * ordinary]
         return owners, {peer: min(speeds[peer], FASTEST * ordinary) for peer in owners}
 
-    def _carried_over(self, group: list[PeerId]) -> tuple[tuple[PartResult, ...], tuple[PeerId, ...]]:
-        """The results voted for in the highest earlier term that somebody here still holds, and who holds them."""
-        claims = {p: self._ready[p] for p in group if p not in self._distrusted}
+    def _carried_over(
+        self, group: list[PeerId]
+    ) -> tuple[tuple[PartResult, ...], tuple[PeerId, ...], tuple[bytes, ...]]:
+        """The results voted for in the latest term that somebody here still holds, who holds them, and the proof.
+
+        That may be this very term: a leader that has restarted leads it a second time.
+        """
         claims = {
-            p: ready
-            for p, ready in claims.items()
-            if ready.held_term is not None and ready.held_term < self._term and covers(ready.held, self._setting.chunks)
+            p: self._claims[p].body
+            for p in group
+            if p in self._claims
+            and p not in self._distrusted
+            and covers(self._claims[p].body.held, self._setting.chunks)
         }
         if not claims:
-            return (), ()
+            return (), (), ()
         latest = max(ready.held_term or 0 for ready in claims.values())
         counted = Counter(ready.held for ready in claims.values() if ready.held_term == latest)
         results = min(counted, key=lambda held: (-counted[held], [result.digest for result in held]))
-        return results, tuple(peer for peer, ready in claims.items() if ready.held == results)
+        holders = tuple(peer for peer, ready in claims.items() if ready.held == results)
+        return results, holders, (self._claims[holders[0]].wire,)
 
     # -- begun --------------------------------------------------------------------------------------------------------
 
@@ -304,15 +325,3 @@ class Leadership:
         counted = Counter(vote.body.results for vote in self._votes.values())
         most = max(counted.values(), default=0)
         self.stuck = 2 * (most + len(silent)) <= len(members)
-
-
-def covers(results: tuple[PartResult, ...], chunks: int) -> bool:
-    """Whether the results are all chunks of the grid, each once and in order."""
-    starts = [result.start for result in results]
-    stops = [result.stop for result in results]
-    return (
-        bool(results)
-        and [0, *stops[:-1]] == starts
-        and stops[-1] == chunks
-        and all(start < stop for start, stop in zip(starts, stops, strict=True))
-    )

@@ -39,10 +39,12 @@ them, and a majority's signed votes prove `Done` to anybody.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT, Message
+from protocols.round.claims import Claim
 from protocols.round.deadlines import Timing, straggler_deadline
 from protocols.round.electorate import Electorate
 from protocols.round.events import (
@@ -71,6 +73,7 @@ from protocols.round.events import (
     UpdateReady,
 )
 from protocols.round.leader import Leadership
+from protocols.round.ledger import Ledger
 from protocols.round.messages import (
     Begin,
     Busy,
@@ -175,21 +178,23 @@ class Round:
         self._update: UpdateReady | None = None
         self._finishing = False
         self._samples_per_second = 0.0
-        self._owners: list[tuple[int, PeerId]] = []
-        """Of each part: the attempt and its owner."""
-        self._results: dict[int, PartResult] = {}
-        """By part number, of the latest attempt of this term."""
+        self._ledger: Ledger | None = None
+        """The parts of this term, where it reduces any."""
         self._held: set[PartResult] = set()
         """Everything that the driver keeps for us, of any term."""
-        self._broken: set[int] = set()
-        """Parts that do not come from the owner of the latest attempt."""
         self._distrusted: set[PeerId] = set()
         """Who claimed to hold a result of an earlier term that nobody could get."""
         self._vote: Prepared | None = None
-        """The last vote cast, which later terms carry over."""
+        """The last vote cast, which later terms carry over …"""
+        self._vote_origin: tuple[bytes, ...] = ()
+        """… and under whom what it is for was reduced, as in `Ready`."""
+        self._begun: dict[int, Signed[Begin]] = {}
+        """Those that we have followed and that adopted nothing, by term."""
+        self._claim: Claim | None = None
+        """On which this term builds, where it adopts something."""
+        self._fetching: set[PartResult] = set()
+        """Decided results that are on their way."""
         self._patience = Patience(setting.timing.failure)
-        self._lacking: set[int] = set()
-        """Parts that have broken off since they had their latest owner."""
         self._began_at = now
         """When the last `Begin` came."""
         self._doubted_at: float | None = None
@@ -211,8 +216,8 @@ class Round:
         match event:
             case Heard(Signed(body=Done()) as statement, relayed_by):
                 self._hear_done(statement, statement.body, relayed_by, now)
-            case Heard(statement):
-                self._hear(statement, now)
+            case Heard(statement, _, claim):
+                self._hear(statement, claim, now)
             case Tick():
                 self._tick(now)
             case Found(peers):
@@ -237,11 +242,11 @@ class Round:
                 self._hold(event, now)
             case PartBroken(term, part, attempt):
                 self._part_broken(term, part, attempt, now)
-            case FetchFailed():
-                self._fetch_failed(now)
+            case FetchFailed(result, term):
+                self._fetch_failed(result, term, now)
         return self._actions
 
-    def _hear(self, statement: Signed[Message], now: float) -> None:
+    def _hear(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
         sender, body = statement.sender, statement.body
         if sender != self.setting.me:
             self._heard_at[sender] = now
@@ -257,11 +262,11 @@ class Round:
         if isinstance(body, Close | Busy | Ready) and body.term >= self.term and not self._patience.may_move(sender):
             return
         before = (self.term, self.leader)
-        self._hear_of_this_base(statement, now)
+        self._hear_of_this_base(statement, claim, now)
         if sender != self.setting.me and before != (self.term, self.leader):
             self._patience.moved_by(sender)
 
-    def _hear_of_this_base(self, statement: Signed[Message], now: float) -> None:
+    def _hear_of_this_base(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
         sender, body = statement.sender, statement.body
         match body:
             case Progress():
@@ -271,16 +276,16 @@ class Round:
             case Close(term=term):
                 self._hear_close(sender, term, now)
             case Begin():
-                self._hear_begin(sender, body, now)
+                self._hear_begin(statement, body, claim, now)
             case Reassign():
-                self._hear_reassign(sender, body)
+                self._hear_reassign(statement, body)
             case Wait(term=term):
                 if sender == self.leader and term == self.term:
                     self._waiting_since = now
             case Busy():
                 self._hear_busy(body, now)
             case Ready() | Suspect() | Prepared():
-                self._lead_with(statement, now)
+                self._lead_with(statement, claim, now)
 
     def _tick(self, now: float) -> None:
         match self.phase:
@@ -465,8 +470,7 @@ class Round:
             self._patience.relax()
             self._doubted_at = None
         self.phase, self.term, self.leader = Phase.READY, term, leader
-        self.begin = None
-        self._owners, self._results, self._broken, self._lacking = [], {}, set(), set()
+        self.begin = self._ledger = None
         self._fetch_at = None
         self._waiting_since = self._said_at = now
         if leader != self.setting.me:
@@ -488,25 +492,33 @@ class Round:
             speed=self.setting.speed,
             held_term=self._vote.term if self._vote else None,
             held=self._vote.results if self._vote else (),
+            origin=self._vote_origin,
         )
         self._actions.append(Send(self.leader, body))
 
-    def _hear_begin(self, sender: PeerId, begin: Begin, now: float) -> None:
+    def _hear_begin(self, statement: Signed[Any], begin: Begin, claim: Claim | None, now: float) -> None:
+        sender = statement.sender
         if sender != self.leader or begin.term != self.term or self.phase is not Phase.READY:
             return
         if not any(member.peer == self.setting.me for member in begin.members):
             return
         if sender != self.setting.me and not self._stands_for_most(begin, now):
             return
+        if begin.adopted and not self._is_proved(claim):
+            self._give_up(sender, now)
+            return
         self.begin = begin
         self._waiting_since = self._began_at = now
         self._patience.relax()
         self.phase = Phase.EXCHANGING
         if begin.adopted:
+            assert claim is not None
+            self._claim = claim
             self._fetch_adopted()
             self._prepare_if_whole(now)
             return
-        self._owners = [(0, part.owner) for part in begin.parts]
+        self._begun[self.term] = statement
+        self._ledger = Ledger(statement)
         self._actions.append(Exchange(begin, self.term))
 
     def _stands_for_most(self, begin: Begin, now: float) -> bool:
@@ -529,9 +541,17 @@ class Round:
             return True
         if now - self._doubted_at > DOUBT * failure:
             assert self.leader is not None
-            self._patience.give_up(self.leader)
-            self._suspect(self.leader, now)
+            self._give_up(self.leader, now)
         return False
+
+    def _is_proved(self, claim: Claim | None) -> bool:
+        """Whether its results are those of a leader, as far as we can know."""
+        if claim is None:
+            return False
+        begin = claim.begin
+        if known := self._begun.get(begin.body.term):
+            return (known.sender, known.body) == (begin.sender, begin.body)
+        return begin.sender in self.electorate.makers or self._may_lead(begin.sender)
 
     def _living(self) -> set[PeerId]:
         return self.electorate.peers - self.suspected
@@ -539,52 +559,41 @@ class Round:
     def _fetch_adopted(self) -> None:
         """Get the results of an earlier term from those who hold them, or from whoever has got them since."""
         assert self.begin is not None
+        assert self._claim is not None
         self._fetch_at = None
         holders = dict.fromkeys([*self.begin.holders, *(member.peer for member in self.begin.members)])
         others = tuple(peer for peer in holders if peer != self.setting.me)
-        self._actions += [Fetch(result, others) for result in self.begin.adopted if result not in self._held]
+        self._actions += [
+            Fetch(result, others, self.term, owner)
+            for result, owner in zip(self._claim.results, self._claim.owners, strict=True)
+            if result not in self._held
+        ]
 
-    def _hear_reassign(self, sender: PeerId, body: Reassign) -> None:
-        if sender != self.leader or body.term != self.term or self.phase not in (Phase.EXCHANGING, Phase.PREPARED):
+    def _hear_reassign(self, statement: Signed[Any], body: Reassign) -> None:
+        if statement.sender != self.leader or body.term != self.term or self._ledger is None:
             return
-        if body.part >= len(self._owners) or body.attempt <= self._owners[body.part][0]:
+        if self.phase not in (Phase.EXCHANGING, Phase.PREPARED):
             return
-        if self.begin is None or not any(member.peer == body.owner for member in self.begin.members):
+        if not self._ledger.reassign(statement, voted=self.phase is Phase.PREPARED):
             return
-        self._owners[body.part] = (body.attempt, body.owner)
         self.recovered_parts += 1
-        self._broken.discard(body.part)
-        self._lacking.discard(body.part)
         self._patience.relax()
-        if self.phase is Phase.EXCHANGING:
-            self._results.pop(body.part, None)
         self._actions.append(Redirect(body.part, body.attempt, body.owner))
 
     def _hold(self, event: PartHeld, now: float) -> None:
-        held = PartResult(start=event.start, stop=event.stop, digest=event.digest)
-        self._held.add(held)
-        if self.phase is Phase.EXCHANGING and self.begin is not None and not self.begin.adopted:
-            for number, part in enumerate(self.begin.parts):
-                same = (part.start, part.stop) == (event.start, event.stop)
-                if same and event.attempt == self._owners[number][0]:
-                    self._results[number] = held
-                    self._lacking.discard(number)
-                    self._patience.relax()
+        self._held.add(event.result)
         if self.phase is Phase.EXCHANGING:
+            ledger = self._ledger if event.term == self.term else None
+            if ledger is not None and ledger.hold(event.result, event.attempt):
+                self._patience.relax()
             self._prepare_if_whole(now)
         elif self.phase is Phase.FETCHING:
             self._apply_if_whole()
 
     def _prepare_if_whole(self, now: float) -> None:
-        assert self.begin is not None
-        if self.begin.adopted:
-            results = self.begin.adopted
-            if not all(result in self._held for result in results):
-                return
-        else:
-            if len(self._results) < len(self.begin.parts):
-                return
-            results = tuple(self._results[number] for number in range(len(self.begin.parts)))
+        results = self._whole()
+        if results is None:
+            return
         self.phase = Phase.PREPARED
         self._vote = Prepared(base=self.setting.base, term=self.term, results=results)
         self._said_at = self._waiting_since = now
@@ -592,24 +601,37 @@ class Round:
         assert self.leader is not None
         self._actions.append(Send(self.leader, self._vote))
 
+    def _whole(self) -> tuple[PartResult, ...] | None:
+        """The results of this term, when all are here; and notes under whom they were reduced."""
+        if self._ledger is not None:
+            results, origin = self._ledger.whole(), self._ledger.origin()
+        else:
+            assert self._claim is not None
+            results, origin = self._claim.results, self._claim.ready.body.origin
+            if not self._held.issuperset(results):
+                return None
+        if results is not None:
+            self._vote_origin = origin
+        return results
+
     def _part_broken(self, term: int, part: int, attempt: int, now: float) -> None:
         if self.phase is Phase.FETCHING:
             self._fetch_at = now
-        current = term == self.term and part < len(self._owners) and self._owners[part][0] == attempt
-        if self.phase is Phase.EXCHANGING and current and part not in self._results:
-            self._broken.add(part)
-            self._lacking.add(part)
+        if self.phase is not Phase.EXCHANGING or self._ledger is None or term != self.term:
+            return
+        if self._ledger.break_off(part, attempt):
             assert self.leader is not None
             self._actions.append(Send(self.leader, Suspect(term=self.term, part=part, attempt=attempt)))
 
     def _say_suspicions(self) -> None:
         """Tell the leader which parts do not come; and try their owners again, for it may have been the connection."""
         assert self.leader is not None
-        for part in sorted(self._broken):
-            attempt, owner = self._owners[part]
+        if self._ledger is None:
+            return
+        for part in self._ledger.take_broken():
+            attempt, owner = self._ledger.owners[part]
             self._actions.append(Send(self.leader, Suspect(term=self.term, part=part, attempt=attempt)))
             self._actions.append(Redirect(part, attempt, owner))
-        self._broken = set()
 
     def _tick_following(self, now: float) -> None:
         assert self.leader is not None
@@ -628,7 +650,7 @@ class Round:
         match self.phase:
             case Phase.READY if self._update is not None:
                 self._patience.wait(now)
-            case Phase.EXCHANGING if self._lacking or self._fetch_at is not None:
+            case Phase.EXCHANGING if self._fetch_at is not None or (self._ledger is not None and self._ledger.lacking):
                 self._patience.wait(now)
             case Phase.PREPARED:
                 self._patience.wait(now, SLOWER * (self._said_at - self._began_at))
@@ -674,8 +696,12 @@ class Round:
 
     def _suspect_if_stalled(self, leader: PeerId, now: float) -> None:
         if self._patience.ended(now):
-            self._patience.give_up(leader)
-            self._suspect(leader, now)
+            self._give_up(leader, now)
+
+    def _give_up(self, leader: PeerId, now: float) -> None:
+        """It leads us no more in this epoch."""
+        self._patience.give_up(leader)
+        self._suspect(leader, now)
 
     def _hear_busy(self, body: Busy, now: float) -> None:
         """Who we wanted to lead follows another; the one earlier in the order goes on."""
@@ -708,11 +734,12 @@ class Round:
             if peer not in self.suspected and peer != self.setting.me and now - heard > self.setting.timing.failure:
                 self._lose(peer, now)
 
-    def _lead_with(self, statement: Signed[Message], now: float) -> None:
+    def _lead_with(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
         """A member's word to the leader of its term."""
         term = getattr(statement.body, "term", -1)
         if self._leadership is not None and term == self.term:
-            self._leadership_acts(self._leadership.hear(statement, self.suspected, now), now)
+            proved = self._is_proved(claim)
+            self._leadership_acts(self._leadership.hear(statement, self.suspected, now, proved=proved), now)
         elif isinstance(statement.body, Ready) and term > self.term and self._is_heir_to(statement.sender):
             self._lead(term + 1, now)  # it has given our leader up, and so have we
         elif self.leader is not None and self.leader != self.setting.me and term <= self.term:
@@ -775,9 +802,14 @@ class Round:
         assert self.done is not None
         self._fetch_at = None
         holders = tuple(peer for peer in self.done.body.members if peer != self.setting.me)
-        self._actions += [Fetch(r, holders) for r in self.done.body.results if r not in self._held]
+        missing = [result for result in self.done.body.results if result not in self._held | self._fetching]
+        self._fetching.update(missing)
+        self._actions += [Fetch(result, holders) for result in missing]
 
-    def _fetch_failed(self, now: float) -> None:
+    def _fetch_failed(self, result: PartResult, term: int | None, now: float) -> None:
+        """`term` tells a fetch that still matters from one of an earlier term."""
+        if result in self._held or term != (None if self.phase is Phase.FETCHING else self.term):
+            return
         if self.phase is Phase.FETCHING:
             self.phase = Phase.LOST
             self._actions.append(Resync())

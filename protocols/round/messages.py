@@ -116,13 +116,17 @@ class Ready(Message):
     held_term: Term | None
     """The term of the results it has prepared in an earlier term, if any …"""
     held: Annotated[Many[PartResult], Field(max_length=MAX_MEMBERS)]
-    """… and these results."""
+    """… these results …"""
+    origin: Annotated[Many[bytes], Field(max_length=1 + MAX_MEMBERS)] = ()
+    """… and under whom they were reduced: wire of the `Signed[Begin]`, then of each part's last `Signed[Reassign]`."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         _check_commitment(self.weight, self.root)
         if (self.held_term is not None) != bool(self.held) or (self.held_term or 0) > self.term:
             raise ValueError("results are held of this term or an earlier one, or not at all")
+        if bool(self.held) != bool(self.origin):
+            raise ValueError("who holds results says where they come from")
         return self
 
 
@@ -130,6 +134,7 @@ class Begin(Message):
     """From the leader: the group, what each of its members committed to, and who reduces what."""
 
     kind: ClassVar[str] = "begin"
+    limit_bytes: ClassVar[int] = 128 * 1024
     base: Digest
     term: Term
     members: Annotated[Many[Member], Field(min_length=1, max_length=MAX_MEMBERS)]
@@ -138,7 +143,15 @@ class Begin(Message):
     adopted: Annotated[Many[PartResult], Field(max_length=MAX_MEMBERS)] = ()
     """Results carried over from an earlier term …"""
     holders: Annotated[Many[Peer], Field(max_length=MAX_MEMBERS)] = ()
-    """… and the members that hold them."""
+    """… the members that hold them …"""
+    proof: Annotated[Many[bytes], Field(max_length=1)] = ()
+    """… and the word of one of those: wire bytes of its `Signed[Ready]`."""
+
+    @model_validator(mode="after")
+    def _proves_what_it_adopts(self) -> Self:
+        if bool(self.adopted) != bool(self.proof):
+            raise ValueError("what is adopted is proved, and nothing else")
+        return self
 
 
 class Suspect(Message):

@@ -70,22 +70,34 @@ def begin(**changes: object) -> Begin:
     return Begin(**(fields | changes))
 
 
+def begun(by: Identity = MEMBERS[0], **changes: object) -> Signed[Begin]:
+    """What the leader of an earlier term has said."""
+    return signer(by).sign(begin(**changes), EPOCH)
+
+
+def claiming(by: Identity = MEMBERS[0], origin: tuple[bytes, ...] | None = None, **changes: object) -> Signed[Ready]:
+    """A member that is ready in term 2, and has voted in term 1 for what was reduced in term 0."""
+    fields = {
+        "base": BASE,
+        "term": 2,
+        "weight": 5,
+        "root": digest(b"root"),
+        "client_mode": False,
+        "speed": 2.0,
+        "held_term": 1,
+        "held": RESULTS,
+        "origin": (begun().wire,) if origin is None else origin,
+    }
+    return signer(by).sign(Ready(**(fields | changes)), EPOCH)
+
+
 EXAMPLES: tuple[Message, ...] = (
     Progress(base=BASE, samples=3, complete=False, client_mode=True, samples_per_second=1.5),
     Standing(base=BASE, samples=3),
     Close(base=BASE, term=2),
-    Ready(
-        base=BASE,
-        term=2,
-        weight=5,
-        root=digest(b"root"),
-        client_mode=False,
-        speed=2.0,
-        held_term=1,
-        held=RESULTS,
-    ),
+    claiming().body,
     begin(),
-    begin(parts=(), adopted=RESULTS, holders=PEERS[:2]),
+    begin(term=2, parts=(), adopted=RESULTS, holders=PEERS[:2], proof=(claiming().wire,)),
     Suspect(term=2, part=1, attempt=0),
     Reassign(term=2, part=1, attempt=1, owner=PEERS[2]),
     Prepared(base=BASE, term=2, results=RESULTS),

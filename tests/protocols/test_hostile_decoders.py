@@ -15,7 +15,7 @@ from protocols.heads import HISTORY, Head
 from protocols.message import Message
 from protocols.records import RosterEntry
 from protocols.rejection import Reason, Rejected
-from protocols.round.messages import MAX_CHUNKS, MAX_MEMBERS, Contribution, Progress, Ready
+from protocols.round.messages import MAX_CHUNKS, MAX_MEMBERS, Begin, Contribution, Progress, Ready
 from tests.protocols.examples import BASE, EXAMPLES, RESULTS
 from tests.protocols.refusals import accepted_or_refused, plain_data, refusal
 
@@ -150,7 +150,7 @@ def test_field_of_any_other_value_is_refused_or_taken_as_it_is(
 @given(examples, st.data())
 def test_missing_and_additional_fields_are_refused(example: Message, data: st.DataObject) -> None:
     fields = example.model_dump()
-    optional = {"adopted", "holders"}
+    optional = {"adopted", "holders", "proof", "origin"}
     missing = data.draw(st.sampled_from(sorted(fields.keys() - optional)))
     less = encode({name: value for name, value in fields.items() if name != missing})
     more = encode(fields | {data.draw(st.text(max_size=20).filter(lambda name: name not in fields)): 1})
@@ -201,6 +201,7 @@ READY = next(example for example in EXAMPLES if isinstance(example, Ready))
 ROSTER = next(example for example in EXAMPLES if isinstance(example, RosterEntry))
 HEAD = next(example for example in EXAMPLES if isinstance(example, Head))
 BEGIN = next(example for example in EXAMPLES if example.kind == "begin")
+ADOPTING = next(example for example in EXAMPLES if isinstance(example, Begin) and example.adopted)
 REASSIGN = next(example for example in EXAMPLES if example.kind == "reassign")
 RESULT = next(example for example in EXAMPLES if example.kind == "result")
 HELD = [result.model_dump() for result in RESULTS]
@@ -211,6 +212,10 @@ OUT_OF_BOUNDS = {
     "a commitment without a weight": with_fields(READY, weight=0),
     "results of a term to come": with_fields(READY, held_term=3),
     "results of no term": with_fields(READY, held_term=None),
+    "results of no origin": with_fields(READY, origin=()),
+    "an origin of no results": with_fields(READY, held_term=None, held=()),
+    "results adopted without proof": with_fields(ADOPTING, proof=[]),
+    "a proof of nothing": with_fields(BEGIN, proof=[b""]),
     "a term of no results": with_fields(READY, held=[]),
     "too many results": with_fields(READY, held=HELD * 33),
     "a speed of nothing": with_fields(READY, speed=0.0),

@@ -176,7 +176,7 @@ def members(*, weight: int = 5) -> list[Member]:
 
 def test_good_begins_pass() -> None:
     check_begin(begin(), CHUNKS)
-    check_begin(begin(parts=(), adopted=RESULTS, holders=PEERS), CHUNKS)
+    check_begin(begin(parts=(), adopted=RESULTS, holders=PEERS, proof=(b"opened elsewhere",)), CHUNKS)
 
 
 BAD_BEGINS = {
@@ -191,9 +191,9 @@ BAD_BEGINS = {
     "of a part backwards": begin(parts=(Part(owner=PEERS[0], start=8, stop=0),)),
     "with an owner that is no member": begin(parts=(Part(owner=STRANGER.peer_id, start=0, stop=8),)),
     "with a member twice": begin(members=(*members(), members()[0])),
-    "with parts and adopted results": begin(adopted=RESULTS, holders=PEERS),
-    "with half of the results": begin(parts=(), adopted=RESULTS[:1], holders=PEERS),
-    "with results that strangers hold": begin(parts=(), adopted=RESULTS, holders=(STRANGER.peer_id,)),
+    "with parts and adopted results": begin(adopted=RESULTS, holders=PEERS, proof=(b"",)),
+    "with half of the results": begin(parts=(), adopted=RESULTS[:1], holders=PEERS, proof=(b"",)),
+    "with results that strangers hold": begin(parts=(), adopted=RESULTS, holders=(STRANGER.peer_id,), proof=(b"",)),
 }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from protocols.encoding import digest, encode
 from protocols.identity import Identity, PeerId
+from protocols.round.claims import Claim, claim_of
 from protocols.round.deadlines import Timing
 from protocols.round.events import (
     Action,
@@ -36,7 +37,7 @@ from protocols.round.events import (
     UpdateReady,
 )
 from protocols.round.machine import Phase, Round, Setting
-from protocols.round.messages import Begin, PartResult
+from protocols.round.messages import Begin, PartResult, Ready
 from protocols.signed import Signed
 
 RUN = "simulated-aaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -103,6 +104,8 @@ class Swarm:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._sequence = itertools.count(1)
+        self._said: dict[bytes, Signed] = {}
+        """All statements, by what stands for their wire bytes."""
         peers = PEERS[:count]
         expected = {peer: number >= count - client_modes for number, peer in enumerate(peers)}
         self.nodes = {peer: Node(peer, self._machine(peer, expected, target)) for peer in peers}
@@ -148,7 +151,8 @@ class Swarm:
                     self.after(self.random.uniform(0, 0.5), lambda o=other, k=key: self._reduce(o, k))
             if other.begin is not None:
                 for number in range(len(other.begin.parts)):
-                    attempt, owner = other.machine._owners[number] if other.machine._owners else (0, None)
+                    ledger = other.machine._ledger
+                    attempt, owner = ledger.owners[number] if ledger else (0, None)
                     if owner == node.peer:
                         broken = PartBroken(other.term, number, attempt)
                         wait = self.random.uniform(0, 0.5) if self.weather.told else TIMING.failure
@@ -197,7 +201,8 @@ class Swarm:
             case Send(to, body):
                 number = next(self._sequence)
                 wire = encode([node.peer, number])
-                self._transmit(node, to, Signed(RUN, node.peer, self.epoch, number, body, wire))
+                self._said[wire] = Signed(RUN, node.peer, self.epoch, number, body, wire)
+                self._transmit(node, to, self._said[wire])
             case Relay(to, statement):
                 self._transmit(node, to, statement)
             case FinishUpdate():
@@ -209,8 +214,8 @@ class Swarm:
                     self._stream(node, number, 0, part.owner)
             case Redirect(part, attempt, owner):
                 self._stream(node, part, attempt, owner)
-            case Fetch(result, holders):
-                self._fetch(node, result, holders)
+            case Fetch():
+                self._fetch(node, action)
             case Apply(results):
                 assert set(results) <= node.content
                 node.outcome, node.finished_after = results, self.now
@@ -220,7 +225,7 @@ class Swarm:
     def _transmit(self, node: Node, to: PeerId, statement: Signed) -> None:
         target = self.nodes[to]
         if target is node:
-            self.after(0, lambda: self.event(target, Heard(statement)))
+            self.after(0, lambda: self.event(target, self._heard(statement)))
             return
         if not target.alive:
             if self.weather.told:
@@ -232,7 +237,18 @@ class Swarm:
 
     def _deliver(self, target: Node, statement: Signed) -> None:
         if target.wakes_at - self.now < REQUEST_SECONDS:
-            self.event(target, Heard(statement))
+            self.event(target, self._heard(statement))
+
+    def _heard(self, statement: Signed) -> Heard:
+        return Heard(statement, claim=self._claim(statement))
+
+    def _claim(self, statement: Signed) -> Claim | None:
+        match statement.body:
+            case Ready(origin=(begin, *reassigned)):
+                return claim_of(statement, self._said[begin], [self._said[wire] for wire in reassigned])
+            case Begin(proof=(proof,)):
+                return self._claim(self._said[proof])
+        return None
 
     def _delay(self) -> float:
         return self.random.uniform(0.001, self.weather.longest_delay)
@@ -285,20 +301,19 @@ class Swarm:
         def arrive() -> None:
             if target.alive and owner.alive:
                 target.content.add(result)
-                self.event(
-                    target,
-                    PartHeld(result.start, result.stop, key[2] if target.term == key[0] else None, result.digest),
-                )
+                self.event(target, PartHeld(result, key[0], key[2]))
 
         self.after(self._delay(), arrive)
 
-    def _fetch(self, node: Node, result: PartResult, holders: tuple[PeerId, ...]) -> None:
+    def _fetch(self, node: Node, wanted: Fetch) -> None:
+        result = wanted.result
+
         def arrive() -> None:
-            able = [self.nodes[h] for h in holders if self.nodes[h].alive and self.now >= self.nodes[h].wakes_at]
+            able = [self.nodes[h] for h in wanted.holders if self.nodes[h].alive and self.now >= self.nodes[h].wakes_at]
             if any(result in holder.content for holder in able):
                 node.content.add(result)
-                self.event(node, PartHeld(result.start, result.stop, None, result.digest))
+                self.event(node, PartHeld(result))
             else:
-                self.event(node, FetchFailed(result))
+                self.event(node, FetchFailed(result, wanted.term))
 
         self.after(self._delay(), arrive)

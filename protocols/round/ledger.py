@@ -1,0 +1,66 @@
+"""The parts of one term, as one member sees them: who owns each, whose result is here, and which do not come."""
+
+from protocols.identity import PeerId
+from protocols.round.messages import Begin, PartResult, Reassign
+from protocols.signed import Signed
+
+
+class Ledger:
+    def __init__(self, begin: Signed[Begin]) -> None:
+        self.begin = begin
+        self.owners: list[tuple[int, PeerId]] = [(0, part.owner) for part in begin.body.parts]
+        """Of each part: the latest attempt and its owner."""
+        self.lacking: set[int] = set()
+        """Parts that have broken off since they had their latest owner."""
+        self._broken: set[int] = set()
+        """Those of which we have not complained since."""
+        self._reassigned: dict[int, Signed[Reassign]] = {}
+        self._results: dict[int, PartResult] = {}
+
+    def reassign(self, statement: Signed[Reassign], *, voted: bool) -> bool:
+        """Gives a part its new owner; False when it is none. Who has `voted` stands by the result that it has."""
+        body = statement.body
+        if body.part >= len(self.owners) or body.attempt <= self.owners[body.part][0]:
+            return False
+        if not any(member.peer == body.owner for member in self.begin.body.members):
+            return False
+        self.owners[body.part] = (body.attempt, body.owner)
+        self._broken.discard(body.part)
+        self.lacking.discard(body.part)
+        if not voted:
+            self._results.pop(body.part, None)
+            self._reassigned[body.part] = statement
+        return True
+
+    def hold(self, result: PartResult, attempt: int | None) -> bool:
+        """Whether it is the result of the latest attempt at a part; kept then."""
+        for number, part in enumerate(self.begin.body.parts):
+            same = (part.start, part.stop) == (result.start, result.stop)
+            if same and attempt == self.owners[number][0]:
+                self._results[number] = result
+                self.lacking.discard(number)
+                return True
+        return False
+
+    def break_off(self, part: int, attempt: int) -> bool:
+        """Whether it is the latest attempt at a part that has now broken off."""
+        current = part < len(self.owners) and self.owners[part][0] == attempt and part not in self._results
+        if current:
+            self._broken.add(part)
+            self.lacking.add(part)
+        return current
+
+    def take_broken(self) -> list[int]:
+        """The parts that have broken off since this was last asked."""
+        broken, self._broken = sorted(self._broken), set()
+        return broken
+
+    def whole(self) -> tuple[PartResult, ...] | None:
+        """The results of all parts, when they are here."""
+        if len(self._results) < len(self.owners):
+            return None
+        return tuple(self._results[number] for number in range(len(self.owners)))
+
+    def origin(self) -> tuple[bytes, ...]:
+        """Under whom the results were reduced, as `Ready.origin` says it."""
+        return (self.begin.wire, *(statement.wire for statement in self._reassigned.values()))
