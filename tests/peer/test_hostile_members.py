@@ -3,9 +3,7 @@
 Whatever it does, the honest come to the end of the run with the same bits after every epoch.
 """
 
-import asyncio
 import dataclasses
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,15 +14,12 @@ import pytest
 from dht.interfaces import Frame
 from peer.participant import Participant
 from peer.rounds.exchange import PART_KIND
-from peer.rounds.post import ROUND_KIND
 from peer.rounds.results import FETCH_KIND, chunk_header
 from protocols.codecs import Codec, Payload
 from protocols.encoding import digest
-from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason
 from protocols.round.messages import (
-    ROUND_MESSAGES,
     Begin,
     Busy,
     Close,
@@ -40,51 +35,11 @@ from protocols.round.messages import (
     Suspect,
     Wait,
 )
-from protocols.signed import Signed, open_signed, signed_run_and_kind
 from protocols.vectors import Vector
-from tests.peer.attacks import FORGED, Attacker
+from tests.peer.attacks import FORGED
 from tests.peer.evil_transport import EvilTransport, Tamper
-from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, identity, simulate
-
-EPOCHS = 5
-TOGETHER = 2
-"""The epoch at which all have found each other."""
-HONEST = 3
-HEARD_PER_EPOCH = 25
-"""So many messages a liar answers; every answer makes the honest speak again, and a flood is another test."""
-EVIL = 50
-WITHIN = 1200.0
-"""Virtual seconds: what an attacker that leads may cost at each epoch are some deadlines, no more."""
-
-
-def simulate_attack(
-    enter: Callable[[SimulatedSwarm], Any], caplog: pytest.LogCaptureFixture, codec: str = "none"
-) -> Counter[str]:
-    """What the honest have refused, all in all, once they have come to the end in spite of `enter`."""
-
-    async def scenario(swarm: SimulatedSwarm) -> Counter[str]:
-        await swarm.start_all(HONEST)
-        honest = list(swarm.members)
-        await enter(swarm)
-        last = swarm.manifest.epochs
-
-        def at_the_end() -> bool:
-            return all(peer.state.epoch == last and peer.participant.activity == "idle" for peer in honest)
-
-        await swarm.until(at_the_end, WITHIN)
-        for epoch in range(TOGETHER, last + 1):
-            assert len({p.digests[epoch] for p in honest if epoch in p.digests}) == 1, f"epoch {epoch}\n{swarm}"
-        for peer in honest:
-            assert peer.running
-            assert np.isfinite(peer.state.parameters).all()
-            assert peer.rejections.by_reason["handler_failed"] == 0
-        return swarm.rejected(honest)
-
-    with caplog.at_level(logging.ERROR):
-        refused = simulate(scenario, data_parallel(EPOCHS, codec), parameters=2048)
-    assert caplog.records == []
-    return refused
-
+from tests.peer.simulated_swarm import SimulatedSwarm, identity
+from tests.peer.under_attack import EVIL, Liar, simulate_attack
 
 # -- a member whose frames are wrong ----------------------------------------------------------------------------------
 
@@ -203,7 +158,32 @@ def test_part_of_an_owner_that_returns_something_wrong_is_given_to_another(
 
 
 def test_holder_that_gives_wrong_results_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
-    simulate_attack(member_with(tampering(FETCH_KIND, served=altered)), caplog)
+    """By who was cut off for some epochs, and fetches what the others have decided."""
+    asked: Counter[tuple[int, PartResult]] = Counter()
+
+    def make(**given: Any) -> Participant:
+        participant = tampering(FETCH_KIND, served=altered)(**given)
+        get = participant._results.get
+
+        def count(epoch: int, result: PartResult) -> Any:
+            asked[epoch, result] += 1
+            return get(epoch, result)
+
+        participant._results.get = count  # type: ignore[method-assign]
+        return participant
+
+    async def enter(swarm: SimulatedSwarm) -> None:
+        evil = await swarm.start(EVIL, make=make)
+        victim = swarm.peers[0]
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {4}, within=60)
+        swarm.network.partition([victim.peer])
+        decided = evil.state.epoch + 2
+        await swarm.until(lambda: evil.state.epoch >= decided, within=60)
+        swarm.network.heal()
+
+    refused = simulate_attack(enter, caplog, epochs=12)
+    assert refused[Reason.WRONG_DIGEST] > 0
+    assert set(asked.values()) == {1}
 
 
 class NotANumber(Codec):
@@ -248,54 +228,6 @@ def test_nan_and_infinity_in_chunks_and_results_reach_nobody(
 
 
 # -- a member whose words are wrong -----------------------------------------------------------------------------------
-
-
-class Liar:
-    """Answers every message of a round as its script says."""
-
-    def __init__(self, swarm: SimulatedSwarm, script: Callable[["Liar", Message], list[Message]]) -> None:
-        who = identity(EVIL)
-        self.victims: list[SimulatedPeer] = list(swarm.members)
-        self.attacker = Attacker(who, swarm.network.join(who.peer_id), swarm.manifest.run_id)
-        self.peer = who.peer_id
-        self.ready: dict[PeerId, Signed[Ready]] = {}
-        self._script = script
-        self._heard: Counter[int] = Counter()
-
-    @property
-    def epoch(self) -> int:
-        return max(victim.state.epoch for victim in self.victims)
-
-    @property
-    def base(self) -> bytes:
-        return next(victim.state.digest for victim in self.victims if victim.state.epoch == self.epoch)
-
-    async def enter(self) -> None:
-        transport = self.attacker.transport
-        await transport.serve_requests(ROUND_KIND, self._hear)
-        await self.attacker.pretend(self.victims[0].participant)
-        for victim in self.victims:
-            await transport.connect(victim.peer, victim.transport.addresses)
-            assert await self.attacker.hello(victim.peer) == ""
-        await self.tell(Progress(base=self.base, samples=1, complete=False, client_mode=False, samples_per_second=1.0))
-
-    async def tell(self, *bodies: Message) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for victim in self.victims:
-                for body in bodies:
-                    tasks.create_task(self.attacker.say(victim.peer, body, self.epoch))
-
-    async def _hear(self, _sender: object, wire: bytes) -> bytes:
-        run, kind = signed_run_and_kind(wire, 2**20)
-        if kind in ROUND_MESSAGES and self._heard[self.epoch] < HEARD_PER_EPOCH:
-            self._heard[self.epoch] += 1
-            heard = open_signed(wire, ROUND_MESSAGES[kind], run=run)
-            if isinstance(heard.body, Ready):
-                self.ready[heard.sender] = heard
-            answers = self._script(self, heard.body)
-            for answer in answers:
-                await self.tell(answer)
-        return b""
 
 
 RESULTS = (PartResult(start=0, stop=8, digest=FORGED),)
