@@ -545,13 +545,17 @@ class Round:
         return False
 
     def _is_proved(self, claim: Claim | None) -> bool:
-        """Whether its results are those of a leader, as far as we can know."""
+        """Whether its results are those of a leader, as far as we can know.
+
+        Of a term in which we have followed nobody, its leader's own word is not enough: anybody could say that it led.
+        """
         if claim is None:
             return False
         begin = claim.begin
         if known := self._begun.get(begin.body.term):
             return (known.sender, known.body) == (begin.sender, begin.body)
-        return begin.sender in self.electorate.makers or self._may_lead(begin.sender)
+        lawful = begin.sender in self.electorate.makers or self._may_lead(begin.sender)
+        return lawful and claim.ready.sender != begin.sender
 
     def _living(self) -> set[PeerId]:
         return self.electorate.peers - self.suspected

@@ -57,7 +57,7 @@ def simulate_attack(
         for epoch in range(TOGETHER, last + 1):
             assert len({p.digests[epoch] for p in honest if epoch in p.digests}) == 1, f"epoch {epoch}\n{swarm}"
         for peer in honest:
-            assert distance(peer.state) == pytest.approx(calm, abs=UNHARMED)
+            assert abs(distance(peer.state) - calm) < UNHARMED, f"{distance(peer.state)}, not {calm}"
             assert peer.running
             assert np.isfinite(peer.state.parameters).all()
             assert peer.rejections.by_reason["handler_failed"] == 0

@@ -156,6 +156,15 @@ def test_leader_that_adopts_what_nobody_proves_is_given_up(proof: Claim | None) 
     assert machine.round.leader == SECOND
 
 
+def test_the_word_of_a_leader_about_its_own_term_proves_nothing_to_who_did_not_follow_it() -> None:
+    machine = Machine(SECOND)
+    machine.hear(FIRST, Close(base=BASE, term=0))
+    machine.event(Lost(FIRST))
+    machine.hear(THIRD, ready(1, held_term=0), claim(THIRD, THIRD, THIRD, term=1))
+    machine.hear(FOURTH, ready(1))
+    assert machine.begun[0].adopted == ()
+
+
 def test_a_vote_tells_under_whom_its_results_were_reduced() -> None:
     machine = Machine(THIRD)
     machine.hear(FIRST, Close(base=BASE, term=0))
