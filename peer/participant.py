@@ -39,9 +39,10 @@ from protocols.optimizers import make_optimizer
 from protocols.records import Role, RosterEntry
 from protocols.rejection import Reason, Rejected
 from protocols.round.deadlines import Timing
-from protocols.round.machine import Phase, Setting
+from protocols.round.machine import Phase
 from protocols.round.messages import UNMEASURED, Contribution, Progress, Ready
 from protocols.round.parts import Grid
+from protocols.round.setting import Setting
 from protocols.rules import rule
 from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState, advance

@@ -47,10 +47,11 @@ from protocols.round.events import (
     Tick,
     UpdateReady,
 )
-from protocols.round.machine import Phase, Round, Setting
+from protocols.round.machine import Phase, Round
 from protocols.round.messages import Begin, Contribution, Done, PartResult
 from protocols.round.parts import Grid
 from protocols.round.reduction import EncodedUpdate, PartReduction
+from protocols.round.setting import Setting
 from protocols.rules import CoordinateWiseRule
 from protocols.signed import Signed, Signer
 from protocols.vectors import Vector
@@ -206,7 +207,7 @@ class Session:
         return not begun or self._now() >= self._stop_at
 
     def client_mode_of(self, peer: PeerId) -> bool:
-        known = self.machine.own if peer == self.setting.me else self.machine.peers.get(peer)
+        known = self.machine.tally.own if peer == self.setting.me else self.machine.peers.get(peer)
         return known is not None and known.client_mode
 
     async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:

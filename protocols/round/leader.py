@@ -10,7 +10,6 @@ A term is `stuck` when no majority of its group can vote for one outcome any mor
 from collections import Counter
 from collections.abc import Iterable
 from statistics import median_low
-from typing import TYPE_CHECKING
 
 from protocols.identity import PeerId
 from protocols.message import Message
@@ -34,11 +33,8 @@ from protocols.round.messages import (
 )
 from protocols.round.order import order
 from protocols.round.parts import share
+from protocols.round.setting import Setting
 from protocols.signed import Signed
-
-if TYPE_CHECKING:
-    from protocols.round.machine import Setting
-
 
 FASTEST = 8.0
 """So many times the median speed is believed; who says more would reduce the whole vector alone."""
@@ -54,7 +50,7 @@ ROTATION = 4
 class Leadership:
     def __init__(
         self,
-        setting: "Setting",
+        setting: Setting,
         term: int,
         invited: Iterable[PeerId],
         audience: Iterable[PeerId],

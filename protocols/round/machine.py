@@ -17,8 +17,11 @@ Faults, and what answers them:
 
     the leader dies         who asks it hears nothing (or `Lost`) and suspects it; the next in the order leads the next
                             term: Close, Ready, Begin again. Updates are frozen and committed to, so nothing is
-                            computed twice. Results that somebody has voted for are adopted, not reduced anew: what was
-                            decided in an earlier term is what later terms decide (Raft, Ongaro & Ousterhout 2014, §5).
+                            computed twice. Results that somebody has voted for are adopted, not reduced anew, as long
+                            as they prove under whom they were reduced (`claims.py`).
+    a stranger speaks up    only the electorate leads: those who made `base`. Others are followed where none of it
+                            lives. A `Begin` that leaves out half of it is put off until they do not answer, either
+                            (`electorate.py`).
     two want to lead        a member follows one leader in a term; who is refused learns of the other by `Busy`, and
                             the one who comes later in the order gives way.
     an owner dies           senders say `Suspect`; the leader gives the part to the next in the order (`Reassign`).
@@ -34,18 +37,23 @@ Faults, and what answers them:
 
 A peer trusts a leader to name the group and the owners, and nothing else: results are voted for by those who hold
 them, and a majority's signed votes prove `Done` to anybody.
+
+What is guaranteed: once a majority of a term's group has voted, a later term of that epoch decides the same, if one of
+those voters is in its group, has not restarted since, and can prove its vote to the new leader. That is so when both
+groups have more than half of the electorate, which all have while more than half of it can be reached. It is less than
+Raft guarantees (Ongaro & Ousterhout 2014, §5), for nobody waits for a majority for ever: exactly half of the electorate
+goes on at once, and fewer do after a while (`leader.py`). What was decided could then be decided otherwise elsewhere;
+the histories part, and heal by `protocols.heads`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
-from protocols.message import MAX_COUNT, Message
+from protocols.message import Message
 from protocols.round.claims import Claim
-from protocols.round.deadlines import Timing, straggler_deadline
 from protocols.round.electorate import Electorate
 from protocols.round.events import (
     Action,
@@ -90,6 +98,8 @@ from protocols.round.messages import (
 )
 from protocols.round.order import order, place
 from protocols.round.patience import Patience
+from protocols.round.setting import Setting
+from protocols.round.tally import PeerView, Tally
 from protocols.signed import Signed
 
 SLOWER = 10.0
@@ -106,38 +116,6 @@ class Phase(StrEnum):
     FETCHING = "fetching"
     APPLIED = "applied"
     LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What does not change during a round."""
-
-    run: str
-    epoch: int
-    base: bytes
-    me: PeerId
-    target_samples: int | None
-    """data_parallel: the epoch closes at this many samples; None (local_sgd): when the trainers are complete."""
-    chunks: int
-    """Chunks of the grid."""
-    group_limit: int = 64
-    quorum: int = 1
-    client_mode: bool = False
-    trains: bool = True
-    speed: float = 1.0
-    timing: Timing = field(default_factory=Timing)
-
-
-@dataclass(slots=True)
-class PeerView:
-    """What we know of another member in this epoch."""
-
-    client_mode: bool = False
-    samples: int = 0
-    complete: bool = False
-    """Has nothing more to do in this epoch; one that does not train has not from the start."""
-    complete_after: float = 0.0
-    """Seconds from the round's start until its trainer was complete."""
 
 
 class Round:
@@ -158,13 +136,11 @@ class Round:
         self.setting = setting
         self.started = now
         self._awake = AwakeTime(now, setting.timing.resend)
-        self.peers: dict[PeerId, PeerView] = {
-            peer: PeerView(client_mode) for peer, client_mode in expected.items() if peer != setting.me
-        }
+        self.tally = Tally(setting, expected)
+        self.peers = self.tally.peers
         self.audience = set(audience)
         makers = [*self.peers, setting.me] if electorate is None else electorate
         self.electorate = Electorate(makers, setting.group_limit, is_open=electorate is None)
-        self.own = PeerView(setting.client_mode, complete=not setting.trains)
         self.suspected: set[PeerId] = set()
         self._elsewhere: set[PeerId] = set()
         """Those of the suspected who live, but in another epoch or history."""
@@ -324,16 +300,9 @@ class Round:
     def _may_lead(self, peer: PeerId) -> bool:
         return peer in self.electorate.peers or not self.electorate.peers.issuperset(self._leaders())
 
-    def swarm_samples(self) -> int:
-        told = sum(view.samples for peer, view in self.peers.items() if peer not in self.suspected)
-        return min(self.own.samples + told, MAX_COUNT)
-
     def _trained(self, event: Trained, now: float) -> None:
-        newly_complete = event.complete and not self.own.complete
-        self.own.samples, self.own.complete = event.samples, event.complete
+        newly_complete = self.tally.own.come_to(event.samples, event.complete, now - self.started)
         self._samples_per_second = event.samples_per_second
-        if newly_complete:
-            self.own.complete_after = now - self.started
         if self.phase is not Phase.GATHERING:
             return
         if self.favourite() == self.setting.me:
@@ -348,65 +317,44 @@ class Round:
     def _progress(self) -> Progress:
         return Progress(
             base=self.setting.base,
-            samples=self.own.samples,
-            complete=self.own.complete,
+            samples=self.tally.own.samples,
+            complete=self.tally.own.complete,
             client_mode=self.setting.client_mode,
             samples_per_second=self._samples_per_second,
         )
 
+    def _standing(self) -> Standing:
+        return Standing(base=self.setting.base, samples=self.tally.samples(self.suspected))
+
     def _hear_progress(self, sender: PeerId, body: Progress, now: float) -> None:
-        view = self.peers.setdefault(sender, PeerView())
-        view.client_mode = body.client_mode
-        view.samples = max(view.samples, body.samples)
-        if body.complete and not view.complete:
-            view.complete, view.complete_after = True, now - self.started
+        self.tally.hear(sender, body, now - self.started)
         if self.phase is not Phase.GATHERING:
             if self.leader == self.setting.me:
                 self._actions.append(Send(sender, Close(base=self.setting.base, term=self.term)))
             elif self.leader is not None:
                 self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
             return
-        self._actions.append(Send(sender, Standing(base=self.setting.base, samples=self.swarm_samples())))
+        self._actions.append(Send(sender, self._standing()))
         if sender in self.electorate.peers:  # it takes us for its leader: we were one of them before we restarted
             self.electorate.peers.add(self.setting.me)
         if self.favourite() == self.setting.me:
             self._close_when_enough(now)
 
     def _close_when_enough(self, now: float) -> None:
-        if self.setting.target_samples is not None:
-            enough = self.swarm_samples() >= self.setting.target_samples
-        else:
-            enough = self._enough_complete(now - self.started)
-        if enough and self._present() >= self.setting.quorum:
+        if self.tally.is_enough(self.suspected, now - self.started) and self._present() >= self.setting.quorum:
             self._lead(self.term + 1, now)
 
     def _present(self) -> int:
         """Members of this epoch that we have heard, and ourselves."""
         return 1 + sum(peer in self._heard_at and peer not in self.suspected for peer in self.peers)
 
-    def _enough_complete(self, elapsed: float) -> bool:
-        """Whether all trainers are complete, or at least half of them and the others have had their time."""
-        views = [self.own, *(view for peer, view in self.peers.items() if peer not in self.suspected)]
-        trainers = [view for view in views if view.samples or not view.complete]
-        arrivals = [view.complete_after for view in trainers if view.complete]
-        if not arrivals or 2 * len(arrivals) < len(trainers):
-            return False
-        if len(arrivals) == len(trainers):
-            return True
-        deadline = straggler_deadline(arrivals, len(trainers), self.setting.timing)
-        if 2 * len(arrivals) == len(trainers):  # no majority tells what is slow: twice the time of those who came
-            deadline = max(arrivals) + max(deadline, *arrivals)
-        return elapsed >= deadline
-
     def _tick_gathering(self, now: float) -> None:
         favourite = self.favourite()
         if now - self._said_at >= self.setting.timing.resend:
             self._said_at = now
             if favourite == self.setting.me:
-                standing = Standing(base=self.setting.base, samples=self.swarm_samples())
-                self._actions += [
-                    Send(peer, standing) for peer in [*self.peers, *sorted(self.audience.difference(self.peers))]
-                ]
+                told = [*self.peers, *sorted(self.audience.difference(self.peers))]
+                self._actions += [Send(peer, self._standing()) for peer in told]
             else:
                 self._say_progress(now)
         if favourite != self._favourite:
@@ -417,15 +365,9 @@ class Round:
             self._close_when_enough(now)
         elif now - max(self._heard_at.get(favourite, self.started), self._waiting_since) > self.setting.timing.failure:
             self._suspect(favourite, now)
-        elif self._could_close():
-            self._patience.wait(now, SLOWER * self.own.complete_after)
+        elif self.tally.seems_enough(self.suspected):
+            self._patience.wait(now, SLOWER * self.tally.own.complete_after)
             self._suspect_if_stalled(favourite, now)
-
-    def _could_close(self) -> bool:
-        """Whether the epoch has all that it waits for, as far as that is ours to know."""
-        if self.setting.target_samples is not None:
-            return self.swarm_samples() >= self.setting.target_samples
-        return self.setting.trains and self.own.complete
 
     # -- following a leader -------------------------------------------------------------------------------------------
 

@@ -36,8 +36,9 @@ from protocols.round.events import (
     Trained,
     UpdateReady,
 )
-from protocols.round.machine import Phase, Round, Setting
+from protocols.round.machine import Phase, Round
 from protocols.round.messages import Begin, PartResult, Ready
+from protocols.round.setting import Setting
 from protocols.signed import Signed
 
 RUN = "simulated-aaaaaaaaaaaaaaaaaaaaaaaaaa"

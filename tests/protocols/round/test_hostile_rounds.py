@@ -18,7 +18,7 @@ from protocols.round.events import (
     Trained,
     UpdateReady,
 )
-from protocols.round.machine import Phase, Round, Setting
+from protocols.round.machine import Phase, Round
 from protocols.round.messages import (
     Begin,
     Busy,
@@ -36,6 +36,7 @@ from protocols.round.messages import (
 )
 from protocols.round.order import order
 from protocols.round.patience import MOST_MOVES, PATIENCE
+from protocols.round.setting import Setting
 from protocols.signed import Signed
 from tests.protocols.round.simulation import BASE, PEERS, RUN
 

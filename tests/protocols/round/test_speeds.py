@@ -5,8 +5,8 @@ import pytest
 from protocols.identity import Identity
 from protocols.round.electorate import Electorate
 from protocols.round.leader import FASTEST, Leadership
-from protocols.round.machine import Setting
 from protocols.round.messages import UNMEASURED, Ready
+from protocols.round.setting import Setting
 from protocols.signed import Signed
 
 CHUNKS = 1000

@@ -19,9 +19,10 @@ from protocols.round.events import (
     Send,
     UpdateReady,
 )
-from protocols.round.machine import Phase, Round, Setting
+from protocols.round.machine import Phase, Round
 from protocols.round.messages import Begin, Close, Done, Member, Part, PartResult, Prepared, Ready
 from protocols.round.order import order
+from protocols.round.setting import Setting
 from protocols.signed import Signed
 from tests.protocols.round.simulation import BASE, PEERS, RUN
 

@@ -1,0 +1,26 @@
+"""What does not change during a round."""
+
+from dataclasses import dataclass, field
+
+from protocols.identity import PeerId
+from protocols.round.deadlines import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Of one epoch, for one member."""
+
+    run: str
+    epoch: int
+    base: bytes
+    me: PeerId
+    target_samples: int | None
+    """data_parallel: the epoch closes at this many samples; None (local_sgd): when the trainers are complete."""
+    chunks: int
+    """Chunks of the grid."""
+    group_limit: int = 64
+    quorum: int = 1
+    client_mode: bool = False
+    trains: bool = True
+    speed: float = 1.0
+    timing: Timing = field(default_factory=Timing)
