@@ -17,7 +17,9 @@ from resources import resident_bytes
 from dht.node import Node
 from peer.heap import settle_heap
 from peer.learner import Learner
-from peer.participant import Participant, Profile, Rejections
+from peer.participant import Participant
+from peer.profile import Profile
+from peer.rejections import Rejections
 from peer.tasks import beside
 from protocols.identity import Identity, PeerId
 from protocols.manifest import Manifest

@@ -39,8 +39,10 @@ from peer.metrics import Metrics
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
 from peer.network_errors import explain_network_error
-from peer.participant import Participant, Profile, Rejections
+from peer.participant import Participant
 from peer.plugins import PluginError
+from peer.profile import Profile
+from peer.rejections import Rejections
 from peer.saving import Saver
 from peer.sequence import first_sequence
 from peer.settings import JoinSettings

@@ -13,7 +13,7 @@ import structlog
 from dht.interfaces import Records, Transport, TransportError
 from peer.errors import PeerError
 from peer.manifests import fetch_manifest
-from peer.participant import Rejections
+from peer.rejections import Rejections
 from peer.status import PeerStatus, RunStatus, Status
 from peer.sync import Heads, fetch_state
 from peer.view import run_state

@@ -23,8 +23,8 @@ from peer.models.flat import initial_state, layout_of
 from peer.models.registry import build_module
 from peer.network_errors import explain_network_error
 from peer.observer import Observer
-from peer.participant import Rejections
 from peer.plugins import PluginError
+from peer.rejections import Rejections
 from peer.snapshots import SnapshotError, export_model
 from peer.status import Status
 from protocols.signed import Signer

@@ -8,9 +8,8 @@ idle      the last epoch is reached: serves what others need
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
@@ -21,6 +20,8 @@ from peer.contents import ContentStore
 from peer.learner import Learner
 from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
+from peer.profile import Profile
+from peer.rejections import Rejections
 from peer.rounds.exchange import PART_KIND
 from peer.rounds.post import ELSEWHERE, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
@@ -36,7 +37,7 @@ from protocols.identity import PeerId
 from protocols.manifest import DataParallel, Manifest
 from protocols.message import Message
 from protocols.optimizers import make_optimizer
-from protocols.records import Role, RosterEntry
+from protocols.records import RosterEntry
 from protocols.rejection import Reason, Rejected
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
@@ -62,29 +63,6 @@ FASTEST_LINK = 125e6
 State = Literal["joining", "syncing", "training", "averaging", "idle", "stopping"]
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """How this member presents itself."""
-
-    name: str
-    role: Role = "trainer"
-    client_mode: bool = False
-    addresses: Callable[[], tuple[str, ...]] = tuple
-    bandwidth: Callable[[], float] = float
-    """Bytes per second that it can send; 0: not known."""
-
-
-@dataclass
-class Rejections:
-    """Refused inputs by reason."""
-
-    by_reason: Counter[str] = field(default_factory=Counter)
-
-    def __call__(self, peer: PeerId, reason: str, message: str) -> None:
-        self.by_reason[reason] += 1
-        log.debug("refused", peer=peer, reason=reason, why=message)
 
 
 class Participant:

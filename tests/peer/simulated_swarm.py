@@ -19,7 +19,9 @@ from dht.interfaces import Clock
 from dht.simulated import SimulatedNetwork, SimulatedTransport, run_simulation
 from dht.simulated_link import Link
 from peer.learner import IdleLearner, Learner
-from peer.participant import Participant, Profile, Rejections
+from peer.participant import Participant
+from peer.profile import Profile
+from peer.rejections import Rejections
 from peer.signal import Signal
 from protocols.encoding import digest, encode
 from protocols.identity import Identity, PeerId

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dht.node import Node
-from peer.participant import Participant, Profile
+from peer.participant import Participant
+from peer.profile import Profile
 from peer.tasks import beside
 from protocols.identity import Identity
 from protocols.signed import Signer

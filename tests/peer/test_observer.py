@@ -6,7 +6,7 @@ import pytest
 
 from peer.errors import PeerError
 from peer.observer import Observer
-from peer.participant import Rejections
+from peer.rejections import Rejections
 from protocols.identity import Identity
 from protocols.signed import Signer
 from tests.peer.simulated_swarm import SimulatedSwarm, data_parallel, simulate

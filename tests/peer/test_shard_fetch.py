@@ -18,7 +18,7 @@ from peer.block_file import BlockFile
 from peer.contents import BLOCKS_KIND, INDEX_KIND, ContentStore
 from peer.errors import PeerError
 from peer.locks import locked
-from peer.participant import Rejections
+from peer.rejections import Rejections
 from peer.shard_fetch import ShardFetcher
 from peer.shard_store import ShardStore
 from protocols.blocks import BLOCK_BYTES, BlockIndex
