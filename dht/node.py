@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dht.addresses import full_address, through_relay, with_ports
 from dht.bootstrap import Bootstrap
+from dht.border import Border
 from dht.control import Control, ControlError
 from dht.hivemind_p2p import AttachedP2P
 from dht.hivemind_quietly import DHTID, DHTNode
@@ -134,7 +135,7 @@ class Node:
             )
             guard(dht.protocol, validator)
             records = DhtRecords(dht, validator, client_mode=client_mode)
-            bootstrap = Bootstrap(dht, control, peer_id)
+            bootstrap = Bootstrap(dht, control, peer_id, Border(peer_id, transport.clock, on_rejected))
             resources.push_async_callback(bootstrap.close)
             node = cls(
                 p2pd=p2pd,

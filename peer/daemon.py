@@ -17,6 +17,8 @@ import structlog
 import torch
 import uvloop
 
+from dht.border import Border
+from dht.clock import SystemClock
 from dht.dial_back import serve_dial_back
 from dht.local_discovery import LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
@@ -98,6 +100,7 @@ class Daemon:
         self._rejections = Rejections()
         self._metrics = Metrics(self.status, self._network_process)
         self._peer_id = self._home.identity().peer_id
+        self._border = Border(self._peer_id, SystemClock(), self._rejections)
         self._manifest: Manifest | None = None
         self._participant: Participant | None = None
         self._stopped_by_user = False
@@ -368,11 +371,12 @@ class Daemon:
         """Meets daemons that start on this machine and its local network."""
         membership = self.participant.membership
         while True:
-            strangers = [found for found in self._look_around().items() if membership.roster.get(found[0]) is None]
-            with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
-                async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
-                    for peer, addresses in strangers:
-                        tasks.create_task(membership.meet(peer, addresses))
+            async with self._border.around("looking around"):
+                strangers = [found for found in self._look_around().items() if membership.roster.get(found[0]) is None]
+                with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
+                    async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
+                        for peer, addresses in strangers:
+                            tasks.create_task(membership.meet(peer, addresses))
             await asyncio.sleep(LOOK_AROUND_SECONDS)
 
     async def _keep_announced(self) -> None:
@@ -387,7 +391,8 @@ class Daemon:
         """Saves the newest state whenever the last save is done, so that kill -9 costs an epoch or two at most."""
         while True:
             await self.participant.changed.wait()
-            await self._save()
+            async with self._border.around("saving"):
+                await self._save()
 
     async def _save(self, *, last: bool = False) -> None:
         if self.participant.joined:
@@ -413,6 +418,7 @@ class Daemon:
         if self._on_status is None:
             return
         while True:
-            self._on_status(self.status())
+            async with self._border.around("showing the status"):
+                self._on_status(self.status())
             await self.changed()
             await asyncio.sleep(SHOW_SECONDS)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from dht.border import Border
 from dht.interfaces import OnRejected, Records, Refused, TimedOut, Transport, TransportError, Unreachable
 from peer.roster import Roster
 from peer.signal import Signal
@@ -53,6 +54,7 @@ class Membership:
         """Somebody has said something new."""
         self._transport, self._records, self._signer = transport, records, signer
         self._entry, self._on_found, self._on_gone, self._on_rejected = entry, on_found, on_gone, on_rejected
+        self._border = Border(transport.peer_id, transport.clock, on_rejected)
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
@@ -81,26 +83,28 @@ class Membership:
 
     async def meet(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Connects to a peer that may be a member, and exchanges hellos."""
-        try:
-            if addresses:
-                await self._transport.connect(peer, addresses)
-            await self._hello(peer)
-        except TransportError as error:
-            log.debug("could not meet a peer", peer=peer, error=str(error))
+        async with self._border.around(f"meeting {peer}"):
+            try:
+                if addresses:
+                    await self._transport.connect(peer, addresses)
+                await self._hello(peer)
+            except TransportError as error:
+                log.debug("could not meet a peer", peer=peer, error=str(error))
 
     async def look_up(self) -> None:
         """Meets everybody whom the DHT knows and we do not."""
-        found = await self._records.lookup(self._signer.run, RosterEntry.kind)
-        strangers = [
-            record
-            for record in found
-            if record.sender != self._transport.peer_id
-            and not record.body.departed
-            and self.roster.get(record.sender) is None
-        ]
-        async with asyncio.TaskGroup() as tasks:
-            for record in strangers:
-                tasks.create_task(self.meet(record.sender, record.body.addresses))
+        async with self._border.around("looking members up"):
+            found = await self._records.lookup(self._signer.run, RosterEntry.kind)
+            strangers = [
+                record
+                for record in found
+                if record.sender != self._transport.peer_id
+                and not record.body.departed
+                and self.roster.get(record.sender) is None
+            ]
+            async with asyncio.TaskGroup() as tasks:
+                for record in strangers:
+                    tasks.create_task(self.meet(record.sender, record.body.addresses))
 
     async def depart(self) -> None:
         """Tells everybody that we leave, and from now on whoever asks."""
@@ -148,12 +152,13 @@ class Membership:
     async def _say_hellos(self) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
         while True:
-            async with asyncio.TaskGroup() as tasks:
+            async with self._border.around("hellos"), asyncio.TaskGroup() as tasks:
                 for member in self.roster:
                     if member.told < max(self._news_at, self._now() - HELLO_SECONDS / 2):  # else it has just asked us
                         tasks.create_task(self._keep_in_touch(member.peer, gate))
-            for peer in self.roster.expire(self._now()):
-                self._on_gone(peer)
+            async with self._border.around("forgetting who is silent"):
+                for peer in self.roster.expire(self._now()):
+                    self._on_gone(peer)
             pause = max(HELLO_SECONDS, len(self.roster) / AT_ONCE) * self._random.uniform(0.8, 1.2)
             try:
                 async with asyncio.timeout(pause):
@@ -166,7 +171,7 @@ class Membership:
         return self._awake.at(self._transport.clock.monotonic())
 
     async def _keep_in_touch(self, peer: PeerId, gate: asyncio.Semaphore) -> None:
-        async with gate:
+        async with gate, self._border.around(f"a hello to {peer}"):
             try:
                 await self._hello(peer)
             except (Unreachable, TimedOut) as error:
@@ -179,10 +184,11 @@ class Membership:
                 log.debug("no answer to hello", peer=peer, error=str(error))
 
     async def _tell_departure(self, peer: PeerId, wire: bytes) -> None:
-        try:
-            await self._transport.request(peer, HELLO_KIND, wire, 1.0)
-        except TransportError as error:
-            log.debug("departure not told", peer=peer, error=str(error))
+        async with self._border.around(f"a farewell to {peer}"):
+            try:
+                await self._transport.request(peer, HELLO_KIND, wire, 1.0)
+            except TransportError as error:
+                log.debug("departure not told", peer=peer, error=str(error))
 
     # -- the DHT ------------------------------------------------------------------------------------------------------
 
@@ -192,8 +198,9 @@ class Membership:
             await self._transport.clock.sleep(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2))
 
     async def _store(self, statement: Signed[RosterEntry]) -> None:
-        if not await self._records.publish(statement, statement.body.expires):
-            log.debug("the DHT took no roster record")
+        async with self._border.around("publishing a roster record"):
+            if not await self._records.publish(statement, statement.body.expires):
+                log.debug("the DHT took no roster record")
 
     async def _look_up(self) -> None:
         pause = FIRST_LOOKUP_SECONDS

@@ -15,6 +15,7 @@ from typing import Literal
 
 import structlog
 
+from dht.border import Border
 from dht.interfaces import Records, Stream, Transport
 from peer.content_fetch import ContentNotFound
 from peer.contents import ContentStore
@@ -125,7 +126,8 @@ class Participant:
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
         self._inbox = Inbox(manifest.run_id, grid.chunks)
-        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere)
+        self._border = Border(transport.peer_id, transport.clock, rejections)
+        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
         self._plan = Plan(
             transport,
@@ -198,7 +200,8 @@ class Participant:
                 self._enter("idle")
                 await self._leaving.wait()
             elif not self.joined:
-                await self._join()
+                async with self._border.around("taking the swarm's state"):
+                    await self._join()
             elif self._played(max_epochs):
                 return
             else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from dht.border import Border
 from dht.interfaces import OnRejected, Transport, TransportError
 from peer.content_fetch import fetch_content
 from protocols.heads import HISTORY, Choice, Head, History, choose, history_of
@@ -28,6 +29,7 @@ class Heads:
         self.history: dict[int, bytes] = {}
         """Epoch → digest of our states, the newest last; empty as long as we have no say in what the swarm's is."""
         self._transport, self._signer, self._on_rejected = transport, signer, on_rejected
+        self._border = Border(transport.peer_id, transport.clock, on_rejected)
 
     def note(self, state: ModelState) -> None:
         self.history[state.epoch] = state.digest
@@ -67,16 +69,17 @@ class Heads:
 
     async def _ask_one(self, peer: PeerId) -> History | None:
         nonce = secrets.token_bytes(NONCE_BYTES)
-        try:
-            wire = await self._transport.request(peer, HEAD_KIND, nonce, HEAD_SECONDS)
-            head = open_signed(wire, Head, run=self._signer.run, sender=peer)
-            if head.body.nonce != nonce:
-                raise Rejected(Reason.REPLAYED, "the head was signed for another question")
-            return history_of(head.epoch, head.body)
-        except TransportError as error:
-            log.debug("no head", peer=peer, error=str(error))
-        except Rejected as error:
-            self._on_rejected(peer, str(error.reason), str(error))
+        async with self._border.around(f"asking {peer} for its head"):
+            try:
+                wire = await self._transport.request(peer, HEAD_KIND, nonce, HEAD_SECONDS)
+                head = open_signed(wire, Head, run=self._signer.run, sender=peer)
+                if head.body.nonce != nonce:
+                    raise Rejected(Reason.REPLAYED, "the head was signed for another question")
+                return history_of(head.epoch, head.body)
+            except TransportError as error:
+                log.debug("no head", peer=peer, error=str(error))
+            except Rejected as error:
+                self._on_rejected(peer, str(error.reason), str(error))
         return None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from dht.border import Border
 from dht.interfaces import Refused, TimedOut, Transport, Unreachable
 from peer.signal import Signal
 from protocols.identity import PeerId
@@ -63,10 +64,11 @@ class Outbox:
         signer: Signer,
         on_lost: Callable[[PeerId], None],
         on_elsewhere: Callable[[PeerId, int], None],
+        border: Border,
     ) -> None:
         """`on_lost`: a peer could not be reached, tried twice. `on_elsewhere`: a peer does not play this epoch."""
         self._transport, self._signer = transport, signer
-        self._on_lost, self._on_elsewhere = on_lost, on_elsewhere
+        self._on_lost, self._on_elsewhere, self._border = on_lost, on_elsewhere, border
         self._pending: dict[PeerId, dict[tuple[Any, ...], bytes]] = {}
         self._workers: Counter[PeerId] = Counter()
         self._wanted = Signal()
@@ -101,22 +103,26 @@ class Outbox:
     async def _deliver(self, peer: PeerId) -> None:
         pending = self._pending[peer]
         while pending:
-            key = next(iter(pending))
-            wire = pending.pop(key)
-            try:
-                if await self._deliver_one(peer, wire) == ELSEWHERE:
-                    self._on_elsewhere(peer, key[0])
-            except Unreachable as error:
-                pending.clear()
-                log.debug("peer unreachable", peer=peer, error=str(error))
-                self._on_lost(peer)
-            except TimedOut:
-                log.debug("peer does not answer", peer=peer, message=key[1])
-            except Refused as error:
-                log.debug("message refused", peer=peer, message=key[1], reason=error.reason)
+            async with self._border.around(f"a message to {peer}"):
+                await self._deliver_next(peer, pending)
         self._workers[peer] -= 1
         if not self._workers[peer]:
             del self._workers[peer], self._pending[peer]
+
+    async def _deliver_next(self, peer: PeerId, pending: dict[tuple[Any, ...], bytes]) -> None:
+        key = next(iter(pending))
+        wire = pending.pop(key)
+        try:
+            if await self._deliver_one(peer, wire) == ELSEWHERE:
+                self._on_elsewhere(peer, key[0])
+        except Unreachable as error:
+            pending.clear()
+            log.debug("peer unreachable", peer=peer, error=str(error))
+            self._on_lost(peer)
+        except TimedOut:
+            log.debug("peer does not answer", peer=peer, message=key[1])
+        except Refused as error:
+            log.debug("message refused", peer=peer, message=key[1], reason=error.reason)
 
     async def _deliver_one(self, peer: PeerId, wire: bytes) -> bytes:
         try:
