@@ -39,6 +39,8 @@ class LocalDiscovery:
         self._peer_id = peer_id
         self._addresses = tuple(addresses[:MAX_ADDRESSES])
         self._locked: int | None = None
+        self._hidden = False
+        """The file is gone and could not be written again."""
         _make_private(directory)
         self._announce()
 
@@ -50,8 +52,7 @@ class LocalDiscovery:
 
     def others(self) -> list[tuple[PeerId, tuple[str, ...]]]:
         """The other live peers of the run and their multiaddrs; removes the files of peers that are gone."""
-        if self._locked is not None and not self._path.exists():
-            self._announce()  # somebody has cleaned up
+        self._stay_announced()
         found = []
         for path in sorted(self._directory.glob(f"{self._run}.*{_SUFFIX}"))[:MAX_FILES]:
             if path == self._path:
@@ -72,8 +73,22 @@ class LocalDiscovery:
 
     def close(self) -> None:
         if self._locked is not None:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
             self._unlock()
+
+    def _stay_announced(self) -> None:
+        """Somebody may have cleaned up; with a login session even the directory goes, and nobody may make it anew."""
+        try:
+            if self._locked is None or self._path.exists():
+                return
+            _make_private(self._directory)
+            self._announce()
+            self._hidden = False
+        except (OSError, LocalDiscoveryError) as error:
+            if not self._hidden:
+                log.warning("other daemons on this machine do not find this one any more: %s", error)
+            self._hidden = True
 
     def _announce(self) -> None:
         content = {"version": 1, "run": self._run, "peer_id": self._peer_id, "addresses": self._addresses}
