@@ -66,6 +66,7 @@ class Node:
         records: DhtRecords,
         bootstrap: Bootstrap,
         serve_relay: bool,
+        border: Border,
     ) -> None:
         self.peer_id = transport.peer_id
         self.transport = transport
@@ -78,6 +79,7 @@ class Node:
         self._circuits = tuple(through_relay(relay) for relay in relays)
         self._control = control
         self._serve_relay = serve_relay
+        self._border = border
         self._tasks = OwnedTasks()
         self._resources = AsyncExitStack()
         self._transports: tuple[str, ...] = ()
@@ -135,7 +137,8 @@ class Node:
             )
             guard(dht.protocol, validator)
             records = DhtRecords(dht, validator, client_mode=client_mode)
-            bootstrap = Bootstrap(dht, control, peer_id, Border(peer_id, transport.clock, on_rejected))
+            border = Border(peer_id, transport.clock, on_rejected)
+            bootstrap = Bootstrap(dht, control, peer_id, border)
             resources.push_async_callback(bootstrap.close)
             node = cls(
                 p2pd=p2pd,
@@ -148,6 +151,7 @@ class Node:
                 records=records,
                 bootstrap=bootstrap,
                 serve_relay=serve_relay,
+                border=border,
             )
             await node.refresh_addresses()
             node._moved.clear()
@@ -208,21 +212,27 @@ class Node:
                 pause = 0.0
             log.warning("p2pd has ended unexpectedly; starting it again in %.1f s", pause)
             self.transport.pause()
-            await self._p2p.pause()
-            await asyncio.sleep(pause)
+            async with self._border.around("starting p2pd again"):
+                await self._p2p.pause()
+                await asyncio.sleep(pause)
+                try:
+                    await self._start_again()
+                except (P2pdError, Unreachable) as error:
+                    log.warning("p2pd could not be started again: %s", error)
             pause = min(LAST_RESTART_SECONDS, max(FIRST_RESTART_SECONDS, 2 * pause)) * random.uniform(0.75, 1.0)  # noqa: S311
-            try:
-                await self._start_again()
-            except (P2pdError, Unreachable) as error:
-                log.warning("p2pd could not be started again: %s", error)
 
     async def _start_again(self) -> None:
         self._listen = tuple(with_ports(self._listen, self._transports))
         await self.p2pd.run(self._listen)
-        if self._serve_relay:
-            await start_until_unlimited(self.p2pd, self._control, self._listen)
-        await self._p2p.attach_again()
-        await self.transport.resume()
-        await self.refresh_addresses()
+        try:
+            if self._serve_relay:
+                await start_until_unlimited(self.p2pd, self._control, self._listen)
+            await self._p2p.attach_again()
+            await self.transport.resume()
+            await self.refresh_addresses()
+        except BaseException:  # it runs, and is of no use: its end lets the next one be started
+            self.transport.pause()
+            await self.p2pd.stop()
+            raise
         self.bootstrap.reconnect()
         log.info("p2pd runs again, at %s", ", ".join(self._addresses) or "no address")

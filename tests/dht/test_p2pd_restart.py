@@ -3,13 +3,16 @@
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from dht.addresses import with_ports
+from dht.border import TASK_FAILED
 from dht.interfaces import TransportError, Unreachable
 from dht.node import Node
+from dht.p2pd import P2pdError
 from tests.dht.test_bootstrap import knows, until
 from tests.dht.test_records import names, sign
 from tests.dht.worlds import identity, run_real, running_node
@@ -95,6 +98,39 @@ def test_node_is_in_the_dht_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             async with asyncio.timeout(20):
                 while (await names(two)).get(one.peer_id) != "one":  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
+
+    run_real(main())
+
+
+def test_a_p2pd_that_comes_up_useless_is_stopped_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+
+    def stumbling(step: Callable[[], Awaitable[None]], *errors: Exception) -> Callable[[], Awaitable[None]]:
+        left = list(errors)
+
+        async def stumble() -> None:
+            if left:
+                raise left.pop()
+            await step()
+
+        return stumble
+
+    async def main() -> None:
+        async with (
+            running_node(tmp_path, identity(1), on_rejected=lambda peer, reason, message: failed.append(reason)) as one,
+            running_node(tmp_path, identity(2)) as two,
+        ):
+            await two.transport.serve_requests("echo", echo)
+            await one.transport.connect(two.peer_id, two.addresses())
+            attach, resume = one._p2p.attach_again, one.transport.resume
+            monkeypatch.setattr(one._p2p, "attach_again", stumbling(attach, P2pdError("gone again"), KeyError("x")))
+            monkeypatch.setattr(one.transport, "resume", stumbling(resume, Unreachable("no handler taken")))
+            os.kill(one.p2pd.process_id, signal.SIGKILL)
+            await one.p2pd.ended()
+            assert await ask(one, two, b"x") == b"x"
+            assert failed == [TASK_FAILED]
 
     run_real(main())
 
