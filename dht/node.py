@@ -22,7 +22,8 @@ from dht.hivemind_quietly import DHTID, DHTNode
 from dht.interfaces import OnRejected, Unreachable
 from dht.libp2p import Libp2pTransport
 from dht.p2pd import P2pd, P2pdError
-from dht.record_validator import OnRecordRefused, RecordValidator, guard
+from dht.record_storage import guard
+from dht.record_validator import OnRecordRefused, RecordValidator
 from dht.records import DhtRecords
 from dht.relay_limit import start_until_unlimited
 from dht.tasks import OwnedTasks
@@ -97,6 +98,7 @@ class Node:
         client_mode: bool = False,
         relays: Sequence[str] = (),
         serve_relay: bool = False,
+        run: str | None = None,
         on_rejected: OnRejected = count_nothing,
         on_record_refused: OnRecordRefused = count_no_record,
     ) -> "Node":
@@ -105,7 +107,8 @@ class Node:
         `identity_path`: the private key as `Identity.to_libp2p` writes it. `initial_peers`: multiaddrs with
         `/p2p/…`; they need not answer yet (`bootstrap.wait_connected` says when one does). `announce`: multiaddrs
         to tell others instead of those of this machine's interfaces. `client_mode`: takes no incoming connections,
-        but through `relays` (multiaddrs with `/p2p/…` of nodes with `serve_relay`).
+        but through `relays` (multiaddrs with `/p2p/…` of nodes with `serve_relay`). `run`: the one that we are in, if
+        any: its records are kept here before those of others.
         Raises P2pdError.
         """
         async with AsyncExitStack() as resources:
@@ -124,7 +127,7 @@ class Node:
             resources.push_async_callback(transport.close)
             p2p = await AttachedP2P.attach(p2pd)
             resources.push_async_callback(p2p.detach)
-            validator = RecordValidator(transport.clock, on_record_refused)
+            validator = RecordValidator(transport.clock, on_record_refused, asyncio.get_running_loop().call_soon)
             dht = await DHTNode.create(
                 p2p,
                 node_id=DHTID.generate(peer_id_bytes(peer_id)),
@@ -135,7 +138,7 @@ class Node:
                 client_mode=client_mode,
                 record_validator=validator,
             )
-            guard(dht.protocol, validator)
+            guard(dht.protocol, validator, run)
             records = DhtRecords(dht, validator, client_mode=client_mode)
             border = Border(peer_id, transport.clock, on_rejected)
             bootstrap = Bootstrap(dht, control, peer_id, border)

@@ -232,6 +232,7 @@ class Daemon:
             client_mode=settings.client_mode,
             relays=settings.relay,
             serve_relay=settings.serve_relay,
+            run=settings.run_id,
             on_rejected=self._rejections,
             on_record_refused=lambda reason, message: self._rejections(PeerId("a node of the DHT"), reason, message),
         )
