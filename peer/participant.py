@@ -125,7 +125,7 @@ class Participant:
         self._timing = timing or Timing()
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
-        self._inbox = Inbox(manifest.run_id, grid.chunks)
+        self._inbox = Inbox(manifest.run_id, grid.chunks, transport.clock, self._is_open)
         self._border = Border(transport.peer_id, transport.clock, rejections)
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
@@ -436,6 +436,11 @@ class Participant:
     def _elsewhere(self, peer: PeerId, epoch: int) -> None:
         if session := self._sessions.get(epoch):
             session.miss(peer)
+
+    def _is_open(self, epoch: int, base: bytes) -> bool:
+        """Whether a `Done` of this epoch, from this base, would decide something here; no session looks at others."""
+        session = self._sessions.get(epoch)
+        return session is None or (session.setting.base == base and session.machine.done is None)
 
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
         statement = self._inbox.open(sender, wire)
