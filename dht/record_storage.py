@@ -17,7 +17,8 @@ MAX_KEYS = 256
 class RecordStorage(DHTLocalStorage):  # type: ignore[misc]
     """hivemind's storage, bounded, in which an older statement never replaces a newer one of the same owner.
 
-    Nor does one that is no record of now, because our clock was wrong when it came, keep a newer one out. The records of our own run come first: when it is full, they take the places of others.
+    Nor does one that is no record of now, because our clock was wrong when it came, keep a newer one out. The records
+    of our own run come first: when it is full, they take the places of others.
     """
 
     def __init__(self, validator: RecordValidator, run: str | None) -> None:

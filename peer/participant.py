@@ -36,8 +36,9 @@ from protocols.identity import PeerId
 from protocols.manifest import DataParallel, Manifest
 from protocols.message import Message
 from protocols.optimizers import make_optimizer
-from protocols.records import Role, RosterEntry
+from protocols.records import RosterEntry
 from protocols.rejection import Reason, Rejected
+from protocols.roles import Role
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase, Setting
 from protocols.round.messages import UNMEASURED, Contribution, Progress, Ready
