@@ -83,8 +83,10 @@ class Bootstrap:
     def forget(self, peer: str) -> None:
         """Looks no more after a peer that has left; the user's initial peers stay."""
         known = self._known.get(peer)
-        if known is not None and not known.permanent and known.task is not None:
-            known.task.cancel()  # its end removes it
+        if known is not None and not known.permanent:
+            del self._known[peer]
+            if known.task is not None:
+                known.task.cancel()
 
     def reconnect(self) -> None:
         """All connections are gone: connects anew without waiting for the next check."""
@@ -121,23 +123,20 @@ class Bootstrap:
                 await self._dht.find_nearest_nodes([self._dht.node_id])
 
     async def _look_after(self, known: _Known) -> None:
-        try:
-            while True:
-                reached = False
-                async with self._border.around(f"bootstrapping from {known.peer}"):
-                    reached = await self._reach(known)
-                known.connected = reached
-                if known.connected:
-                    known.failures = 0
-                    self._connected.set()
-                    pause = CHECK_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
-                else:
-                    pause = min(FIRST_RETRY_SECONDS * 2**known.failures, LAST_RETRY_SECONDS)
-                    pause *= random.uniform(0.5, 1.0)  # noqa: S311
-                    known.failures = min(known.failures + 1, 16)
-                await self._pause(known, pause)
-        finally:
-            self._known.pop(known.peer, None)
+        while True:
+            reached = False
+            async with self._border.around(f"bootstrapping from {known.peer}"):
+                reached = await self._reach(known)
+            known.connected = reached
+            if known.connected:
+                known.failures = 0
+                self._connected.set()
+                pause = CHECK_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
+            else:
+                pause = min(FIRST_RETRY_SECONDS * 2**known.failures, LAST_RETRY_SECONDS)
+                pause *= random.uniform(0.5, 1.0)  # noqa: S311
+                known.failures = min(known.failures + 1, 16)
+            await self._pause(known, pause)
 
     async def _pause(self, known: _Known, seconds: float) -> None:
         known.retry_now.clear()

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,8 @@ class LocalDiscovery:
         self._peer_id = peer_id
         self._addresses = tuple(addresses[:MAX_ADDRESSES])
         self._locked: int | None = None
+        self._lock = threading.Lock()
+        """One thread at a time: after `close` none may announce us again."""
         self._hidden = False
         """The file is gone and could not be written again."""
         _make_private(directory)
@@ -51,7 +54,14 @@ class LocalDiscovery:
         self.close()
 
     def others(self) -> list[tuple[PeerId, tuple[str, ...]]]:
-        """The other live peers of the run and their multiaddrs; removes the files of peers that are gone."""
+        """The other live peers of the run and their multiaddrs; removes the files of peers that are gone.
+
+        Reads many files: call it in a thread.
+        """
+        with self._lock:
+            return self._others()
+
+    def _others(self) -> list[tuple[PeerId, tuple[str, ...]]]:
         self._stay_announced()
         found = []
         for path in sorted(self._directory.glob(f"{self._run}.*{_SUFFIX}"))[:MAX_FILES]:
@@ -68,14 +78,16 @@ class LocalDiscovery:
 
     def announce(self, addresses: Sequence[str]) -> None:
         """We are at these addresses now."""
-        self._addresses = tuple(addresses[:MAX_ADDRESSES])
-        self._announce()
+        with self._lock:
+            self._addresses = tuple(addresses[:MAX_ADDRESSES])
+            self._announce()
 
     def close(self) -> None:
-        if self._locked is not None:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
-            self._unlock()
+        with self._lock:
+            if self._locked is not None:
+                with suppress(OSError):
+                    self._path.unlink(missing_ok=True)
+                self._unlock()
 
     def _stay_announced(self) -> None:
         """Somebody may have cleaned up; with a login session even the directory goes, and nobody may make it anew."""

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -109,6 +109,8 @@ class Daemon:
         self._node: Node
         self._p2pd: P2pd | None = None
         self._neighbourhood: Neighbourhood | None = None
+        self._around: Set[PeerId] = frozenset()
+        """Whom we saw when we looked around last."""
 
     async def run(self) -> int:
         """The exit code. Raises PeerError."""
@@ -248,23 +250,26 @@ class Daemon:
                 settings.run_id, node.peer_id, node.addresses(), client_mode=settings.client_mode
             )
             resources.push_async_callback(self._neighbourhood.close)
-        found = self._look_around()
+        found = await self._look_around()
         if settings.initial_peers or found:
             seconds = CONNECT_SECONDS if settings.initial_peers else LOCAL_CONNECT_SECONDS
             if not await node.bootstrap.wait_connected(seconds):
                 log.warning("no peer answers yet; going on, and trying again", waited_seconds=seconds)
 
-    def _look_around(self) -> dict[PeerId, tuple[str, ...]]:
+    async def _look_around(self) -> dict[PeerId, tuple[str, ...]]:
         """The other daemons of the run on this machine and its local network; the node stays connected to them."""
-        found = self._neighbourhood.others() if self._neighbourhood is not None else {}
+        found = await self._neighbourhood.others() if self._neighbourhood is not None else {}
+        for peer in self._around - found.keys():
+            self._node.bootstrap.forget(peer)
         for addresses in found.values():
             self._node.bootstrap.add(addresses)
+        self._around = found.keys()
         return found
 
     async def _members(self) -> list[PeerId]:
         """The members that the DHT and this machine know, to be dialled when they are asked; before we are one."""
         records = await self._node.records.lookup(self._settings.run_id, RosterEntry.kind)
-        found = {record.sender: record.body.addresses for record in records} | self._look_around()
+        found = {record.sender: record.body.addresses for record in records} | await self._look_around()
         for member, addresses in found.items():
             self._node.transport.remember(member, addresses)
         return [member for member in found if member != self._peer_id]
@@ -373,7 +378,8 @@ class Daemon:
         membership = self.participant.membership
         while True:
             async with self._border.around("looking around"):
-                strangers = [found for found in self._look_around().items() if membership.roster.get(found[0]) is None]
+                around = await self._look_around()
+                strangers = [found for found in around.items() if membership.roster.get(found[0]) is None]
                 with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
                     async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
                         for peer, addresses in strangers:

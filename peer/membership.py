@@ -13,12 +13,11 @@ import structlog
 from dht.border import Border
 from dht.interfaces import OnRejected, Records, Refused, TimedOut, Transport, TransportError, Unreachable
 from peer.roster import Roster
-from peer.signal import Signal
 from peer.status import PeerStatus
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
-from protocols.rejection import Reason, Rejected
+from protocols.rejection import Rejected
 from protocols.signed import Signed, Signer, open_signed
 
 HELLO_KIND = "hello"
@@ -50,8 +49,6 @@ class Membership:
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch."""
         self.roster = Roster(transport.peer_id)
-        self.heard = Signal()
-        """Somebody has said something new."""
         self._transport, self._records, self._signer = transport, records, signer
         self._entry, self._on_found, self._on_gone, self._on_rejected = entry, on_found, on_gone, on_rejected
         self._border = Border(transport.peer_id, transport.clock, on_rejected)
@@ -136,7 +133,6 @@ class Membership:
         if known is not None and statement.body.departed:
             log.info("member left", member=known.entry.name, peer=statement.sender)
             self._on_gone(statement.sender)
-        self.heard.notify()
 
     async def _hello(self, peer: PeerId) -> None:
         began = self._now()
@@ -145,9 +141,8 @@ class Membership:
         try:
             self._learn(open_signed(answer, RosterEntry, run=self._signer.run, sender=peer))
         except Rejected as error:
-            if error.reason is not Reason.REPLAYED:
-                self._on_rejected(peer, str(error.reason), str(error))
-                raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
+            self._on_rejected(peer, str(error.reason), str(error))
+            raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
 
     async def _say_hellos(self) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
@@ -179,7 +174,6 @@ class Membership:
                     log.info("member lost", peer=peer, error=str(error))
                     self.roster.forget(peer)
                     self._on_gone(peer)
-                    self.heard.notify()
             except TransportError as error:
                 log.debug("no answer to hello", peer=peer, error=str(error))
 

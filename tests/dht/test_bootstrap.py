@@ -213,3 +213,19 @@ def test_a_mistake_of_ours_ends_no_search(tmp_path: Path, monkeypatch: pytest.Mo
             assert failed == [TASK_FAILED] * 2
 
     run_real(main())
+
+
+def test_who_is_forgotten_makes_room_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.bootstrap.MAX_PEERS", 1)
+
+    async def main() -> None:
+        async with running_node(tmp_path, identity(1)) as one, running_node(tmp_path, identity(2)) as two:
+            gone = who(3, free_port())
+            one.bootstrap.add([gone])
+            one.bootstrap.add(two.addresses())
+            assert not await one.bootstrap.wait_connected(0.5)
+            one.bootstrap.forget(identity(3).peer_id)
+            one.bootstrap.add(two.addresses())
+            assert await one.bootstrap.wait_connected(20)
+
+    run_real(main())
