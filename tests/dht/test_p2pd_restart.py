@@ -12,7 +12,7 @@ from dht.addresses import with_ports
 from dht.border import TASK_FAILED
 from dht.interfaces import TransportError, Unreachable
 from dht.node import Node
-from dht.p2pd import P2pdError
+from dht.p2pd import _LINE_BYTES, P2pdError, _lines
 from tests.dht.test_bootstrap import knows, until
 from tests.dht.test_records import names, sign
 from tests.dht.worlds import identity, run_real, running_node
@@ -162,3 +162,16 @@ def test_node_can_be_closed_while_p2pd_is_down(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_port_left_open_becomes_the_port_it_had(listen: str, found: list[str], expected: str) -> None:
     assert with_ports([listen], found) == [expected]
+
+
+def test_output_without_end_of_line_is_read_in_pieces() -> None:
+    async def main() -> None:
+        output = asyncio.StreamReader()
+        for data in (b"one\n", b"x" * 200_000, b"\nlast\r\n", b"y" * 100_000, b"\n\nend"):
+            output.feed_data(data)
+        output.feed_eof()
+        lines = [line async for line in _lines(output)]
+        assert [line[:4] for line in lines] == ["one", "xxxx", "last", "yyyy", "", "end"]
+        assert max(map(len, lines)) == _LINE_BYTES
+
+    run_real(main())
