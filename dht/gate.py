@@ -22,6 +22,7 @@ from dht.interfaces import (
 from dht.strikes import Strikes
 from protocols.encoding import EncodingError, decode, encode
 from protocols.identity import PeerId
+from protocols.printable import printable
 from protocols.rejection import Reason, Rejected
 
 log = logging.getLogger(__name__)
@@ -147,4 +148,4 @@ def decode_refusal(data: bytes) -> tuple[str, str]:
         return Reason.MALFORMED, "the refusal itself is malformed"
     if not isinstance(reason, str) or not isinstance(message, str):
         return Reason.MALFORMED, "the refusal itself is malformed"
-    return reason[:64], message[:_MAX_REFUSAL_CHARACTERS]
+    return printable(reason[:64]), printable(message[:_MAX_REFUSAL_CHARACTERS])
