@@ -48,6 +48,8 @@ from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState, advance
 
 WATCH_SECONDS = 1.0
+LONGEST_WATCH_SECONDS = 8.0
+"""Everybody asks everybody while something looks wrong: the longer nothing comes of it, the more seldom."""
 BEHIND_SECONDS = 5.0
 """Members may be ahead for so long before we stop waiting for their results and take their state."""
 CATCH_UP_EPOCHS = 6
@@ -381,10 +383,15 @@ class Participant:
 
     async def _watch(self) -> None:
         """Raises NeedsResync when the swarm's history is not ours, or has gone on without us."""
+        pause = WATCH_SECONDS
         while True:
-            await self._transport.clock.sleep(WATCH_SECONDS)
-            if self._suspicious() and (choice := await self._heads.choose(self._others())) is not None:
+            await self._transport.clock.sleep(pause)
+            if not self._suspicious():
+                pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
+                continue
+            if (choice := await self._heads.choose(self._others())) is not None:
                 self._compare(choice)
+            pause = min(2 * pause, LONGEST_WATCH_SECONDS)
 
     def _suspicious(self) -> bool:
         """Whether some member says something that our history does not explain."""
