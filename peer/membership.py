@@ -29,7 +29,11 @@ FIRST_LOOKUP_SECONDS = 0.5
 """At first we look up more often: who starts together must meet before their histories part."""
 FAILURES_UNTIL_GONE = 2
 AT_ONCE = 16
-"""Hellos under way at the same time."""
+"""Hellos under way at the same time, and on average said in a second when nothing happens."""
+HELLOS_A_TURN = 128
+"""To those first who have not heard of us for longest; so nobody's effort grows with the square of the swarm."""
+MEETINGS_AT_ONCE = 64
+"""Strangers dialled at the same time: their addresses are what they, or somebody, say."""
 LONGEST_GAP_SECONDS = 2 * (HELLO_SECONDS + REQUEST_SECONDS)
 """We look at the clock at least so often, as long as we run."""
 
@@ -99,9 +103,14 @@ class Membership:
                 and not record.body.departed
                 and self.roster.get(record.sender) is None
             ]
+            gate = asyncio.Semaphore(MEETINGS_AT_ONCE)
             async with asyncio.TaskGroup() as tasks:
                 for record in strangers:
-                    tasks.create_task(self.meet(record.sender, record.body.addresses))
+                    tasks.create_task(self._meet_at_the_gate(gate, record.sender, record.body.addresses))
+
+    async def _meet_at_the_gate(self, gate: asyncio.Semaphore, peer: PeerId, addresses: Sequence[str]) -> None:
+        async with gate:
+            await self.meet(peer, addresses)
 
     async def depart(self) -> None:
         """Tells everybody that we leave, and from now on whoever asks."""
@@ -147,20 +156,26 @@ class Membership:
     async def _say_hellos(self) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
         while True:
+            due = self._due()
             async with self._border.around("hellos"), asyncio.TaskGroup() as tasks:
-                for member in self.roster:
-                    if member.told < max(self._news_at, self._now() - HELLO_SECONDS / 2):  # else it has just asked us
-                        tasks.create_task(self._keep_in_touch(member.peer, gate))
+                for peer in due:
+                    tasks.create_task(self._keep_in_touch(peer, gate))
             async with self._border.around("forgetting who is silent"):
                 for peer in self.roster.expire(self._now()):
                     self._on_gone(peer)
-            pause = max(HELLO_SECONDS, len(self.roster) / AT_ONCE) * self._random.uniform(0.8, 1.2)
+            pause = max(HELLO_SECONDS, len(due) / AT_ONCE) * self._random.uniform(0.8, 1.2)
             try:
                 async with asyncio.timeout(pause):
                     await self._hurry.wait()
             except TimeoutError:
                 pass
             self._hurry.clear()
+
+    def _due(self) -> list[PeerId]:
+        """Who is to be told of us in this turn; not who has just asked."""
+        since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
+        waiting = sorted((member.told, member.peer) for member in self.roster if member.told < since)
+        return [peer for _, peer in waiting[:HELLOS_A_TURN]]
 
     def _now(self) -> float:
         return self._awake.at(self._transport.clock.monotonic())
