@@ -130,7 +130,8 @@ class Transport(ABC):
     ) -> None: ...
 
     @abstractmethod
-    async def serve_streams(self, kind: str, handler: StreamHandler) -> None: ...
+    async def serve_streams(self, kind: str, handler: StreamHandler, limit_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+        """`limit_bytes`: of the header and of the payload of a frame that comes in."""
 
     @abstractmethod
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:

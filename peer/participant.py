@@ -22,12 +22,12 @@ from peer.contents import ContentStore
 from peer.learner import Learner
 from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
-from peer.rounds.exchange import PART_KIND
+from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
 from peer.rounds.post import ELSEWHERE, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
 from peer.signal import Signal
-from peer.streams import next_request
+from peer.streams import REQUEST_BYTES, next_request
 from peer.sync import HEAD_KIND, Heads, fetch_state
 from peer.tasks import beside
 from protocols.codecs import codec
@@ -159,8 +159,8 @@ class Participant:
         await transport.serve_requests(ROUND_KIND, self._hear)
         await transport.serve_requests(HEAD_KIND, self._heads.answer)
         await transport.serve_requests(MANIFEST_KIND, self._show_manifest)
-        await transport.serve_streams(PART_KIND, self._serve_part)
-        await transport.serve_streams(FETCH_KIND, self._results.serve)
+        await transport.serve_streams(PART_KIND, self._serve_part, PART_FRAME_BYTES)
+        await transport.serve_streams(FETCH_KIND, self._results.serve, REQUEST_BYTES)
         await self.contents.serve(transport)
 
     async def run(self, max_epochs: int | None = None) -> None:
