@@ -142,6 +142,10 @@ class Transport(ABC):
         """Where `peer` says that it can be reached, for when there is no connection to it any more."""
 
     @abstractmethod
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        """Counts bad input that came from `peer` in an answer, and charges it as if it had come in a request."""
+
+    @abstractmethod
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs heavy work off the event loop (at once, in zero virtual time, in a simulation)."""
 

@@ -303,7 +303,7 @@ class Daemon:
         located = await asyncio.to_thread(locate_shards, shards, self._settings.data, run_directory)
         store = ShardStore(self._home.path / "data", int(self._settings.data_quota * 1e9), self._home.needed_shards)
         contents, transport = self.participant.contents, self._node.transport
-        files = await ShardFetcher(store, contents, transport, self._holders, self._rejections).fetch(shards, located)
+        files = await ShardFetcher(store, contents, transport, self._holders, transport.reject).fetch(shards, located)
         return await asyncio.to_thread(open_dataset, manifest.data, [file.path for file in files])
 
     async def _holders(self) -> list[PeerId]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from dht.border import Border
-from dht.interfaces import OnRejected, Records, Refused, TimedOut, Transport, TransportError, Unreachable
+from dht.interfaces import Records, Refused, TimedOut, Transport, TransportError, Unreachable
 from peer.roster import Roster
 from peer.status import PeerStatus
 from protocols.awake import AwakeTime
@@ -49,13 +49,12 @@ class Membership:
         entry: Callable[[], tuple[RosterEntry, int]],
         on_found: Callable[[PeerId], None],
         on_gone: Callable[[PeerId], None],
-        on_rejected: OnRejected,
+        border: Border,
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch."""
         self.roster = Roster(transport.peer_id)
         self._transport, self._records, self._signer = transport, records, signer
-        self._entry, self._on_found, self._on_gone, self._on_rejected = entry, on_found, on_gone, on_rejected
-        self._border = Border(transport.peer_id, transport.clock, on_rejected)
+        self._entry, self._on_found, self._on_gone, self._border = entry, on_found, on_gone, border
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
@@ -150,7 +149,7 @@ class Membership:
         try:
             self._learn(open_signed(answer, RosterEntry, run=self._signer.run, sender=peer))
         except Rejected as error:
-            self._on_rejected(peer, str(error.reason), str(error))
+            self._transport.reject(peer, error.reason, str(error))
             raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
 
     async def _say_hellos(self) -> None:

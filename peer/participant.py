@@ -108,6 +108,7 @@ class Participant:
         """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
 
         `prepare` makes the learner that takes the place of `learner`, when it needs the other members for that.
+        `rejections`: what `transport` counts with.
         """
         self.manifest, self.profile = manifest, profile
         self.state, self.learner = state, learner
@@ -123,13 +124,13 @@ class Participant:
         self._prepare = prepare
         self.changed = Signal()
         self.contents = ContentStore(transport.in_thread)
-        self.membership = Membership(transport, records, signer, self._entry, self._found, self._gone, rejections)
+        self._border = Border(transport.peer_id, transport.clock, rejections)
+        self.membership = Membership(transport, records, signer, self._entry, self._found, self._gone, self._border)
         self._transport, self._signer = transport, signer
         self._timing = timing or Timing()
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
         self._inbox = Inbox(manifest.run_id, grid.chunks, transport.clock, self._is_open)
-        self._border = Border(transport.peer_id, transport.clock, rejections)
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
         self._plan = Plan(
@@ -140,9 +141,8 @@ class Participant:
             grid,
             codec(manifest.averaging.codec),
             rule(manifest.averaging.rule),
-            rejections,
         )
-        self._heads = Heads(transport, signer, rejections)
+        self._heads = Heads(transport, signer, self._border)
         self._sessions: dict[int, Session] = {}
         self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
         self._group: dict[PeerId, bool] = {}
@@ -237,7 +237,7 @@ class Participant:
             await self._become(self.state)
             return
         try:
-            state = await fetch_state(self._transport, self.state, choice, self.rejections)
+            state = await fetch_state(self._transport, self.state, choice)
         except (ContentNotFound, Rejected) as error:
             log.info("the swarm's state could not be fetched, trying again", epoch=choice.epoch, error=str(error))
             await self._transport.clock.sleep(WATCH_SECONDS / 4)
@@ -370,7 +370,7 @@ class Participant:
         try:
             session.hear(statement, sender)
         except Rejected as error:
-            self.rejections(sender, str(error.reason), str(error))
+            self._transport.reject(sender, error.reason, str(error))
 
     async def _evaluate(self, state: ModelState) -> None:
         if self.profile.role != "trainer" or self.evaluated_epoch == state.epoch:

@@ -47,6 +47,9 @@ class EvilTransport(Transport):
     def remember(self, peer: PeerId, addresses: Sequence[str]) -> None:
         self._transport.remember(peer, addresses)
 
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        self._transport.reject(peer, reason, message)
+
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._transport.in_thread(function, *arguments)
 

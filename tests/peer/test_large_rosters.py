@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from dht.border import Border
 from dht.interfaces import Transport
 from dht.simulated import SimulatedNetwork, run_simulation
 from peer.membership import AT_ONCE, HELLO_KIND, HELLOS_A_TURN, Membership
@@ -60,7 +61,7 @@ def test_all_members_of_a_large_swarm_stay_known() -> None:
             lambda: (body, 0),
             on_found=lambda peer: None,
             on_gone=lambda peer: None,
-            on_rejected=lambda peer, reason, message: None,
+            border=Border(me.peer_id, network.clock, lambda peer, reason, message: None),
         )
         for peer, wire in words.items():
             await membership._answer(peer, wire)
