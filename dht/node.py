@@ -199,10 +199,11 @@ class Node:
     async def _keep_addresses(self) -> None:
         while True:
             await asyncio.sleep(ADDRESS_SECONDS)
-            before = set(self._addresses)
-            if set(await self.refresh_addresses()) != before:
-                log.info("reachable at other addresses: %s", ", ".join(self._addresses) or "none")
-                self.bootstrap.reconnect()
+            async with self._border.around("looking whether the machine has moved"):
+                before = set(self._addresses)
+                if set(await self.refresh_addresses()) != before:
+                    log.info("reachable at other addresses: %s", ", ".join(self._addresses) or "none")
+                    self.bootstrap.reconnect()
 
     async def _keep_p2pd(self) -> None:
         """Starts p2pd again whenever it ends; after a second end in a short time only after a pause."""

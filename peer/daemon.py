@@ -390,9 +390,10 @@ class Daemon:
         """Tells everybody when this machine has moved."""
         while True:
             await self._node.moved()
-            self.participant.membership.announce()
-            if self._neighbourhood is not None:
-                await self._neighbourhood.move(self._node.addresses())
+            async with self._border.around("telling that the machine has moved"):
+                self.participant.membership.announce()
+                if self._neighbourhood is not None:
+                    await self._neighbourhood.move(self._node.addresses())
 
     async def _keep_saving(self) -> None:
         """Saves the newest state whenever the last save is done, so that kill -9 costs an epoch or two at most."""
