@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peer.status import PeerStatus, RunStatus, SelfStatus, Status
+from protocols.printable import printable
 
 if TYPE_CHECKING:
     from peer.doctor.findings import Report
@@ -65,8 +66,8 @@ def peers_view(status: Status) -> RenderableType:
     for member in members:
         seen = f"{member.last_seen_seconds:.0f} s ago" if isinstance(member, PeerStatus) else "here"
         table.add_row(
-            _printable(member.name),
-            _printable(member.role),
+            printable(member.name),
+            printable(member.role),
             str(member.epoch),
             f"{member.samples_contributed:,}",
             f"{member.samples_per_second:,.0f}",
@@ -148,7 +149,8 @@ def _toml_value(value: Any) -> str:
         return "{ " + ", ".join(f"{key} = {_toml_value(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[\n" + "".join(f"    {_toml_value(inner)},\n" for inner in value) + "]" if value else "[]"
-    return json.dumps(value, ensure_ascii=False, default=bytes.hex)  # TOML writes these as JSON does
+    plain = not isinstance(value, str) or value.isprintable()
+    return json.dumps(value, ensure_ascii=not plain, default=bytes.hex)  # TOML writes these as JSON does
 
 
 def _table(*headings: str) -> Table:
@@ -162,11 +164,6 @@ def _table(*headings: str) -> Table:
             overflow="ellipsis",
         )
     return table
-
-
-def _printable(text: str) -> str:
-    """What another peer says of itself, without anything that could steer the terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _members(status: Status) -> str:

@@ -1,5 +1,11 @@
-"""Multiaddrs of peers: `/ip4/…/tcp/…/p2p/12D3KooW…`, checked before they reach p2pd."""
+"""Multiaddrs of peers: `/ip4/…/tcp/…/p2p/12D3KooW…`, checked before they reach p2pd.
 
+Anybody can send any text as an address. What passes here is sure to have a binary form and a host that can be looked
+up, so that nobody who uses an address later meets an error that is about its form.
+"""
+
+import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +16,11 @@ from protocols.identity import PeerId
 
 MAX_ADDRESS_CHARACTERS = 256
 _CIRCUIT = "/p2p-circuit"
+_IP = ("ip4", "ip6")
+_NAMES = ("dns", "dns4", "dns6", "dnsaddr")
+_HOST_NAME = re.compile(rb"[\w-]{1,63}(\.[\w-]{1,63})*\.?")
+_PARSER_ERRORS = (ValueError, LookupError, TypeError)
+"""The kinds of error that hivemind's parser and base58 raise."""
 _P2P_CODE = b"\xa5\x03"
 """421 as a varint: multiaddr's code of `p2p`."""
 
@@ -38,15 +49,18 @@ def parse_address(text: str) -> Address:
     """Raises AddressError."""
     if len(text) > MAX_ADDRESS_CHARACTERS:
         raise AddressError(f"a multiaddr of {len(text)} characters is too long; {MAX_ADDRESS_CHARACTERS} are allowed")
+    if not text or not text.isprintable():
+        raise AddressError(f"{text!a} is empty or has characters that cannot be printed")
     transport, separator, peer = text.rpartition("/p2p/")
     if not separator or "/" in peer:  # a relay circuit names the relay last
         transport, peer = text, ""
     try:
         Multiaddr(text)  # its parser checks the PeerID as well
-    except (ValueError, LookupError, TypeError) as error:  # the kinds of error that hivemind's parser raises
+        if transport:
+            _check_host(transport)
+            _encode(transport)
+    except _PARSER_ERRORS as error:
         raise AddressError(f"{text!r} is not a multiaddr like /ip4/203.0.113.1/tcp/4001/p2p/12D3KooW…") from error
-    if not text:
-        raise AddressError("an empty multiaddr")
     return Address(transport, peer or None)
 
 
@@ -77,16 +91,33 @@ def through_relay(relay: str) -> str:
 
 
 def transport_bytes(transport: str) -> bytes:
-    """The binary form, as p2pd takes it.
+    """The binary form, as p2pd takes it. Raises AddressError for what `parse_address` would have refused."""
+    try:
+        return _encode(transport)
+    except _PARSER_ERRORS as error:
+        raise AddressError(f"{transport!r} has no binary form") from error
+
+
+def _encode(transport: str) -> bytes:
+    """Raises _PARSER_ERRORS.
 
     hivemind's encoder writes the PeerID of a relay as a CID, where libp2p wants the bare multihash.
     """
     where, circuit, relay = transport.removesuffix(_CIRCUIT).partition("/p2p/")
     if not circuit:
-        return Multiaddr(transport).to_bytes()
+        return bytes(Multiaddr(transport).to_bytes())
     peer = base58.b58decode(relay)
     end = Multiaddr(_CIRCUIT).to_bytes() if transport.endswith(_CIRCUIT) else b""
-    return Multiaddr(where).to_bytes() + _P2P_CODE + bytes([len(peer)]) + peer + end
+    return bytes(Multiaddr(where).to_bytes() + _P2P_CODE + bytes([len(peer)]) + peer + end)
+
+
+def _check_host(transport: str) -> None:
+    """Raises ValueError unless it begins with an IP address or a host name that can be asked for."""
+    _, kind, host, *_ = [*transport.split("/"), "", ""]
+    if kind in _IP:
+        ipaddress.ip_address(host)
+    elif kind not in _NAMES or not _HOST_NAME.fullmatch(host.encode("idna")):
+        raise ValueError(f"{host!r} is no host")
 
 
 def on_this_machine(listen: Iterable[str]) -> list[str]:

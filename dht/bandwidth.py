@@ -2,13 +2,11 @@
 
 A burst is a time of sending without a pause. Its rate is the best average from its beginning to any moment in it:
 never more than the link takes, because nothing is counted that buffers on the way may hold; and not less because a
-receiver had to wait for others later on. Rates of bursts are smoothed, per receiver and in total. Who only ever sends
-little is not measured. The limit is a token bucket over all streams, requests and answers; who waits for tokens reads
-on but sends no more, and so its own senders feel it. What it does not count: the DHT's messages, and what p2pd, TLS and
-TCP add, a few percent.
+receiver had to wait for others later on. Rates of bursts are smoothed. Who only ever sends little is not measured. The
+limit is a token bucket over all streams, requests and answers; who waits for tokens reads on but sends no more, and so
+its own senders feel it. What it does not count: the DHT's messages, and what p2pd, TLS and TCP add, a few percent.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,7 +26,6 @@ BURST_SECONDS = 0.25
 SHORTEST_WAIT_SECONDS = 0.001
 SMALL_BYTES = 16 * 1024
 """Frames up to here (messages, headers) do not wait for tokens, they only use them up."""
-MAX_PEERS = 256
 
 
 @dataclass(slots=True)
@@ -69,7 +66,6 @@ class Bandwidth:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._to: OrderedDict[PeerId, _Rate] = OrderedDict()
         self._total = _Rate()
         self._bucket: _TokenBucket | None = None
 
@@ -88,10 +84,6 @@ class Bandwidth:
         measured = self._total.bytes_per_second
         return measured if limit is None else min(measured or limit, limit)
 
-    def to(self, peer: PeerId) -> float:
-        """Bytes per second to that peer; 0: not known."""
-        return self._to[peer].bytes_per_second if peer in self._to else 0.0
-
     async def allow(self, size_bytes: int) -> None:
         """Returns when so much may be sent."""
         if self._bucket is not None:
@@ -99,22 +91,8 @@ class Bandwidth:
 
     def sending(self, peer: PeerId, size_bytes: int) -> Callable[[], None]:
         """To be called when the sending of a frame begins; its result, when the frame is gone."""
-        rates = (self._rate(peer), self._total)
-        for rate in rates:
-            rate.begin(self._clock.monotonic())
-
-        def sent() -> None:
-            for rate in rates:
-                rate.end(peer, size_bytes, self._clock.monotonic())
-
-        return sent
-
-    def _rate(self, peer: PeerId) -> _Rate:
-        rate = self._to.setdefault(peer, _Rate())
-        self._to.move_to_end(peer)
-        while len(self._to) > MAX_PEERS:
-            self._to.popitem(last=False)
-        return rate
+        self._total.begin(self._clock.monotonic())
+        return lambda: self._total.end(peer, size_bytes, self._clock.monotonic())
 
 
 class _TokenBucket:

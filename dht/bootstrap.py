@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dht.addresses import Address, AddressError, parse_address
+from dht.border import Border
 from dht.control import Control, ControlError
 from dht.hivemind_quietly import DHTNode, PeerID
 from dht.tasks import OwnedTasks
@@ -47,8 +48,9 @@ class _Known:
 class Bootstrap:
     """Made and run by `Node`; one task for each peer that it looks after."""
 
-    def __init__(self, dht: DHTNode, control: Control, own_peer: str) -> None:
+    def __init__(self, dht: DHTNode, control: Control, own_peer: str, border: Border) -> None:
         self._dht = dht
+        self._border = border
         self._control = control
         self._own_peer = own_peer
         self._known: dict[str, _Known] = {}
@@ -81,8 +83,10 @@ class Bootstrap:
     def forget(self, peer: str) -> None:
         """Looks no more after a peer that has left; the user's initial peers stay."""
         known = self._known.get(peer)
-        if known is not None and not known.permanent and known.task is not None:
-            known.task.cancel()  # its end removes it
+        if known is not None and not known.permanent:
+            del self._known[peer]
+            if known.task is not None:
+                known.task.cancel()
 
     def reconnect(self) -> None:
         """All connections are gone: connects anew without waiting for the next check."""
@@ -115,23 +119,24 @@ class Bootstrap:
         """Makes us known to those who are nearest, and them to us: what one of them has met, all come to know."""
         while True:
             await asyncio.sleep(CHECK_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311
-            await self._dht.find_nearest_nodes([self._dht.node_id])
+            async with self._border.around("looking for neighbours"):
+                await self._dht.find_nearest_nodes([self._dht.node_id])
 
     async def _look_after(self, known: _Known) -> None:
-        try:
-            while True:
-                known.connected = await self._reach(known)
-                if known.connected:
-                    known.failures = 0
-                    self._connected.set()
-                    pause = CHECK_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
-                else:
-                    pause = min(FIRST_RETRY_SECONDS * 2**known.failures, LAST_RETRY_SECONDS)
-                    pause *= random.uniform(0.5, 1.0)  # noqa: S311
-                    known.failures = min(known.failures + 1, 16)
-                await self._pause(known, pause)
-        finally:
-            self._known.pop(known.peer, None)
+        while True:
+            reached = False
+            async with self._border.around(f"bootstrapping from {known.peer}"):
+                reached = await self._reach(known)
+            known.connected = reached
+            if known.connected:
+                known.failures = 0
+                self._connected.set()
+                pause = CHECK_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
+            else:
+                pause = min(FIRST_RETRY_SECONDS * 2**known.failures, LAST_RETRY_SECONDS)
+                pause *= random.uniform(0.5, 1.0)  # noqa: S311
+                known.failures = min(known.failures + 1, 16)
+            await self._pause(known, pause)
 
     async def _pause(self, known: _Known, seconds: float) -> None:
         known.retry_now.clear()

@@ -11,7 +11,7 @@ from typing import cast
 
 from dht.control import ControlError, DelimitedDecoder
 from dht.framing import END_OF_STREAM_BYTES, Discarder, End, FrameDecoder, encode_prefix
-from dht.interfaces import MAX_PAYLOAD_BYTES, Frame, Unreachable
+from dht.interfaces import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Frame, Unreachable
 from dht.receive_buffers import ReceiveBuffers
 from protocols.rejection import Rejected
 
@@ -46,8 +46,10 @@ class FrameConnection(asyncio.BufferedProtocol):
         """p2pd's message about this stream. Raises Unreachable or ControlError."""
         return await self._preamble
 
-    def begin_frames(self, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
-        self._decoder = FrameDecoder(max_payload_bytes, allocate=self._buffers.take)
+    def begin_frames(
+        self, max_payload_bytes: int = MAX_PAYLOAD_BYTES, max_header_bytes: int = MAX_HEADER_BYTES
+    ) -> None:
+        self._decoder = FrameDecoder(max_payload_bytes, max_header_bytes, allocate=self._buffers.take)
         self._resume()
 
     def write(self, data: bytes) -> None:

@@ -12,6 +12,7 @@ import base58
 from dht.addresses import transport_bytes
 from dht.hivemind_quietly import Multiaddr, p2pd_pb2
 from protocols.identity import PeerId, peer_id_bytes, peer_id_from_bytes
+from protocols.printable import printable
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 
@@ -93,7 +94,7 @@ def open_stream_request(peer: PeerId, protocol: str) -> bytes:
 
 def raise_on_error(response: p2pd_pb2.Response) -> None:
     if response.type == p2pd_pb2.Response.ERROR:
-        raise ControlError(response.error.msg or "no reason given")
+        raise ControlError(printable(response.error.msg) or "no reason given")
 
 
 def delimited(message: bytes) -> bytes:

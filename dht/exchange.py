@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dht.bandwidth import Bandwidth
-from dht.gate import Gate, decode_refusal
+from dht.gate import MAX_REFUSAL_BYTES, Gate, decode_refusal
 from dht.interfaces import (
+    MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_REQUEST_BYTES,
     Clock,
@@ -46,7 +47,7 @@ class Connection(Protocol):
     def intact(self) -> bool:
         """Whether it can be used, and nothing waits to be received."""
 
-    def begin_frames(self, max_payload_bytes: int) -> None: ...
+    def begin_frames(self, max_payload_bytes: int, max_header_bytes: int) -> None: ...
     async def send(self, frame: Frame) -> None: ...
     async def receive(self) -> Frame | None: ...
     def end(self) -> None: ...
@@ -58,6 +59,7 @@ class Connection(Protocol):
 class _Service:
     serve: Callable[[PeerId, Connection], Awaitable[None]]
     max_payload_bytes: int
+    max_header_bytes: int
 
 
 class ExchangeTransport(Transport):
@@ -158,13 +160,16 @@ class ExchangeTransport(Transport):
             await self._gate.serve_requests(peer, handler, read_body, send_answer)
             connection.close()
 
-        await self._serve(kind, _Service(serve, limit_bytes))
+        await self._serve(kind, _Service(serve, limit_bytes, MAX_REFUSAL_BYTES))
 
-    async def serve_streams(self, kind: str, handler: StreamHandler) -> None:
+    async def serve_streams(self, kind: str, handler: StreamHandler, limit_bytes: int = MAX_PAYLOAD_BYTES) -> None:
         async def serve(peer: PeerId, connection: Connection) -> None:
             await self._gate.serve_stream(ConnectionStream(peer, connection, self.bandwidth), handler)
 
-        await self._serve(kind, _Service(serve, MAX_PAYLOAD_BYTES))
+        await self._serve(kind, _Service(serve, limit_bytes, min(limit_bytes, MAX_HEADER_BYTES)))
+
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        self._gate.reject(peer, reason, message)
 
     async def _send(self, connection: Connection, frame: Frame) -> None:
         """A request or its answer: within the limit on what we send, but too little to measure the link by."""
@@ -180,7 +185,7 @@ class ExchangeTransport(Transport):
     async def _serve_connection(self, peer: PeerId, kind: str, connection: Connection) -> None:
         """Serves one incoming connection to its end. Raises Unreachable or TimeoutError when it breaks."""
         service = self._services[kind]
-        connection.begin_frames(service.max_payload_bytes)
+        connection.begin_frames(service.max_payload_bytes, service.max_header_bytes)
         await service.serve(peer, connection)
 
 

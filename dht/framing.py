@@ -2,7 +2,8 @@
 
 The end of a stream is a frame of its own (both lengths 2³² − 1), so that a broken connection, which is an end without
 that mark, cannot pass for an orderly one. The decoder does no I/O: it says where the next bytes go, so that they are
-received straight into the frame's own memory, and refuses a length above its limit before it allocates anything.
+received straight into the frame's own memory, which grows with what comes in. It refuses a length above its limit
+before it allocates anything.
 """
 
 import struct
@@ -15,6 +16,10 @@ from protocols.rejection import Reason, Rejected
 _PREFIX = struct.Struct(">II")
 PREFIX_BYTES = _PREFIX.size
 _END_LENGTH = 2**32 - 1
+FIRST_BYTES = 128 * 1024
+"""A frame gets so much memory for its announcement, and then GROWTH times what has come in: eight bytes that announce
+megabytes must not cost us megabytes, and the chunks of a round (1 MiB) are copied no more than once, in part."""
+GROWTH = 16
 END_OF_STREAM_BYTES = _PREFIX.pack(_END_LENGTH, _END_LENGTH)
 
 
@@ -65,12 +70,16 @@ class FrameDecoder:
             return None
         if self._header_bytes is None:
             return self._begin_frame()
+        if self._filled < self._frame_bytes:
+            self._grow()
+            return None
         return self._finish_frame(self._header_bytes)
 
     def _expect_prefix(self) -> None:
         self._target = self._prefix
         self._filled = 0
         self._header_bytes: int | None = None
+        self._frame_bytes = 0
 
     def _begin_frame(self) -> Frame | End | None:
         header_bytes, payload_bytes = _PREFIX.unpack(self._prefix)
@@ -84,10 +93,16 @@ class FrameDecoder:
         if header_bytes + payload_bytes == 0:
             self._expect_prefix()
             return Frame()
-        self._target = memoryview(self._allocate(header_bytes + payload_bytes))
+        self._frame_bytes = header_bytes + payload_bytes
+        self._target = memoryview(self._allocate(min(self._frame_bytes, FIRST_BYTES)))
         self._filled = 0
         self._header_bytes = header_bytes
         return None
+
+    def _grow(self) -> None:
+        larger = memoryview(self._allocate(min(self._frame_bytes, GROWTH * self._filled)))
+        larger[: self._filled] = self._target
+        self._target = larger
 
     def _finish_frame(self, header_bytes: int) -> Frame:
         body = self._target

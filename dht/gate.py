@@ -19,14 +19,19 @@ from dht.interfaces import (
     StreamHandler,
     TransportError,
 )
+from dht.rates import Rates
 from dht.strikes import Strikes
 from protocols.encoding import EncodingError, decode, encode
 from protocols.identity import PeerId
+from protocols.printable import printable
 from protocols.rejection import Reason, Rejected
 
 log = logging.getLogger(__name__)
 
 MAX_STREAMS = 1024
+EXCHANGES_PER_SECOND = 100.0
+EXCHANGES_AT_ONCE = 400.0
+"""Requests and streams of one peer, whatever is in them: several times what the fastest rounds need."""
 EXCHANGE_SECONDS = 60.0
 """A request must be read, handled and answered within this time."""
 HANDLER_FAILED = "handler_failed"
@@ -46,6 +51,7 @@ class Gate:
         self._on_suspended = on_suspended
         self._streams: Counter[PeerId] = Counter()
         self._strikes = Strikes()
+        self._rates = Rates(EXCHANGES_PER_SECOND, EXCHANGES_AT_ONCE)
 
     @contextmanager
     def admit(self, peer: PeerId) -> Iterator[None]:
@@ -63,6 +69,11 @@ class Gate:
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
+
+    def _take_one(self, peer: PeerId) -> None:
+        """Raises Rejected (busy)."""
+        if not self._rates.take(peer, self._clock.monotonic()):
+            raise Rejected(Reason.BUSY, f"more than {EXCHANGES_PER_SECOND:.0f} requests and streams a second")
 
     def reject(self, peer: PeerId, reason: str, message: str) -> None:
         """Counts a refusal and charges it to `peer`."""
@@ -103,6 +114,7 @@ class Gate:
             body = await read_body()
             if body is None:
                 return False
+            self._take_one(peer)
             try:
                 answer = await handler(peer, body)
             except (Rejected, TransportError):
@@ -119,6 +131,7 @@ class Gate:
         """Runs `handler`, then closes the stream, or aborts it when that raised."""
         try:
             with self.admit(stream.peer):
+                self._take_one(stream.peer)
                 await handler(stream)
                 await stream.close()
             return
@@ -147,4 +160,4 @@ def decode_refusal(data: bytes) -> tuple[str, str]:
         return Reason.MALFORMED, "the refusal itself is malformed"
     if not isinstance(reason, str) or not isinstance(message, str):
         return Reason.MALFORMED, "the refusal itself is malformed"
-    return reason[:64], message[:_MAX_REFUSAL_CHARACTERS]
+    return printable(reason[:64]), printable(message[:_MAX_REFUSAL_CHARACTERS])

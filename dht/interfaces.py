@@ -130,7 +130,8 @@ class Transport(ABC):
     ) -> None: ...
 
     @abstractmethod
-    async def serve_streams(self, kind: str, handler: StreamHandler) -> None: ...
+    async def serve_streams(self, kind: str, handler: StreamHandler, limit_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+        """`limit_bytes`: of the header and of the payload of a frame that comes in."""
 
     @abstractmethod
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
@@ -139,6 +140,10 @@ class Transport(ABC):
     @abstractmethod
     def remember(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Where `peer` says that it can be reached, for when there is no connection to it any more."""
+
+    @abstractmethod
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        """Counts bad input that came from `peer` in an answer, and charges it as if it had come in a request."""
 
     @abstractmethod
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:

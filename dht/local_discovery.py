@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,10 @@ class LocalDiscovery:
         self._peer_id = peer_id
         self._addresses = tuple(addresses[:MAX_ADDRESSES])
         self._locked: int | None = None
+        self._lock = threading.Lock()
+        """One thread at a time: after `close` none may announce us again."""
+        self._hidden = False
+        """The file is gone and could not be written again."""
         _make_private(directory)
         self._announce()
 
@@ -49,9 +54,15 @@ class LocalDiscovery:
         self.close()
 
     def others(self) -> list[tuple[PeerId, tuple[str, ...]]]:
-        """The other live peers of the run and their multiaddrs; removes the files of peers that are gone."""
-        if self._locked is not None and not self._path.exists():
-            self._announce()  # somebody has cleaned up
+        """The other live peers of the run and their multiaddrs; removes the files of peers that are gone.
+
+        Reads many files: call it in a thread.
+        """
+        with self._lock:
+            return self._others()
+
+    def _others(self) -> list[tuple[PeerId, tuple[str, ...]]]:
+        self._stay_announced()
         found = []
         for path in sorted(self._directory.glob(f"{self._run}.*{_SUFFIX}"))[:MAX_FILES]:
             if path == self._path:
@@ -67,13 +78,29 @@ class LocalDiscovery:
 
     def announce(self, addresses: Sequence[str]) -> None:
         """We are at these addresses now."""
-        self._addresses = tuple(addresses[:MAX_ADDRESSES])
-        self._announce()
+        with self._lock:
+            self._addresses = tuple(addresses[:MAX_ADDRESSES])
+            self._announce()
 
     def close(self) -> None:
-        if self._locked is not None:
-            self._path.unlink(missing_ok=True)
-            self._unlock()
+        with self._lock:
+            if self._locked is not None:
+                with suppress(OSError):
+                    self._path.unlink(missing_ok=True)
+                self._unlock()
+
+    def _stay_announced(self) -> None:
+        """Somebody may have cleaned up; with a login session even the directory goes, and nobody may make it anew."""
+        try:
+            if self._locked is None or self._path.exists():
+                return
+            _make_private(self._directory)
+            self._announce()
+            self._hidden = False
+        except (OSError, LocalDiscoveryError) as error:
+            if not self._hidden:
+                log.warning("other daemons on this machine do not find this one any more: %s", error)
+            self._hidden = True
 
     def _announce(self) -> None:
         content = {"version": 1, "run": self._run, "peer_id": self._peer_id, "addresses": self._addresses}

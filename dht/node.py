@@ -15,13 +15,15 @@ from pathlib import Path
 
 from dht.addresses import full_address, through_relay, with_ports
 from dht.bootstrap import Bootstrap
+from dht.border import Border
 from dht.control import Control, ControlError
 from dht.hivemind_p2p import AttachedP2P
 from dht.hivemind_quietly import DHTID, DHTNode
 from dht.interfaces import OnRejected, Unreachable
 from dht.libp2p import Libp2pTransport
 from dht.p2pd import P2pd, P2pdError
-from dht.record_validator import OnRecordRefused, RecordValidator, guard
+from dht.record_storage import guard
+from dht.record_validator import OnRecordRefused, RecordValidator
 from dht.records import DhtRecords
 from dht.relay_limit import start_until_unlimited
 from dht.tasks import OwnedTasks
@@ -65,6 +67,7 @@ class Node:
         records: DhtRecords,
         bootstrap: Bootstrap,
         serve_relay: bool,
+        border: Border,
     ) -> None:
         self.peer_id = transport.peer_id
         self.transport = transport
@@ -77,6 +80,7 @@ class Node:
         self._circuits = tuple(through_relay(relay) for relay in relays)
         self._control = control
         self._serve_relay = serve_relay
+        self._border = border
         self._tasks = OwnedTasks()
         self._resources = AsyncExitStack()
         self._transports: tuple[str, ...] = ()
@@ -94,6 +98,7 @@ class Node:
         client_mode: bool = False,
         relays: Sequence[str] = (),
         serve_relay: bool = False,
+        run: str | None = None,
         on_rejected: OnRejected = count_nothing,
         on_record_refused: OnRecordRefused = count_no_record,
     ) -> "Node":
@@ -102,7 +107,8 @@ class Node:
         `identity_path`: the private key as `Identity.to_libp2p` writes it. `initial_peers`: multiaddrs with
         `/p2p/…`; they need not answer yet (`bootstrap.wait_connected` says when one does). `announce`: multiaddrs
         to tell others instead of those of this machine's interfaces. `client_mode`: takes no incoming connections,
-        but through `relays` (multiaddrs with `/p2p/…` of nodes with `serve_relay`).
+        but through `relays` (multiaddrs with `/p2p/…` of nodes with `serve_relay`). `run`: the one that we are in, if
+        any: its records are kept here before those of others.
         Raises P2pdError.
         """
         async with AsyncExitStack() as resources:
@@ -121,7 +127,7 @@ class Node:
             resources.push_async_callback(transport.close)
             p2p = await AttachedP2P.attach(p2pd)
             resources.push_async_callback(p2p.detach)
-            validator = RecordValidator(transport.clock, on_record_refused)
+            validator = RecordValidator(transport.clock, on_record_refused, asyncio.get_running_loop().call_soon)
             dht = await DHTNode.create(
                 p2p,
                 node_id=DHTID.generate(peer_id_bytes(peer_id)),
@@ -132,9 +138,10 @@ class Node:
                 client_mode=client_mode,
                 record_validator=validator,
             )
-            guard(dht.protocol, validator)
+            guard(dht.protocol, validator, run)
             records = DhtRecords(dht, validator, client_mode=client_mode)
-            bootstrap = Bootstrap(dht, control, peer_id)
+            border = Border(peer_id, transport.clock, on_rejected)
+            bootstrap = Bootstrap(dht, control, peer_id, border)
             resources.push_async_callback(bootstrap.close)
             node = cls(
                 p2pd=p2pd,
@@ -147,6 +154,7 @@ class Node:
                 records=records,
                 bootstrap=bootstrap,
                 serve_relay=serve_relay,
+                border=border,
             )
             await node.refresh_addresses()
             node._moved.clear()
@@ -191,10 +199,11 @@ class Node:
     async def _keep_addresses(self) -> None:
         while True:
             await asyncio.sleep(ADDRESS_SECONDS)
-            before = set(self._addresses)
-            if set(await self.refresh_addresses()) != before:
-                log.info("reachable at other addresses: %s", ", ".join(self._addresses) or "none")
-                self.bootstrap.reconnect()
+            async with self._border.around("looking whether the machine has moved"):
+                before = set(self._addresses)
+                if set(await self.refresh_addresses()) != before:
+                    log.info("reachable at other addresses: %s", ", ".join(self._addresses) or "none")
+                    self.bootstrap.reconnect()
 
     async def _keep_p2pd(self) -> None:
         """Starts p2pd again whenever it ends; after a second end in a short time only after a pause."""
@@ -207,21 +216,27 @@ class Node:
                 pause = 0.0
             log.warning("p2pd has ended unexpectedly; starting it again in %.1f s", pause)
             self.transport.pause()
-            await self._p2p.pause()
-            await asyncio.sleep(pause)
+            async with self._border.around("starting p2pd again"):
+                await self._p2p.pause()
+                await asyncio.sleep(pause)
+                try:
+                    await self._start_again()
+                except (P2pdError, Unreachable) as error:
+                    log.warning("p2pd could not be started again: %s", error)
             pause = min(LAST_RESTART_SECONDS, max(FIRST_RESTART_SECONDS, 2 * pause)) * random.uniform(0.75, 1.0)  # noqa: S311
-            try:
-                await self._start_again()
-            except (P2pdError, Unreachable) as error:
-                log.warning("p2pd could not be started again: %s", error)
 
     async def _start_again(self) -> None:
         self._listen = tuple(with_ports(self._listen, self._transports))
         await self.p2pd.run(self._listen)
-        if self._serve_relay:
-            await start_until_unlimited(self.p2pd, self._control, self._listen)
-        await self._p2p.attach_again()
-        await self.transport.resume()
-        await self.refresh_addresses()
+        try:
+            if self._serve_relay:
+                await start_until_unlimited(self.p2pd, self._control, self._listen)
+            await self._p2p.attach_again()
+            await self.transport.resume()
+            await self.refresh_addresses()
+        except BaseException:  # it runs, and is of no use: its end lets the next one be started
+            self.transport.pause()
+            await self.p2pd.stop()
+            raise
         self.bootstrap.reconnect()
         log.info("p2pd runs again, at %s", ", ".join(self._addresses) or "no address")

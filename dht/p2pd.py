@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +29,7 @@ _DIRECTORY_PREFIX = "peer-p2pd-"
 _YOUNG_SECONDS = 10.0
 """A directory may be this young and not yet locked."""
 _READY = "Peer ID:"
+_LINE_BYTES = 16 * 1024
 
 
 class P2pdError(Exception):
@@ -159,8 +160,8 @@ class P2pd:
     async def _read_output(self, process: asyncio.subprocess.Process, ready: "asyncio.Future[None]") -> None:
         assert process.stdout is not None
         text = ""
-        while line := await process.stdout.readline():
-            text = line.decode(errors="replace").rstrip()
+        async for line in _lines(process.stdout):
+            text = line
             if text.startswith(_READY) and not ready.done():
                 ready.set_result(None)
             log.debug("p2pd: %s", _message(text))
@@ -205,6 +206,18 @@ def _relay_options(relays: Sequence[str], serve_relay: bool) -> list[str]:
         named = f"-trustedRelays={','.join(relays)}"
         return ["-autoRelay=1", "-relayDiscovery=0", named, "-forceReachabilityPrivate=1"]
     return ["-relayService=1", "-forceReachabilityPublic=1"] if serve_relay else []
+
+
+async def _lines(output: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Its lines, of each no more than _LINE_BYTES: what others say may be in them, and is as long as they like."""
+    line = b""
+    while piece := await output.read(_LINE_BYTES):
+        *whole, line = (line + piece).split(b"\n")
+        for each in whole:
+            yield each[:_LINE_BYTES].decode(errors="replace").rstrip()
+        line = line[:_LINE_BYTES]
+    if line:
+        yield line.decode(errors="replace").rstrip()
 
 
 def _message(line: str) -> str:

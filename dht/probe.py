@@ -6,6 +6,7 @@ from dht.hivemind_quietly import P2PDaemonError, P2PHandlerError, PeerID, dht_pb
 from dht.interfaces import Unreachable
 from dht.node import RPC_SECONDS, Node
 from protocols.identity import PeerId
+from protocols.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +25,5 @@ async def probe(node: Node, peer: PeerId) -> Answer:
         response = await stub.rpc_ping(dht_pb2.PingRequest(), timeout=RPC_SECONDS)
         round_trip = clock.monotonic() - sent
     except (P2PDaemonError, P2PHandlerError, OSError, TimeoutError) as error:
-        raise Unreachable(f"{peer} does not answer a ping: {error or 'no answer in time'}") from error
+        raise Unreachable(f"{peer} does not answer a ping: {printable(str(error)) or 'no answer in time'}") from error
     return Answer(round_trip, response.dht_time - (sent_wall + round_trip / 2))

@@ -5,7 +5,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from dht.framing import PREFIX_BYTES, End, encode_prefix
-from dht.interfaces import MAX_PAYLOAD_BYTES, Frame, Unreachable
+from dht.interfaces import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Frame, Unreachable
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 
@@ -29,7 +29,7 @@ class SimulatedConnection:
         self.remote = remote
         self._network = network
         self._loop = asyncio.get_running_loop()
-        self._max_payload_bytes = MAX_PAYLOAD_BYTES
+        self._max_payload_bytes, self._max_header_bytes = MAX_PAYLOAD_BYTES, MAX_HEADER_BYTES
         self._inbox: deque[tuple[Frame | End, int]] = deque()
         self._held: deque[tuple[Frame | End, int]] = deque()
         self._changed = asyncio.Event()
@@ -44,8 +44,8 @@ class SimulatedConnection:
 
     # ── for its user ──
 
-    def begin_frames(self, max_payload_bytes: int) -> None:
-        self._max_payload_bytes = max_payload_bytes
+    def begin_frames(self, max_payload_bytes: int, max_header_bytes: int) -> None:
+        self._max_payload_bytes, self._max_header_bytes = max_payload_bytes, max_header_bytes
 
     async def send(self, frame: Frame) -> None:
         prefix, payload = encode_prefix(frame)
@@ -68,9 +68,11 @@ class SimulatedConnection:
         item, size = self._inbox[0]
         if not isinstance(item, Frame):
             return None
-        if len(item.payload) > self._max_payload_bytes:
+        if len(item.payload) > self._max_payload_bytes or len(item.header) > self._max_header_bytes:
             raise Rejected(
-                Reason.OVERSIZED, f"a payload of {len(item.payload)} bytes exceeds {self._max_payload_bytes}"
+                Reason.OVERSIZED,
+                f"a frame of {len(item.header)} + {len(item.payload)} bytes exceeds "
+                f"{self._max_header_bytes} + {self._max_payload_bytes}",
             )
         self._inbox.popleft()
         self.other._received(size)

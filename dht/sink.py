@@ -32,7 +32,7 @@ async def serve_sink(transport: Transport, limit_bytes: int = LIMIT_BYTES) -> No
             except TimeoutError as error:
                 raise Rejected(Reason.BUSY, f"a measurement took longer than {STREAM_SECONDS:.0f} s") from error
 
-    await transport.serve_streams(SINK_KIND, swallow)
+    await transport.serve_streams(SINK_KIND, swallow, PIECE_BYTES)
 
 
 async def _swallow(stream: Stream, limit_bytes: int) -> None:

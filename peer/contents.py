@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from dht.interfaces import Frame, Stream, Transport
-from peer.streams import next_request
+from peer.streams import REQUEST_BYTES, next_request
 from protocols.blocks import BlockIndex, cut, to_bitmap
 from protocols.encoding import DIGEST_BYTES
 from protocols.identity import PeerId
@@ -72,7 +72,7 @@ class ContentStore:
     async def serve(self, transport: Transport) -> None:
         """From now on others can fetch from here."""
         await transport.serve_requests(INDEX_KIND, self.serve_index)
-        await transport.serve_streams(BLOCKS_KIND, self.serve_blocks)
+        await transport.serve_streams(BLOCKS_KIND, self.serve_blocks, REQUEST_BYTES)
 
     def put(self, index: BlockIndex, buffers: Buffers) -> None:
         self._contents[index.digest] = MemoryContent(index, buffers)

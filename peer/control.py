@@ -124,13 +124,15 @@ def _application(daemon: DaemonView, scratch: Path) -> web.Application:
                 await daemon.changed()
 
     async def snapshot(request: web.Request) -> web.StreamResponse:
-        with tempfile.TemporaryDirectory(dir=scratch, prefix=".export-") as directory:
-            path = Path(directory) / "model.safetensors"
-            try:
-                await daemon.export(path)
-            except PeerError as error:
-                return _json(json.dumps({"error": str(error)}), 409)
+        directory = tempfile.TemporaryDirectory(dir=scratch, prefix=".export-")
+        try:
+            path = Path(directory.name) / "model.safetensors"
+            await daemon.export(path)
             file = await asyncio.to_thread(path.open, "rb")
+        except PeerError as error:
+            return _json(json.dumps({"error": str(error)}), 409)
+        finally:  # removing a large file takes long
+            await asyncio.to_thread(directory.cleanup)
         return await _send(request, file)  # which has no name any more: it goes when it has been sent
 
     application = web.Application(middlewares=[_errors_as_json])
@@ -158,7 +160,7 @@ async def _errors_as_json(
 
 
 async def _send(request: web.Request, file: BinaryIO) -> web.StreamResponse:
-    with file:
+    try:
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         response.content_length = os.fstat(file.fileno()).st_size
         await response.prepare(request)
@@ -166,6 +168,8 @@ async def _send(request: web.Request, file: BinaryIO) -> web.StreamResponse:
             await response.write(piece)
         await response.write_eof()
         return response
+    finally:
+        await asyncio.to_thread(file.close)  # its last name is gone: closing removes it
 
 
 def _json(text: str, status: int = 200) -> web.Response:

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ import structlog
 import torch
 import uvloop
 
+from dht.border import Border
+from dht.clock import SystemClock
 from dht.dial_back import serve_dial_back
 from dht.local_discovery import LocalDiscoveryError
 from dht.node import DEFAULT_LISTEN, Node
@@ -101,6 +103,7 @@ class Daemon:
         self._rejections = Rejections()
         self._metrics = Metrics(self.status, self._network_process)
         self._peer_id = self._home.identity().peer_id
+        self._border = Border(self._peer_id, SystemClock(), self._rejections)
         self._manifest: Manifest | None = None
         self._participant: Participant | None = None
         self._stopped_by_user = False
@@ -109,6 +112,8 @@ class Daemon:
         self._node: Node
         self._p2pd: P2pd | None = None
         self._neighbourhood: Neighbourhood | None = None
+        self._around: Set[PeerId] = frozenset()
+        """Whom we saw when we looked around last."""
 
     async def run(self) -> int:
         """The exit code. Raises PeerError."""
@@ -232,6 +237,7 @@ class Daemon:
             client_mode=settings.client_mode,
             relays=settings.relay,
             serve_relay=settings.serve_relay,
+            run=settings.run_id,
             on_rejected=self._rejections,
             on_record_refused=lambda reason, message: self._rejections(PeerId("a node of the DHT"), reason, message),
         )
@@ -247,23 +253,26 @@ class Daemon:
                 settings.run_id, node.peer_id, node.addresses(), client_mode=settings.client_mode
             )
             resources.push_async_callback(self._neighbourhood.close)
-        found = self._look_around()
+        found = await self._look_around()
         if settings.initial_peers or found:
             seconds = CONNECT_SECONDS if settings.initial_peers else LOCAL_CONNECT_SECONDS
             if not await node.bootstrap.wait_connected(seconds):
                 log.warning("no peer answers yet; going on, and trying again", waited_seconds=seconds)
 
-    def _look_around(self) -> dict[PeerId, tuple[str, ...]]:
+    async def _look_around(self) -> dict[PeerId, tuple[str, ...]]:
         """The other daemons of the run on this machine and its local network; the node stays connected to them."""
-        found = self._neighbourhood.others() if self._neighbourhood is not None else {}
+        found = await self._neighbourhood.others() if self._neighbourhood is not None else {}
+        for peer in self._around - found.keys():
+            self._node.bootstrap.forget(peer)
         for addresses in found.values():
             self._node.bootstrap.add(addresses)
+        self._around = found.keys()
         return found
 
     async def _members(self) -> list[PeerId]:
         """The members that the DHT and this machine know, to be dialled when they are asked; before we are one."""
         records = await self._node.records.lookup(self._settings.run_id, RosterEntry.kind)
-        found = {record.sender: record.body.addresses for record in records} | self._look_around()
+        found = {record.sender: record.body.addresses for record in records} | await self._look_around()
         for member, addresses in found.items():
             self._node.transport.remember(member, addresses)
         return [member for member in found if member != self._peer_id]
@@ -297,7 +306,7 @@ class Daemon:
         located = await asyncio.to_thread(locate_shards, shards, self._settings.data, run_directory)
         store = ShardStore(self._home.path / "data", int(self._settings.data_quota * 1e9), self._home.needed_shards)
         contents, transport = self.participant.contents, self._node.transport
-        files = await ShardFetcher(store, contents, transport, self._holders, self._rejections).fetch(shards, located)
+        files = await ShardFetcher(store, contents, transport, self._holders, transport.reject).fetch(shards, located)
         return await asyncio.to_thread(open_dataset, manifest.data, [file.path for file in files])
 
     async def _holders(self) -> list[PeerId]:
@@ -373,20 +382,23 @@ class Daemon:
         """Meets daemons that start on this machine and its local network."""
         membership = self.participant.membership
         while True:
-            strangers = [found for found in self._look_around().items() if membership.roster.get(found[0]) is None]
-            with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
-                async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
-                    for peer, addresses in strangers:
-                        tasks.create_task(membership.meet(peer, addresses))
+            async with self._border.around("looking around"):
+                around = await self._look_around()
+                strangers = [found for found in around.items() if membership.roster.get(found[0]) is None]
+                with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
+                    async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
+                        for peer, addresses in strangers:
+                            tasks.create_task(membership.meet(peer, addresses))
             await asyncio.sleep(LOOK_AROUND_SECONDS)
 
     async def _keep_announced(self) -> None:
         """Tells everybody when this machine has moved."""
         while True:
             await self._node.moved()
-            self.participant.membership.announce()
-            if self._neighbourhood is not None:
-                await self._neighbourhood.move(self._node.addresses())
+            async with self._border.around("telling that the machine has moved"):
+                self.participant.membership.announce()
+                if self._neighbourhood is not None:
+                    await self._neighbourhood.move(self._node.addresses())
 
     def _to_save(self) -> ModelState | None:
         """The newest state, so that kill -9 costs an epoch or two at most; none before it is the swarm's."""
@@ -412,6 +424,7 @@ class Daemon:
         if self._on_status is None:
             return
         while True:
-            self._on_status(self.status())
+            async with self._border.around("showing the status"):
+                self._on_status(self.status())
             await self.changed()
             await asyncio.sleep(SHOW_SECONDS)

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from dht.node import Node
+from dht.interfaces import OnRejected
+from dht.node import Node, count_nothing
 from dht.temporary_identity import temporary_identity
 from protocols.identity import Identity
 
@@ -16,6 +17,7 @@ async def ephemeral_node(
     announce: Sequence[str] = (),
     relays: Sequence[str] = (),
     serve_relay: bool = False,
+    on_rejected: OnRejected = count_nothing,
 ) -> AsyncIterator[tuple[Node, Identity]]:
     """A node that lasts as long as the context; without `listen` in client mode. Raises P2pdError."""
     with temporary_identity() as (identity, path):
@@ -27,6 +29,7 @@ async def ephemeral_node(
             client_mode=not listen,
             relays=relays,
             serve_relay=serve_relay,
+            on_rejected=on_rejected,
         )
         try:
             yield node, identity

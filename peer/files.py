@@ -1,6 +1,7 @@
 """Writing a file so that a reader, or a machine that loses power, sees the old one or the new one, never a part."""
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ _TEMPORARY_SUFFIX = ".incomplete"
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` make a temporary file beside `path`, then puts it in `path`'s place, on disk.
 
-    When `write` raises, what stood at `path` is untouched and the temporary file is removed.
+    When `write` raises, what stood at `path` is untouched and the temporary file is removed. Nobody who may write into
+    the directory can have made that file, or a link in its place: it is new, under a name that cannot be guessed.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY_SUFFIX}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
         write(temporary)
         move_into_place(temporary, path)

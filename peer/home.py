@@ -236,17 +236,24 @@ class Home:
 
 
 def runtime_directory() -> Path:
-    """The user's own 0700 directory for sockets: PEER_RUNTIME_DIR, else XDG_RUNTIME_DIR/peer, else under /tmp.
+    """The user's own 0700 directory for sockets: PEER_RUNTIME_DIR, else one under /tmp, else XDG_RUNTIME_DIR/peer.
 
+    The login session's directory comes last, for it goes at the logout, and a daemon in the background stays.
     Raises PeerError when somebody else could write there.
     """
-    session = os.environ.get("XDG_RUNTIME_DIR", "")
     if chosen := os.environ.get("PEER_RUNTIME_DIR"):
-        directory = Path(chosen)
-    elif os.path.isdir(session) and os.stat(session).st_uid == os.geteuid():
-        directory = Path(session) / "peer"
-    else:
-        directory = Path(tempfile.gettempdir()) / f"peer-{os.geteuid()}"
+        return _private(Path(chosen))
+    try:
+        return _private(Path(tempfile.gettempdir()) / f"peer-{os.geteuid()}")
+    except PeerError:  # somebody else was there first
+        session = os.environ.get("XDG_RUNTIME_DIR", "")
+        if os.path.isdir(session) and os.stat(session).st_uid == os.geteuid():
+            return _private(Path(session) / "peer")
+        raise
+
+
+def _private(directory: Path) -> Path:
+    """`directory`, made where it is not there. Raises PeerError when it is not this user's alone."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.lstat()

@@ -6,6 +6,8 @@ from typing import Literal
 
 import structlog
 
+from protocols.printable import printable
+
 
 def configure(log_format: Literal["text", "json"], level: int = logging.INFO) -> None:
     """Sends the events of structlog and of the standard library to stderr.
@@ -18,11 +20,12 @@ def configure(log_format: Literal["text", "json"], level: int = logging.INFO) ->
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if log_format == "json" else person_time, utc=log_format == "json"),
     ]
-    final: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-        if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
-    )
+    final: list[structlog.typing.Processor]
+    if log_format == "json":
+        final = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        final = [structlog.processors.format_exc_info, _printable, console]
     handler = _StandardError()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -45,6 +48,11 @@ def configure(log_format: Literal["text", "json"], level: int = logging.INFO) ->
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What others have sent may be in any of a line's texts, and in those of exceptions."""
+    return {key: printable(text, keep="\n\t") if isinstance(text, str) else text for key, text in event.items()}
 
 
 class _StandardError(logging.Handler):

@@ -36,5 +36,7 @@ async def _ask(transport: Transport, run_id: str, member: PeerId) -> Manifest | 
         data = await transport.request(member, MANIFEST_KIND, run_id.encode(), REQUEST_SECONDS)
         return Manifest.from_bytes(data, run_id)
     except (TransportError, Rejected) as error:
+        if isinstance(error, Rejected):
+            transport.reject(member, error.reason, str(error))
         log.debug("no manifest from a member", member=member, error=str(error))
         return None

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from dht.interfaces import OnRejected, Records, Refused, TimedOut, Transport, TransportError, Unreachable
+from dht.border import Border
+from dht.interfaces import Records, Refused, TimedOut, Transport, TransportError, Unreachable
 from peer.roster import Roster
 from peer.signal import Signal
 from peer.status import PeerStatus
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
-from protocols.rejection import Reason, Rejected
+from protocols.rejection import Rejected
 from protocols.signed import Signed, Signer, open_signed
 
 HELLO_KIND = "hello"
@@ -29,7 +30,11 @@ FIRST_LOOKUP_SECONDS = 0.5
 """At first we look up more often: who starts together must meet before their histories part."""
 FAILURES_UNTIL_GONE = 2
 AT_ONCE = 16
-"""Hellos under way at the same time."""
+"""Hellos under way at the same time, and on average said in a second when nothing happens."""
+HELLOS_A_TURN = 128
+"""To those first who have not heard of us for longest; so nobody's effort grows with the square of the swarm."""
+MEETINGS_AT_ONCE = 64
+"""Strangers dialled at the same time: their addresses are what they, or somebody, say."""
 LONGEST_GAP_SECONDS = 2 * (HELLO_SECONDS + REQUEST_SECONDS)
 """We look at the clock at least so often, as long as we run."""
 
@@ -46,7 +51,7 @@ class Membership:
         on_found: Callable[[PeerId], None],
         on_left: Callable[[PeerId], None],
         on_lost: Callable[[PeerId], None],
-        on_rejected: OnRejected,
+        border: Border,
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch.
 
@@ -54,9 +59,9 @@ class Membership:
         """
         self.roster = Roster(transport.peer_id)
         self.heard = Signal()
-        """Somebody has said something new."""
+        """A member has said something, or is not heard of any more."""
         self._transport, self._records, self._signer = transport, records, signer
-        self._entry, self._on_rejected = entry, on_rejected
+        self._entry, self._border = entry, border
         self._on_found, self._on_left, self._on_lost = on_found, on_left, on_lost
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
@@ -86,26 +91,33 @@ class Membership:
 
     async def meet(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Connects to a peer that may be a member, and exchanges hellos."""
-        try:
-            if addresses:
-                await self._transport.connect(peer, addresses)
-            await self._hello(peer)
-        except TransportError as error:
-            log.debug("could not meet a peer", peer=peer, error=str(error))
+        async with self._border.around(f"meeting {peer}"):
+            try:
+                if addresses:
+                    await self._transport.connect(peer, addresses)
+                await self._hello(peer)
+            except TransportError as error:
+                log.debug("could not meet a peer", peer=peer, error=str(error))
 
     async def look_up(self) -> None:
         """Meets everybody whom the DHT knows and we do not."""
-        found = await self._records.lookup(self._signer.run, RosterEntry.kind)
-        strangers = [
-            record
-            for record in found
-            if record.sender != self._transport.peer_id
-            and not record.body.departed
-            and self.roster.get(record.sender) is None
-        ]
-        async with asyncio.TaskGroup() as tasks:
-            for record in strangers:
-                tasks.create_task(self.meet(record.sender, record.body.addresses))
+        async with self._border.around("looking members up"):
+            found = await self._records.lookup(self._signer.run, RosterEntry.kind)
+            strangers = [
+                record
+                for record in found
+                if record.sender != self._transport.peer_id
+                and not record.body.departed
+                and self.roster.get(record.sender) is None
+            ]
+            gate = asyncio.Semaphore(MEETINGS_AT_ONCE)
+            async with asyncio.TaskGroup() as tasks:
+                for record in strangers:
+                    tasks.create_task(self._meet_at_the_gate(gate, record.sender, record.body.addresses))
+
+    async def _meet_at_the_gate(self, gate: asyncio.Semaphore, peer: PeerId, addresses: Sequence[str]) -> None:
+        async with gate:
+            await self.meet(peer, addresses)
 
     async def depart(self) -> None:
         """Tells everybody that we leave, and from now on whoever asks."""
@@ -146,20 +158,20 @@ class Membership:
         try:
             self._learn(open_signed(answer, RosterEntry, run=self._signer.run, sender=peer))
         except Rejected as error:
-            if error.reason is not Reason.REPLAYED:
-                self._on_rejected(peer, str(error.reason), str(error))
-                raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
+            self._transport.reject(peer, error.reason, str(error))
+            raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
 
     async def _say_hellos(self) -> None:
         gate = asyncio.Semaphore(AT_ONCE)
         while True:
-            async with asyncio.TaskGroup() as tasks:
-                for member in self.roster:
-                    if member.told < max(self._news_at, self._now() - HELLO_SECONDS / 2):  # else it has just asked us
-                        tasks.create_task(self._keep_in_touch(member.peer, gate))
-            for peer in self.roster.expire(self._now()):
-                self._on_lost(peer)
-            pause = max(HELLO_SECONDS, len(self.roster) / AT_ONCE) * self._random.uniform(0.8, 1.2)
+            due = self._due()
+            async with self._border.around("hellos"), asyncio.TaskGroup() as tasks:
+                for peer in due:
+                    tasks.create_task(self._keep_in_touch(peer, gate))
+            async with self._border.around("forgetting who is silent"):
+                for peer in self.roster.expire(self._now()):
+                    self._on_lost(peer)
+            pause = max(HELLO_SECONDS, len(due) / AT_ONCE) * self._random.uniform(0.8, 1.2)
             try:
                 async with asyncio.timeout(pause):
                     await self._hurry.wait()
@@ -167,11 +179,17 @@ class Membership:
                 pass
             self._hurry.clear()
 
+    def _due(self) -> list[PeerId]:
+        """Who is to be told of us in this turn; not who has just asked."""
+        since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
+        waiting = sorted((member.told, member.peer) for member in self.roster if member.told < since)
+        return [peer for _, peer in waiting[:HELLOS_A_TURN]]
+
     def _now(self) -> float:
         return self._awake.at(self._transport.clock.monotonic())
 
     async def _keep_in_touch(self, peer: PeerId, gate: asyncio.Semaphore) -> None:
-        async with gate:
+        async with gate, self._border.around(f"a hello to {peer}"):
             try:
                 await self._hello(peer)
             except (Unreachable, TimedOut) as error:
@@ -184,10 +202,11 @@ class Membership:
                 log.debug("no answer to hello", peer=peer, error=str(error))
 
     async def _tell_departure(self, peer: PeerId, wire: bytes) -> None:
-        try:
-            await self._transport.request(peer, HELLO_KIND, wire, 1.0)
-        except TransportError as error:
-            log.debug("departure not told", peer=peer, error=str(error))
+        async with self._border.around(f"a farewell to {peer}"):
+            try:
+                await self._transport.request(peer, HELLO_KIND, wire, 1.0)
+            except TransportError as error:
+                log.debug("departure not told", peer=peer, error=str(error))
 
     # -- the DHT ------------------------------------------------------------------------------------------------------
 
@@ -197,8 +216,9 @@ class Membership:
             await self._transport.clock.sleep(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2))
 
     async def _store(self, statement: Signed[RosterEntry]) -> None:
-        if not await self._records.publish(statement, statement.body.expires):
-            log.debug("the DHT took no roster record")
+        async with self._border.around("publishing a roster record"):
+            if not await self._records.publish(statement, statement.body.expires):
+                log.debug("the DHT took no roster record")
 
     async def _look_up(self) -> None:
         pause = FIRST_LOOKUP_SECONDS

@@ -1,5 +1,6 @@
 """The daemons of the run on this machine and on its local network: who is there, and that we are."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Self
 
@@ -33,10 +34,10 @@ class Neighbourhood:
             raise
         return neighbourhood
 
-    def others(self) -> dict[PeerId, tuple[str, ...]]:
+    async def others(self) -> dict[PeerId, tuple[str, ...]]:
         """The others and their multiaddrs."""
         network = self._network.others() if self._network is not None else []
-        return dict(network) | dict(self._machine.others())
+        return dict(network) | dict(await asyncio.to_thread(self._machine.others))
 
     async def move(self, addresses: Sequence[str]) -> None:
         """We are at other addresses now, and maybe on another network."""

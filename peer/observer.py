@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from dht.border import Border
 from dht.interfaces import Records, Transport, TransportError
 from peer.errors import PeerError
 from peer.manifests import fetch_manifest
@@ -36,12 +37,15 @@ class Observer:
     def __init__(
         self, transport: Transport, records: Records, signer: Signer, manifest: Manifest | None, rejections: Rejections
     ) -> None:
-        """`signer`: of a throw-away identity, in the run. `manifest`: None when it is not known here."""
+        """`signer`: of a throw-away identity, in the run. `manifest`: None when it is not known here.
+
+        `rejections`: what `transport` counts with.
+        """
         self._transport, self._records = transport, records
         self._run = signer.run
         self._manifest = manifest
         self._rejections = rejections
-        self._heads = Heads(transport, signer, rejections)
+        self._heads = Heads(transport, signer, Border(transport.peer_id, transport.clock, rejections))
         self._random = random.SystemRandom()
 
     async def look(self) -> Status:
@@ -85,7 +89,7 @@ class Observer:
         if choice is None:
             raise PeerError(f"no member of {self._run} that can be reached has a state yet; try again in a moment")
         try:
-            return await fetch_state(self._transport, like, choice, self._rejections), choice
+            return await fetch_state(self._transport, like, choice), choice
         except Rejected as error:
             raise PeerError(f"the state of epoch {choice.epoch} could not be had: {error}; try again") from error
 

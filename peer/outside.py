@@ -74,9 +74,10 @@ class OutsideView:
         return self._runner.run(self._export(path))
 
     async def _start(self) -> Observer:
+        rejections = Rejections()
         try:
             node, identity = await self._resources.enter_async_context(
-                ephemeral_node(initial_peers=self._initial_peers)
+                ephemeral_node(initial_peers=self._initial_peers, on_rejected=rejections)
             )
         except P2pdError as error:
             raise PeerError(explain_network_error(error)) from error
@@ -85,7 +86,7 @@ class OutsideView:
             examine = command(self._home.path, "doctor", *peers)
             raise PeerError(f"no initial peer answers within {CONNECT_SECONDS:.0f} s; find out why with: {examine}")
         manifest = self._home.manifest(self.run_id)
-        return Observer(node.transport, node.records, Signer(identity, self.run_id, 0), manifest, Rejections())
+        return Observer(node.transport, node.records, Signer(identity, self.run_id, 0), manifest, rejections)
 
     async def _export(self, path: Path) -> tuple[int, int]:
         manifest = await self._observer.manifest()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
+from dht.border import Border
 from dht.interfaces import Records, Stream, Transport
 from peer.content_fetch import ContentNotFound
 from peer.contents import ContentStore
@@ -22,12 +23,12 @@ from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
 from peer.profile import Profile
 from peer.rejections import Rejections
-from peer.rounds.exchange import PART_KIND
+from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
 from peer.rounds.post import ELSEWHERE, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
 from peer.signal import Signal
-from peer.streams import next_request
+from peer.streams import REQUEST_BYTES, next_request
 from peer.sync import HEAD_KIND, Heads, fetch_state
 from peer.tasks import beside
 from protocols.awake import AwakeTime
@@ -49,6 +50,8 @@ from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState, advance
 
 WATCH_SECONDS = 1.0
+LONGEST_WATCH_SECONDS = 8.0
+"""Everybody asks everybody while something looks wrong: the longer nothing comes of it, the more seldom."""
 BEHIND_SECONDS = 5.0
 """Members may be ahead for so long before we stop waiting for their results and take their state."""
 CATCH_UP_EPOCHS = 6
@@ -84,6 +87,7 @@ class Participant:
         """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
 
         `prepare` makes the learner that takes the place of `learner`, when it needs the other members for that.
+        `rejections`: what `transport` counts with.
         """
         self.manifest, self.profile = manifest, profile
         self.state, self.learner = state, learner
@@ -99,15 +103,16 @@ class Participant:
         self._prepare = prepare
         self.changed = Signal()
         self.contents = ContentStore(transport.in_thread)
+        self._border = Border(transport.peer_id, transport.clock, rejections)
         self.membership = Membership(
-            transport, records, signer, self._entry, self._found, self._left, self._not_heard, rejections
+            transport, records, signer, self._entry, self._found, self._left, self._not_heard, self._border
         )
         self._transport, self._signer = transport, signer
         self._timing = timing or Timing()
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
-        self._inbox = Inbox(manifest.run_id, grid.chunks)
-        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere)
+        self._inbox = Inbox(manifest.run_id, grid.chunks, transport.clock, self._is_open)
+        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
         self._plan = Plan(
             transport,
@@ -117,9 +122,8 @@ class Participant:
             grid,
             codec(manifest.averaging.codec),
             rule(manifest.averaging.rule),
-            rejections,
         )
-        self._heads = Heads(transport, signer, rejections)
+        self._heads = Heads(transport, signer, self._border)
         self._sessions: dict[int, Session] = {}
         self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
         self._group: dict[PeerId, bool] = {}
@@ -137,8 +141,8 @@ class Participant:
         await transport.serve_requests(ROUND_KIND, self._hear)
         await transport.serve_requests(HEAD_KIND, self._heads.answer)
         await transport.serve_requests(MANIFEST_KIND, self._show_manifest)
-        await transport.serve_streams(PART_KIND, self._serve_part)
-        await transport.serve_streams(FETCH_KIND, self._results.serve)
+        await transport.serve_streams(PART_KIND, self._serve_part, PART_FRAME_BYTES)
+        await transport.serve_streams(FETCH_KIND, self._results.serve, REQUEST_BYTES)
         await self.contents.serve(transport)
 
     async def run(self, max_epochs: int | None = None) -> None:
@@ -181,7 +185,8 @@ class Participant:
                 self._enter("idle")
                 await self._leaving.wait()
             elif not self.joined:
-                await self._unless_leaving(self._join())
+                async with self._border.around("taking the swarm's state"):
+                    await self._unless_leaving(self._join())
             elif self._played(max_epochs):
                 return
             else:
@@ -215,7 +220,7 @@ class Participant:
             await self._become(self.state)
             return
         try:
-            state = await fetch_state(self._transport, self.state, choice, self.rejections)
+            state = await fetch_state(self._transport, self.state, choice)
         except (ContentNotFound, Rejected) as error:
             log.info("the swarm's state could not be fetched, trying again", epoch=choice.epoch, error=str(error))
             await self._transport.clock.sleep(WATCH_SECONDS / 4)
@@ -363,7 +368,7 @@ class Participant:
         try:
             session.hear(statement, sender)
         except Rejected as error:
-            self.rejections(sender, str(error.reason), str(error))
+            self._transport.reject(sender, error.reason, str(error))
 
     async def _evaluate(self, state: ModelState) -> None:
         if self.profile.role != "trainer" or self.evaluated_epoch == state.epoch:
@@ -376,12 +381,19 @@ class Participant:
 
     async def _watch(self) -> None:
         """Raises NeedsResync when the swarm's history is not ours, or has gone on without us."""
+        asked_at, pause = float("-inf"), WATCH_SECONDS
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
-            self._now()  # looked at every second, or we did not run
+            now = self._now()  # looked at every second, or we did not run
             if session := self._sessions.get(self.state.epoch):
                 session.tell_also(self._audience())
-            if self._suspicious() and (choice := await self._heads.choose(self._others())) is not None:
+            if not self._suspicious():
+                pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
+                continue
+            if now < asked_at + pause:
+                continue
+            asked_at, pause = now, min(2 * pause, LONGEST_WATCH_SECONDS)
+            if (choice := await self._heads.choose(self._others())) is not None:
                 self._compare(choice)
 
     def _suspicious(self) -> bool:
@@ -443,6 +455,11 @@ class Participant:
     def _elsewhere(self, peer: PeerId, epoch: int) -> None:
         if session := self._sessions.get(epoch):
             session.miss(peer)
+
+    def _is_open(self, epoch: int, base: bytes) -> bool:
+        """Whether a `Done` of this epoch, from this base, would decide something here; no session looks at others."""
+        session = self._sessions.get(epoch)
+        return session is None or (session.setting.base == base and session.machine.done is None)
 
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
         statement = self._inbox.open(sender, wire)

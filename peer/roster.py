@@ -12,7 +12,9 @@ MAX_MEMBERS = 2048
 """More are not taken in; of so many times REMEMBERED we know how old their last word was."""
 REMEMBERED = 8
 LIVE_SECONDS = 60.0
-"""Who has not been heard of for so long is no member any more (the TTL of a roster record)."""
+"""Who has not been heard of for so long is no member any more (the TTL of a roster record), in a small swarm."""
+LIVE_SECONDS_A_MEMBER = 0.25
+"""In a large one it takes longer until we get round to a member again: four times as long as `Membership` takes."""
 
 
 @dataclass(slots=True)
@@ -91,7 +93,8 @@ class Roster:
 
     def expire(self, now: float) -> list[PeerId]:
         """Forgets those of whom nothing was heard; returns them."""
-        gone = [peer for peer, member in self._members.items() if now - member.seen > LIVE_SECONDS]
+        lifetime = max(LIVE_SECONDS, LIVE_SECONDS_A_MEMBER * len(self._members))
+        gone = [peer for peer, member in self._members.items() if now - member.seen > lifetime]
         for peer in gone:
             del self._members[peer]
         return gone

@@ -18,10 +18,9 @@ from pydantic_settings import (
 from peer.errors import UsageError
 from peer.multiaddrs import check_address, check_listen_address, check_peer_address
 from peer.setting_sources import VARIABLE_PREFIX, explain, flag, read_config
+from protocols.roles import Role
 
 T = TypeVar("T")
-
-Role = Literal["trainer", "aggregator", "monitor"]
 
 
 def default_home() -> Path:

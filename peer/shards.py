@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
+from pydantic import ValidationError
 
 from peer.block_file import BlockFile
 from peer.data.dataset import DatasetError
 from peer.errors import PeerError, UsageError
 from peer.files import write_atomically
 from protocols.manifest import Shard
+from protocols.message import first_error
 
 _RECORD = "data.json"
 
@@ -24,7 +26,10 @@ def shard_of(file: Path) -> Shard:
         index = BlockFile.whole(file).index
     except OSError as error:
         raise DatasetError(f"cannot read {file}: {error.strerror or error}") from error
-    return Shard(name=file.name, size_bytes=index.size_bytes, digest=index.digest)
+    try:
+        return Shard(name=file.name, size_bytes=index.size_bytes, digest=index.digest)
+    except ValidationError as error:
+        raise DatasetError(f"{ascii(file.name)[1:-1]}: {first_error(error)}; give the file another name") from error
 
 
 def record_shard_files(run_directory: Path, files: Sequence[Path]) -> None:

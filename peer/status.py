@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from protocols.roles import Role
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -28,7 +30,7 @@ class RunStatus(_Part):
 class SelfStatus(_Part):
     peer_id: str
     name: str
-    role: Literal["trainer", "aggregator", "monitor"]
+    role: Role
     state: Literal["joining", "syncing", "training", "averaging", "idle", "stopping"]
     epoch: int
     state_digest: str | None = Field(description="hex; None before the state is known")
@@ -43,7 +45,7 @@ class SelfStatus(_Part):
 class PeerStatus(_Part):
     peer_id: str
     name: str
-    role: str
+    role: Role
     epoch: int
     samples_contributed: int
     samples_per_second: float

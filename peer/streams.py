@@ -6,6 +6,8 @@ from dht.interfaces import Frame, Stream
 from protocols.rejection import Reason, Rejected
 
 SILENCE_SECONDS = 30.0
+REQUEST_BYTES = 1024
+"""A frame that asks for something is no longer; `serve_streams` of such a kind is given this limit."""
 
 
 async def next_request(stream: Stream) -> Frame | None:

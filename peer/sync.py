@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import structlog
 
-from dht.interfaces import OnRejected, Transport, TransportError
+from dht.border import Border
+from dht.interfaces import Transport, TransportError
 from peer.content_fetch import fetch_content
 from protocols.heads import HISTORY, Choice, Head, History, choose, choose_from, history_of
 from protocols.identity import PeerId
@@ -24,10 +25,10 @@ log = structlog.get_logger()
 class Heads:
     """Our own last epochs, shown to who asks; and the question to the others."""
 
-    def __init__(self, transport: Transport, signer: Signer, on_rejected: OnRejected) -> None:
+    def __init__(self, transport: Transport, signer: Signer, border: Border) -> None:
         self.history: dict[int, bytes] = {}
         """Epoch → digest of our states, the newest last; empty as long as we have no say in what the swarm's is."""
-        self._transport, self._signer, self._on_rejected = transport, signer, on_rejected
+        self._transport, self._signer, self._border = transport, signer, border
 
     def note(self, state: ModelState) -> None:
         self.history[state.epoch] = state.digest
@@ -72,27 +73,28 @@ class Heads:
 
     async def _ask_one(self, peer: PeerId) -> History | None:
         nonce = secrets.token_bytes(NONCE_BYTES)
-        try:
-            wire = await self._transport.request(peer, HEAD_KIND, nonce, HEAD_SECONDS)
-            head = open_signed(wire, Head, run=self._signer.run, sender=peer)
-            if head.body.nonce != nonce:
-                raise Rejected(Reason.REPLAYED, "the head was signed for another question")
-            return history_of(head.epoch, head.body)
-        except TransportError as error:
-            log.debug("no head", peer=peer, error=str(error))
-        except Rejected as error:
-            self._on_rejected(peer, str(error.reason), str(error))
+        async with self._border.around(f"asking {peer} for its head"):
+            try:
+                wire = await self._transport.request(peer, HEAD_KIND, nonce, HEAD_SECONDS)
+                head = open_signed(wire, Head, run=self._signer.run, sender=peer)
+                if head.body.nonce != nonce:
+                    raise Rejected(Reason.REPLAYED, "the head was signed for another question")
+                return history_of(head.epoch, head.body)
+            except TransportError as error:
+                log.debug("no head", peer=peer, error=str(error))
+            except Rejected as error:
+                self._transport.reject(peer, error.reason, str(error))
         return None
 
 
-async def fetch_state(transport: Transport, like: ModelState, choice: Choice, on_rejected: OnRejected) -> ModelState:
+async def fetch_state(transport: Transport, like: ModelState, choice: Choice) -> ModelState:
     """The chosen state, from all its holders at once, verified against the digest they have signed.
 
     `like`: any state of the run, for its shape. Raises ContentNotFound, Rejected.
     """
     holders = [peer for peer in choice.holders if peer != transport.peer_id]
     size = state_size(like.parameter_count, len(like.slots))
-    content = await fetch_content(transport, choice.digest, holders, size, on_rejected)
+    content = await fetch_content(transport, choice.digest, holders, size, transport.reject)
     state: ModelState = await transport.in_thread(parse_state, content, like)
     if state.epoch != choice.epoch:
         raise Rejected(Reason.MALFORMED, f"the state is of epoch {state.epoch}, not {choice.epoch} as signed")

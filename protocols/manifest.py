@@ -7,13 +7,15 @@ A manifest is data alone: it names a registered model and data set, and carries 
 import base64
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from protocols.encoding import EncodingError, decode, digest, encode
 from protocols.message import Digest, Many, Peer, first_error
 from protocols.rejection import Reason, Rejected
 
 MAX_MANIFEST_BYTES = 256 * 1024
+MAX_FILE_NAME_BYTES = 200
+"""File systems take 255; a writer puts something around it."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 RegistryName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -22,6 +24,18 @@ Options = Annotated[dict[RegistryName, OptionValue], Field(max_length=64)]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _file_name(text: str) -> str:
+    if not text or not text.isprintable() or "/" in text or "\\" in text:
+        raise ValueError("is no printable file name")
+    if text.startswith(".") or len(text.encode()) > MAX_FILE_NAME_BYTES:
+        raise ValueError(f"begins with a dot or is longer than {MAX_FILE_NAME_BYTES} bytes")
+    return text
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""Of a file that a member may make in its own directory: nothing that leads elsewhere, hides or steers a terminal."""
 
 
 class _Part(BaseModel):
@@ -38,7 +52,7 @@ class Model(_Part):
 class Shard(_Part):
     """A piece of the data, named by what it holds; `digest` is its content address (`protocols.blocks`)."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]{1,255}$")]
+    name: FileName
     size_bytes: Annotated[int, Field(ge=0, le=2**48)]
     digest: Digest
 

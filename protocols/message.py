@@ -13,7 +13,7 @@ T = TypeVar("T")
 _MAX_PATH_CHARACTERS = 96
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("has characters that cannot be printed")
     return text
@@ -26,7 +26,7 @@ Peer = Annotated[PeerId, AfterValidator(parse_peer_id)]
 MAX_COUNT = 2**53
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}-[a-z2-7]{26}$")]
-ShortText = Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)]
+ShortText = Annotated[str, StringConstraints(max_length=128), AfterValidator(_check_printable)]
 """For people to read: no control characters, with which a terminal could be made to do more than show it."""
 Many = Annotated[tuple[T, ...], Field(strict=False), FailFast()]
 """A sequence; on the wire a list. Give `max_length` with it where a peer could make it long."""

@@ -6,19 +6,19 @@ again. Small and short-lived: what a peer asks its members for (the manifest, sn
 """
 
 import hashlib
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
 from protocols.identity import PeerId
 from protocols.message import Count, Digest, Many, Message, ShortText
 from protocols.rejection import Reason, Rejected
+from protocols.roles import Role
 from protocols.signed import ENVELOPE_BYTES, Signed, open_signed, signed_run_and_kind
 
 CLOCK_SKEW_SECONDS = 30.0
 """By how much the clocks of two honest peers may differ."""
 
-Role = Literal["trainer", "aggregator", "monitor"]
 Multiaddr = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 NonNegative = Annotated[float, Field(ge=0, le=1e15)]
 

@@ -10,12 +10,14 @@ from protocols.codecs import Codec, Payload
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.messages import Contribution, Part, PartResult, Result, commitment
-from protocols.round.parts import Grid
+from protocols.round.parts import MAX_CHUNK, Grid
 from protocols.round.reduction import EncodedUpdate, open_result_chunk
 from protocols.signed import Signer, open_signed
 from protocols.vectors import Vector
 
 PART_KIND = "part"
+PART_FRAME_BYTES = max(4 * MAX_CHUNK, Contribution.limit_bytes) + 64 * 1024
+"""Of a chunk in the longest of the codecs, or of the digests of all chunks, which come first."""
 
 
 @dataclass(slots=True)

@@ -1,14 +1,17 @@
 """Messages of rounds: taken in (verified, once each) and sent out (a few at a time to each peer)."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
-from dht.interfaces import Refused, TimedOut, Transport, Unreachable
+from dht.border import Border
+from dht.interfaces import Clock, Refused, TimedOut, Transport, Unreachable
+from dht.rates import Rates
 from peer.signal import Signal
+from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
@@ -25,15 +28,24 @@ IN_FLIGHT = 4
 ELSEWHERE = b"elsewhere"
 """The answer to a message of an epoch or a history that is not ours: nobody's fault, but do not wait for us there."""
 
+CHECKS_PER_SECOND = 256
+CHECKS_AT_ONCE = 1024
+"""Signatures that are checked for one peer that shows us the votes of a `Done`; each takes a tenth of a millisecond."""
+PROVED_LIMIT = 32
+
 log = structlog.get_logger()
 
 
 class Inbox:
     """Opens what comes in: signature, sender, replay, and what `Begin` and `Done` must satisfy."""
 
-    def __init__(self, run: str, chunks: int) -> None:
-        self._run, self._chunks = run, chunks
+    def __init__(self, run: str, chunks: int, clock: Clock, is_open: Callable[[int, bytes], bool]) -> None:
+        """`is_open`: whether a `Done` of this epoch and base would decide anything here."""
+        self._run, self._chunks, self._clock, self._is_open = run, chunks, clock, is_open
         self._replays = ReplayGuard()
+        self._proved: OrderedDict[bytes, Signed[Done]] = OrderedDict()
+        """By digest, those proved last: the same one comes from many members, or again and again from a hostile one."""
+        self._checks = Rates(CHECKS_PER_SECOND, CHECKS_AT_ONCE)
 
     def open(self, sender: PeerId, wire: bytes) -> Signed[Message]:
         """Raises Rejected."""
@@ -44,14 +56,29 @@ class Inbox:
         if body_type is None:
             raise Rejected(Reason.WRONG_KIND, f"there is no round message {kind[:32]!r}")
         if body_type is Done:  # may be passed on, and comes from several peers
-            done = open_signed(wire, Done, run=run)
-            check_done(done, self._chunks)
-            return done  # type: ignore[return-value]
+            return self._open_done(sender, wire)  # type: ignore[return-value]
         statement = open_signed(wire, body_type, run=run, sender=sender)
         self._replays.admit(statement)
         if isinstance(statement.body, Begin):
             check_begin(statement.body, self._chunks)
         return statement
+
+    def _open_done(self, shown_by: PeerId, wire: bytes) -> Signed[Done]:
+        """Proved, unless nobody will look at it; proving takes a signature check for each of its votes."""
+        address = digest(wire)
+        if (proved := self._proved.get(address)) is not None:
+            self._proved.move_to_end(address)
+            return proved
+        done = open_signed(wire, Done, run=self._run)
+        if not self._is_open(done.epoch, done.body.base):
+            return done
+        if not self._checks.take(shown_by, self._clock.monotonic(), cost=len(done.body.votes)):
+            raise Rejected(Reason.BUSY, "too many votes to check")
+        check_done(done, self._chunks)
+        self._proved[address] = done
+        if len(self._proved) > PROVED_LIMIT:
+            self._proved.popitem(last=False)
+        return done
 
 
 class Outbox:
@@ -63,10 +90,11 @@ class Outbox:
         signer: Signer,
         on_lost: Callable[[PeerId], None],
         on_elsewhere: Callable[[PeerId, int], None],
+        border: Border,
     ) -> None:
         """`on_lost`: a peer could not be reached, tried twice. `on_elsewhere`: a peer does not play this epoch."""
         self._transport, self._signer = transport, signer
-        self._on_lost, self._on_elsewhere = on_lost, on_elsewhere
+        self._on_lost, self._on_elsewhere, self._border = on_lost, on_elsewhere, border
         self._pending: dict[PeerId, dict[tuple[Any, ...], bytes]] = {}
         self._workers: Counter[PeerId] = Counter()
         self._wanted = Signal()
@@ -101,22 +129,26 @@ class Outbox:
     async def _deliver(self, peer: PeerId) -> None:
         pending = self._pending[peer]
         while pending:
-            key = next(iter(pending))
-            wire = pending.pop(key)
-            try:
-                if await self._deliver_one(peer, wire) == ELSEWHERE:
-                    self._on_elsewhere(peer, key[0])
-            except Unreachable as error:
-                pending.clear()
-                log.debug("peer unreachable", peer=peer, error=str(error))
-                self._on_lost(peer)
-            except TimedOut:
-                log.debug("peer does not answer", peer=peer, message=key[1])
-            except Refused as error:
-                log.debug("message refused", peer=peer, message=key[1], reason=error.reason)
+            async with self._border.around(f"a message to {peer}"):
+                await self._deliver_next(peer, pending)
         self._workers[peer] -= 1
         if not self._workers[peer]:
             del self._workers[peer], self._pending[peer]
+
+    async def _deliver_next(self, peer: PeerId, pending: dict[tuple[Any, ...], bytes]) -> None:
+        key = next(iter(pending))
+        wire = pending.pop(key)
+        try:
+            if await self._deliver_one(peer, wire) == ELSEWHERE:
+                self._on_elsewhere(peer, key[0])
+        except Unreachable as error:
+            pending.clear()
+            log.debug("peer unreachable", peer=peer, error=str(error))
+            self._on_lost(peer)
+        except TimedOut:
+            log.debug("peer does not answer", peer=peer, message=key[1])
+        except Refused as error:
+            log.debug("message refused", peer=peer, message=key[1], reason=error.reason)
 
     async def _deliver_one(self, peer: PeerId, wire: bytes) -> bytes:
         try:

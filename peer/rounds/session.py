@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from dht.interfaces import OnRejected, Stream, Transport, TransportError
+from dht.interfaces import Stream, Transport, TransportError
 from peer.learner import Learner
 from peer.rounds.exchange import PartAddress, Traffic, exchange_part
 from peer.rounds.owning import OwnedPart
@@ -99,7 +99,6 @@ class Plan:
     grid: Grid
     codec: Codec
     rule: CoordinateWiseRule
-    on_rejected: OnRejected
 
 
 class NeedsResync(Exception):
@@ -373,7 +372,7 @@ class Session:
             held = await exchange
         except (TransportError, Rejected) as error:
             if isinstance(error, Rejected) and address.owner != self.setting.me:
-                self.plan.on_rejected(address.owner, str(error.reason), str(error))
+                self.plan.transport.reject(address.owner, error.reason, str(error))
             log.debug("part broken", epoch=self.epoch, part=address.number, owner=address.owner, error=str(error))
             self._events.put_nowait(PartBroken(address.term, address.number, address.attempt))
             return
@@ -398,7 +397,7 @@ class Session:
                     )
             except (TransportError, Rejected, TimeoutError) as error:
                 if isinstance(error, Rejected):
-                    self.plan.on_rejected(holder, str(error.reason), str(error))
+                    self.plan.transport.reject(holder, error.reason, str(error))
                 log.debug("result not fetched", epoch=self.epoch, holder=holder, error=str(error))
                 continue
             self.plan.results.put(self.epoch, held)

@@ -236,7 +236,6 @@ class Result(Message):
         return self
 
 
-RoundMessage = Progress | Standing | Close | Ready | Begin | Suspect | Reassign | Prepared | Wait | Busy | Done
 ROUND_MESSAGES: dict[str, type[Message]] = {
     body.kind: body for body in (Progress, Standing, Close, Ready, Begin, Suspect, Reassign, Prepared, Wait, Busy, Done)
 }

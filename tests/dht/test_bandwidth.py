@@ -50,7 +50,6 @@ def test_own_link_is_measured_though_one_receiver_is_slow(bytes_per_second: floa
                 tasks.create_task(send(sender, slow, 2))
             await sender.clock.sleep(1.0)
         assert 0.6 * bytes_per_second <= sender.bandwidth.bytes_per_second <= bytes_per_second
-        assert 0.4 * bytes_per_second <= sender.bandwidth.to(fast.peer_id) <= bytes_per_second
 
     run_simulation(scenario, seed=1)
 

@@ -7,10 +7,12 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dht.bootstrap import Bootstrap
+from dht.border import TASK_FAILED
 from dht.hivemind_quietly import PeerID
 from dht.node import Node
 from tests.dht.test_records import names, sign
@@ -183,3 +185,47 @@ async def plain_hivemind_dht() -> AsyncIterator[list[str]]:
     finally:
         process.terminate()
         await process.wait()
+
+
+def test_a_mistake_of_ours_ends_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a peer nor for neighbours, each of which is one task for as long as the node lives."""
+    monkeypatch.setattr("dht.bootstrap.CHECK_SECONDS", 0.1)
+    failed: list[str] = []
+
+    async def main() -> None:
+        async with (
+            running_node(tmp_path, identity(1)) as one,
+            running_node(tmp_path, identity(2), on_rejected=lambda peer, reason, message: failed.append(reason)) as two,
+        ):
+            reach, look = two.bootstrap._reach, two.dht.find_nearest_nodes
+            mistakes = [KeyError(), KeyError()]
+
+            async def stumble(*arguments: Any) -> Any:
+                raise mistakes.pop()
+
+            monkeypatch.setattr(two.bootstrap, "_reach", stumble)
+            monkeypatch.setattr(two.dht, "find_nearest_nodes", stumble)
+            two.bootstrap.add(one.addresses())
+            await until(lambda: not mistakes)
+            monkeypatch.setattr(two.bootstrap, "_reach", reach)
+            monkeypatch.setattr(two.dht, "find_nearest_nodes", look)
+            await until_known(two, 1)
+            assert failed == [TASK_FAILED] * 2
+
+    run_real(main())
+
+
+def test_who_is_forgotten_makes_room_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.bootstrap.MAX_PEERS", 1)
+
+    async def main() -> None:
+        async with running_node(tmp_path, identity(1)) as one, running_node(tmp_path, identity(2)) as two:
+            gone = who(3, free_port())
+            one.bootstrap.add([gone])
+            one.bootstrap.add(two.addresses())
+            assert not await one.bootstrap.wait_connected(0.5)
+            one.bootstrap.forget(identity(3).peer_id)
+            one.bootstrap.add(two.addresses())
+            assert await one.bootstrap.wait_connected(20)
+
+    run_real(main())

@@ -383,6 +383,59 @@ def test_streams_of_one_peer_are_limited(run: Run) -> None:
     run(scenario)
 
 
+def test_a_kind_of_stream_has_limits_of_its_own(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        one, other = await world.pair()
+        await other.serve_streams("echo", echo_stream, 1000)
+        async with await one.open_stream(other.peer_id, "echo") as stream:
+            await stream.send(Frame(bytes(1000), bytes(1000)))
+            assert await stream.receive() == Frame(bytes(1000), bytes(1000))
+        for frame in (Frame(payload=bytes(1001)), Frame(header=bytes(1001))):
+            stream = await one.open_stream(other.peer_id, "echo")
+            await stream.send(frame)
+            with pytest.raises(Unreachable):
+                await stream.receive()
+        assert world.refused[one.peer_id, Reason.OVERSIZED] == 2
+
+    run(scenario)
+
+
+def test_who_asks_too_often_is_turned_away_and_others_are_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.gate.EXCHANGES_AT_ONCE", 10.0)
+    monkeypatch.setattr("dht.gate.EXCHANGES_PER_SECOND", 0.1)
+
+    async def scenario(world: World) -> None:
+        one, other = await world.pair()
+        third = await world.join()
+        await third.connect(other.peer_id, world.addresses(other))
+        await other.serve_requests("echo", echo)
+        await other.serve_streams("stream", echo_stream)
+        for _ in range(10):
+            await one.request(other.peer_id, "echo", b"", 10)
+        assert await third.request(other.peer_id, "echo", b"", 10) == b""
+        with pytest.raises(Refused) as refused:
+            await one.request(other.peer_id, "echo", b"", 10)
+        assert refused.value.reason == Reason.BUSY
+        stream = await one.open_stream(other.peer_id, "stream")
+        with pytest.raises(Unreachable):
+            await stream.receive()
+
+    run(scenario)
+
+
+def test_who_gives_bad_answers_is_charged_as_who_asks_badly(run: Run) -> None:
+    async def scenario(world: World) -> None:
+        one, other = await world.pair()
+        await one.serve_requests("echo", echo)
+        for _ in range(33):
+            one.reject(other.peer_id, Reason.WRONG_DIGEST, "a part that is not what its owner signed")
+        assert world.refused[other.peer_id, Reason.WRONG_DIGEST] == 33
+        with pytest.raises((Refused, Unreachable)):
+            await other.request(one.peer_id, "echo", b"", 10)
+
+    run(scenario)
+
+
 def test_streams_run_at_the_same_time(run: Run) -> None:
     async def scenario(world: World) -> None:
         one, other = await world.pair()

@@ -1,5 +1,6 @@
 """Frames survive any cutting of the byte stream; bad lengths are refused before memory is taken for them."""
 
+import random
 import struct
 from contextlib import suppress
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dht.framing import END_OF_STREAM_BYTES, End, FrameDecoder, encode_prefix
+from dht.framing import END_OF_STREAM_BYTES, FIRST_BYTES, GROWTH, End, FrameDecoder, encode_prefix
 from dht.interfaces import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Frame
 from protocols.rejection import Rejected
 
@@ -62,11 +63,27 @@ def test_lengths_above_the_limits_are_refused_at_the_prefix(header: int, payload
         feed(FrameDecoder(), struct.pack(">II", header, payload), [8])
 
 
-def test_payload_is_received_into_its_own_memory() -> None:
-    decoder = FrameDecoder()
-    prefix, payload = encode_prefix(Frame(b"head", bytes(5_000_000)))
-    feed(decoder, prefix, [100])
-    assert len(decoder.buffer()) == len(payload)
+def test_memory_grows_with_what_comes_in_not_with_what_is_announced() -> None:
+    taken: list[int] = []
+
+    def allocate(size: int) -> bytearray:
+        taken.append(size)
+        return bytearray(size)
+
+    decoder = FrameDecoder(allocate=allocate)
+    payload = random.Random(1).randbytes(5_000_000)
+    data = encode(Frame(b"head", payload))
+    received = 0
+    frame = None
+    while frame is None:
+        target = decoder.buffer()
+        target[:] = data[received : received + len(target)]
+        received += len(target)
+        frame = decoder.received(len(target))
+        assert sum(taken) <= max(FIRST_BYTES, 2 * GROWTH * received)
+    assert isinstance(frame, Frame)
+    assert (frame.header, frame.payload) == (b"head", payload)
+    assert taken[-1] == len(payload) + len(b"head")  # received into its own memory, uncopied from then on
 
 
 def test_frames_above_the_limits_are_not_sent() -> None:

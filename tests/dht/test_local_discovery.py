@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,21 @@ def test_own_file_is_written_again_when_somebody_cleans_up(directory: Path) -> N
         assert two.others() == []
         one.others()
         assert [peer for peer, _ in two.others()] == [ONE]
+
+
+def test_a_directory_that_goes_with_the_login_session_ends_nothing(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with join(directory / "session" / "peer", ONE) as one:
+        shutil.rmtree(directory)
+        directory.write_text("where nobody may make a directory")
+        for _ in range(3):
+            assert one.others() == []
+        assert len(caplog.records) == 1
+        directory.unlink()
+        with join(directory / "session" / "peer", TWO) as two:
+            assert [peer for peer, _ in one.others()] == [TWO]
+            assert [peer for peer, _ in two.others()] == [ONE]
 
 
 def test_peer_that_closes_is_gone(directory: Path) -> None:

@@ -3,13 +3,16 @@
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from dht.addresses import with_ports
+from dht.border import TASK_FAILED
 from dht.interfaces import TransportError, Unreachable
 from dht.node import Node
+from dht.p2pd import _LINE_BYTES, P2pdError, _lines
 from tests.dht.test_bootstrap import knows, until
 from tests.dht.test_records import names, sign
 from tests.dht.worlds import identity, run_real, running_node
@@ -99,6 +102,39 @@ def test_node_is_in_the_dht_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run_real(main())
 
 
+def test_a_p2pd_that_comes_up_useless_is_stopped_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+
+    def stumbling(step: Callable[[], Awaitable[None]], *errors: Exception) -> Callable[[], Awaitable[None]]:
+        left = list(errors)
+
+        async def stumble() -> None:
+            if left:
+                raise left.pop()
+            await step()
+
+        return stumble
+
+    async def main() -> None:
+        async with (
+            running_node(tmp_path, identity(1), on_rejected=lambda peer, reason, message: failed.append(reason)) as one,
+            running_node(tmp_path, identity(2)) as two,
+        ):
+            await two.transport.serve_requests("echo", echo)
+            await one.transport.connect(two.peer_id, two.addresses())
+            attach, resume = one._p2p.attach_again, one.transport.resume
+            monkeypatch.setattr(one._p2p, "attach_again", stumbling(attach, P2pdError("gone again"), KeyError("x")))
+            monkeypatch.setattr(one.transport, "resume", stumbling(resume, Unreachable("no handler taken")))
+            os.kill(one.p2pd.process_id, signal.SIGKILL)
+            await one.p2pd.ended()
+            assert await ask(one, two, b"x") == b"x"
+            assert failed == [TASK_FAILED]
+
+    run_real(main())
+
+
 def test_node_can_be_closed_while_p2pd_is_down(tmp_path: Path) -> None:
     async def main() -> None:
         async with running_node(tmp_path, identity(1)) as node:
@@ -126,3 +162,16 @@ def test_node_can_be_closed_while_p2pd_is_down(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_port_left_open_becomes_the_port_it_had(listen: str, found: list[str], expected: str) -> None:
     assert with_ports([listen], found) == [expected]
+
+
+def test_output_without_end_of_line_is_read_in_pieces() -> None:
+    async def main() -> None:
+        output = asyncio.StreamReader()
+        for data in (b"one\n", b"x" * 200_000, b"\nlast\r\n", b"y" * 100_000, b"\n\nend"):
+            output.feed_data(data)
+        output.feed_eof()
+        lines = [line async for line in _lines(output)]
+        assert [line[:4] for line in lines] == ["one", "xxxx", "last", "yyyy", "", "end"]
+        assert max(map(len, lines)) == _LINE_BYTES
+
+    run_real(main())

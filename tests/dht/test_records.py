@@ -16,7 +16,8 @@ from dht.hivemind_p2p import AttachedP2P
 from dht.hivemind_quietly import DHTID, DHTNode, DHTRecord, DictionaryDHTValue, PeerID
 from dht.node import Node
 from dht.p2pd import P2pd
-from dht.record_validator import MAX_RECORDS_PER_KEY, RecordStorage, RecordValidator
+from dht.record_storage import MAX_RECORDS_PER_KEY, RecordStorage
+from dht.record_validator import MAX_FRESH, OnRecordRefused, RecordValidator
 from protocols.encoding import encode
 from protocols.identity import Identity
 from protocols.records import MAX_RECORD_BYTES, RosterEntry, record_key
@@ -83,6 +84,11 @@ def sign(who: Identity, sequence: int = 1, run: str = RUN, **changes: Any) -> Si
 
 async def names(node: Node) -> dict[str, str]:
     return {record.sender: record.body.name for record in await node.records.lookup(RUN, "roster")}
+
+
+def validator_in_one_turn(on_refused: OnRecordRefused = lambda reason, message: None) -> RecordValidator:
+    """All that it is asked comes in one turn of the event loop."""
+    return RecordValidator(SystemClock(), on_refused, lambda function: None)
 
 
 def test_everybody_finds_what_everybody_published(tmp_path: Path) -> None:
@@ -232,7 +238,7 @@ def test_plain_values_are_not_stored(tmp_path: Path) -> None:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_validator_refuses_anything_and_never_raises(key: bytes, subkey: bytes, value: bytes, expires: float) -> None:
     refused: list[str] = []
-    validator = RecordValidator(SystemClock(), lambda reason, message: refused.append(reason))
+    validator = validator_in_one_turn(lambda reason, message: refused.append(reason))
     assert not validator.validate(DHTRecord(key, subkey, value, expires))
     assert not validator.validate(DHTRecord(KEY.to_bytes(), encode(identity(1).peer_id), encode(value), expires))
     assert len(refused) == 2
@@ -240,16 +246,16 @@ def test_validator_refuses_anything_and_never_raises(key: bytes, subkey: bytes, 
 
 @pytest.mark.parametrize("expires", [None, "soon", 10**400, b""])
 def test_validator_refuses_an_expiration_that_is_no_number(expires: Any) -> None:
-    validator = RecordValidator(SystemClock(), lambda reason, message: None)
+    validator = validator_in_one_turn()
     wire = encode(sign(identity(1)).wire)
     assert not validator.validate(DHTRecord(KEY.to_bytes(), encode(identity(1).peer_id), wire, expires))
 
 
 def test_storage_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dht.record_validator.MAX_RECORDS_PER_KEY", 3)
+    monkeypatch.setattr("dht.record_storage.MAX_RECORDS_PER_KEY", 3)
     assert MAX_RECORDS_PER_KEY > 3
-    validator = RecordValidator(SystemClock(), lambda reason, message: None)
-    storage = RecordStorage(validator)
+    validator = validator_in_one_turn()
+    storage = RecordStorage(validator, RUN)
     for number in range(1, 6):
         record = sign(identity(number))
         stored = storage.store_subkey(KEY, identity(number).peer_id, encode(record.wire), record.body.expires)
@@ -268,7 +274,7 @@ class WrongClock(SystemClock):
 
 def test_what_was_stored_while_the_clock_was_wrong_keeps_nobody_out() -> None:
     clock = WrongClock()
-    storage = RecordStorage(RecordValidator(clock, lambda reason, message: None))
+    storage = RecordStorage(RecordValidator(clock, lambda reason, message: None, lambda function: None), RUN)
 
     def store(sequence: int) -> bool:
         record = sign(identity(1), sequence=sequence, expires=clock.wall() + 60)
@@ -280,6 +286,53 @@ def test_what_was_stored_while_the_clock_was_wrong_keeps_nobody_out() -> None:
     assert store(sequence=2)
     assert not store(sequence=1)
     assert storage.record_count() == 1
+
+
+def test_records_of_other_runs_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.record_storage.MAX_RECORDS", 4)
+    storage = RecordStorage(validator_in_one_turn(), RUN)
+    foreign = DHTID.generate(source=record_key(OTHER_RUN, "roster"))
+
+    def store(number: int, run: str, key: DHTID) -> bool:
+        record = sign(identity(number), run=run, expires=time.time() + 30 + number)
+        return storage.store_subkey(key, identity(number).peer_id, encode(record.wire), record.body.expires)
+
+    assert [store(number, OTHER_RUN, foreign) for number in range(1, 6)] == [True] * 4 + [False]
+    assert [store(number, RUN, KEY) for number in range(1, 3)] == [True] * 2
+    assert [owner for owner, _ in storage.get(foreign).value.items()] == [identity(n).peer_id for n in (3, 4)]
+    assert [store(number, RUN, KEY) for number in range(3, 6)] == [True] * 2 + [False]
+    assert foreign not in storage
+    assert storage.record_count() == 4
+
+
+def test_only_so_many_foreign_runs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dht.record_storage.MAX_KEYS", 2)
+    storage = RecordStorage(validator_in_one_turn(), RUN)
+
+    def store(run: str) -> bool:
+        record = sign(identity(1), run=run)
+        key = DHTID.generate(source=record_key(run, "roster"))
+        return storage.store_subkey(key, identity(1).peer_id, encode(record.wire), record.body.expires)
+
+    runs = [f"other-{letter * 26}" for letter in "abc"]
+    assert [store(run) for run in (*runs, RUN)] == [True, True, False, True]
+
+
+def test_one_request_with_thousands_of_records_holds_up_nobody(tmp_path: Path) -> None:
+    async def scenario(swarm: Swarm) -> None:
+        (one,) = await swarm.nodes(1)
+        attacker = await swarm.plain_node(20, one)
+        owner, wire = identity(20).peer_id, sign(identity(20)).wire
+        count = 5000
+        forged = [encode(wire[:-4] + number.to_bytes(4, "big")) for number in range(count)]
+        soon = time.time() + 60
+        stored = await attacker.protocol.call_store(
+            PeerID.from_base58(one.peer_id), [KEY] * count, forged, [soon] * count, [owner] * count
+        )
+        assert stored == [False] * count
+        assert swarm.refused == {Reason.BAD_SIGNATURE: MAX_FRESH, Reason.BUSY: 1}
+
+    on_swarm(scenario, tmp_path)
 
 
 def test_many_lookups_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An attacker with a valid identity, and the bad input that it can send without taking part, with what it must meet."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,6 +73,15 @@ class Attacker:
 
         async def answer(_peer: PeerId, _wire: bytes) -> bytes:
             return self._word()
+
+        await self.transport.serve_requests(HELLO_KIND, answer)
+
+    async def note_hellos(self, heard: "asyncio.Queue[bytes]") -> None:
+        """From now on puts there what is said to it, and answers nothing that makes it a member."""
+
+        async def answer(_peer: PeerId, wire: bytes) -> bytes:
+            heard.put_nowait(wire)
+            return b""
 
         await self.transport.serve_requests(HELLO_KIND, answer)
 

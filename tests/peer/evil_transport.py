@@ -30,22 +30,25 @@ class EvilTransport(Transport):
     async def serve_requests(self, kind: str, handler: RequestHandler, *limits: int) -> None:
         await self._transport.serve_requests(kind, handler, *limits)
 
-    async def serve_streams(self, kind: str, handler: StreamHandler) -> None:
+    async def serve_streams(self, kind: str, handler: StreamHandler, *limits: int) -> None:
         tamper = self._served
         if tamper is None or kind != self._kind:
-            await self._transport.serve_streams(kind, handler)
+            await self._transport.serve_streams(kind, handler, *limits)
             return
 
         def evil(stream: Stream) -> Awaitable[None]:
             return handler(EvilStream(stream, tamper))
 
-        await self._transport.serve_streams(kind, evil)
+        await self._transport.serve_streams(kind, evil, *limits)
 
     async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
         await self._transport.connect(peer, addresses)
 
     def remember(self, peer: PeerId, addresses: Sequence[str]) -> None:
         self._transport.remember(peer, addresses)
+
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        self._transport.reject(peer, reason, message)
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._transport.in_thread(function, *arguments)

@@ -27,7 +27,7 @@ from protocols.encoding import digest, encode
 from protocols.identity import Identity, PeerId
 from protocols.manifest import Averaging, Data, DataParallel, LocalSgd, Manifest, Model, Sgd
 from protocols.optimizers import make_optimizer
-from protocols.records import Role
+from protocols.roles import Role
 from protocols.round.events import Trained
 from protocols.signed import Signer
 from protocols.state import ModelState

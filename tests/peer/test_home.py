@@ -235,10 +235,19 @@ def test_a_runtime_directory_that_is_a_link_is_refused(tmp_path, monkeypatch):
         runtime_directory()
 
 
-def test_the_session_directory_is_used_when_it_is_ours(tmp_path, monkeypatch):
+def test_sockets_outlast_the_login_session(tmp_path, monkeypatch):
     monkeypatch.delenv("PEER_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert runtime_directory() == tmp_path / f"peer-{os.geteuid()}"
+
+
+def test_the_session_directory_is_used_where_somebody_else_was_first(tmp_path, monkeypatch):
+    monkeypatch.delenv("PEER_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"peer-{os.geteuid()}").mkdir(mode=0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert runtime_directory() == tmp_path / "peer"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert runtime_directory() == tmp_path / f"peer-{os.geteuid()}"
+    with pytest.raises(PeerError, match="must be a directory of yours"):
+        runtime_directory()

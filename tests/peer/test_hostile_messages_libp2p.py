@@ -1,5 +1,6 @@
 """The same bad input over real libp2p: two participants train, and two more nodes attack one of them."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dht.node import Node
+from peer.membership import HELLO_KIND
 from peer.participant import Participant
 from peer.profile import Profile
 from peer.tasks import beside
@@ -95,6 +97,38 @@ def test_bad_input_over_libp2p_is_refused_and_training_goes_on(
                 await one.until_epoch(MANIFEST.epochs)
             assert first.participant.state.digest == second.participant.state.digest
             assert first.rejections.by_reason["handler_failed"] == 0
+
+    with caplog.at_level(logging.ERROR):
+        run_real(scenario())
+    assert caplog.records == []
+
+
+def test_hello_with_addresses_that_cannot_be_encoded_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a record in the DHT: whoever hears of a member dials it, and must not fail on the way."""
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as resources:
+            enter = resources.enter_async_context
+            victim = await enter(member(tmp_path, 1))
+            node = await enter(running_node(tmp_path, identity(8)))
+            await node.transport.connect(victim.node.peer_id, victim.node.addresses())
+            attacker = Attacker(identity(8), node.transport, MANIFEST.run_id)
+            addresses = (
+                f"/p2p/{STRANGER.peer_id}/p2p-circuit",
+                f"/ip4/127.0.0.1/tcp/1/p2p/{STRANGER.peer_id}/p2p-circuit/ip4/127.0.0.1/tcp/1/p2p/{attacker.peer}",
+                f"/dns4/{'a' * 64}/tcp/1",
+            )
+            entry = attacker.roster_entry(None, addresses=addresses)
+            assert await node.records.publish(attacker.signer.sign(entry, 0), entry.expires)
+            hellos = asyncio.Queue[bytes]()
+            await attacker.note_hellos(hellos)
+            assert await attacker.ask(victim.node.peer_id, HELLO_KIND, attacker.wire(entry, 0)) == ""
+            async with asyncio.timeout(30):
+                await hellos.get()  # the victim has used what it was told
+                await victim.until_epoch(MANIFEST.epochs)
+            assert victim.node.transport._addresses[attacker.peer] == addresses
 
     with caplog.at_level(logging.ERROR):
         run_real(scenario())

@@ -22,13 +22,13 @@ def test_others_see_where_a_daemon_has_moved_and_that_it_is_gone(
     async def main() -> None:
         one = await Neighbourhood.start("demo", ONE, [address(ONE, 1)], client_mode=False)
         two = await Neighbourhood.start("demo", TWO, [address(TWO, 2)], client_mode=False)
-        assert one.others() == {TWO: (address(TWO, 2),)}
+        assert await one.others() == {TWO: (address(TWO, 2),)}
         for port in (3, 4):
             await two.move([address(TWO, port)])
-            assert one.others() == {TWO: (address(TWO, port),)}
-        assert two.others() == {ONE: (address(ONE, 1),)}
+            assert await one.others() == {TWO: (address(TWO, port),)}
+        assert await two.others() == {ONE: (address(ONE, 1),)}
         await two.close()
-        assert one.others() == {}
+        assert await one.others() == {}
         await one.close()
 
     run_real(main())

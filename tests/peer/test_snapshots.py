@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from peer.files import write_atomically
 from peer.models.flat import FlatModel, initial_state
 from peer.snapshots import SnapshotError, SnapshotStore, export_model
 from protocols.manifest import AdamW, Data, DataParallel, Manifest, Model, Shard
@@ -172,6 +173,20 @@ def test_what_a_killed_daemon_left_is_cleared_away(tmp_path):
     (tmp_path / "notes.txt").write_text("the user's own")
     assert SnapshotStore(tmp_path).latest(**SHAPE) is None
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda _bytes: "guessed")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for planted in (".model.incomplete", ".model.guessed.incomplete"):
+        (tmp_path / planted).symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "model", lambda path: path.write_text("new"))
+    monkeypatch.undo()
+    write_atomically(tmp_path / "model", lambda path: path.write_text("new"))
+    assert (tmp_path / "model").read_text() == "new"
+    assert victim.read_text() == "precious"
 
 
 WRITE_WITH_LITTLE_SPACE = """

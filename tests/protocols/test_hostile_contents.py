@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from protocols.blocks import BLOCK_BYTES, MAX_INDEX_BYTES, BlockIndex, from_bitmap, to_bitmap
 from protocols.codecs import CODECS, Codec
@@ -249,3 +250,12 @@ def test_result_chunk_has_the_size_of_its_place_in_the_grid(codec: Codec) -> Non
     assert refusal(lambda: open_result_chunk(b"", out, codec)) is Reason.WRONG_SHAPE
     spoiled = NOT_A_NUMBER[codec.name][0] + first[len(NOT_A_NUMBER[codec.name][0]) :]
     assert refusal(lambda: open_result_chunk(spoiled, out, codec)) is Reason.NON_FINITE
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "\x00", "a\x1b[2Jb", "a\nb", "a\u202eb", "x" * 201, "é" * 101]
+)
+def test_a_shard_is_named_by_a_plain_file_name(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Shard(name=name, size_bytes=1, digest=digest(b"a"))
+    assert Shard(name="Die Göttliche Komödie (1).txt", size_bytes=1, digest=digest(b"a"))

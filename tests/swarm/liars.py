@@ -5,9 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from dht.border import Border
 from dht.interfaces import Frame, Stream
 from dht.local_discovery import LocalDiscovery
-from dht.node import Node
+from dht.node import Node, count_nothing
 from peer.contents import BLOCKS_KIND, INDEX_KIND, ContentStore
 from peer.home import Home
 from peer.membership import Membership
@@ -105,9 +106,8 @@ async def lying(kind: type[AnyLiar], home: Path, runtime: Path, run: str, state:
         node = await Node.start(place.identity_path, listen=("/ip4/127.0.0.1/tcp/0",))
         resources.push_async_callback(node.close)
         liar = kind(node, Signer(identity, run, 1), state)
-        membership = Membership(
-            node.transport, node.records, liar.signer, liar.entry, *([lambda _: None] * 3), lambda *_: None
-        )
+        border = Border(node.peer_id, node.transport.clock, count_nothing)
+        membership = Membership(node.transport, node.records, liar.signer, liar.entry, *([lambda _: None] * 3), border)
         await membership.start()
         await node.transport.serve_requests(HEAD_KIND, liar.head)
         await node.transport.serve_requests(INDEX_KIND, liar.index)
