@@ -152,7 +152,7 @@ def test_a_joiner_on_a_slow_link_catches_up() -> None:
         await swarm.until(lambda: joiner.participant.samples_contributed, within=60)
         await swarm.finish(within=300)
 
-    simulate(scenario, data_parallel(epochs=16, codec="int8", target_batch=1500), parameters=150_000)
+    simulate(scenario, data_parallel(epochs=40, codec="int8", target_batch=1500), parameters=150_000)
 
 
 # -- crashing, pausing, leaving ---------------------------------------------------------------------------------------
