@@ -150,6 +150,7 @@ def test_a_joiner_on_a_slow_link_catches_up() -> None:
         await swarm.until(lambda: joiner.participant.joined, within=60)
         assert swarm.now - began > 2 * swarm.pace(swarm.peers[0])
         await swarm.until(lambda: joiner.participant.samples_contributed, within=60)
+        assert joiner.participant.largest_group == 4, "it has trained on by itself"
         await swarm.finish(within=300)
 
     simulate(scenario, data_parallel(epochs=40, codec="int8", target_batch=1500), parameters=150_000)
