@@ -5,8 +5,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from peer.home import Home
 from peer.models.flat import initial_state
 from protocols.manifest import AdamW, Averaging, Data, DataParallel, Manifest, Model
@@ -29,10 +27,7 @@ LONGEST_PAUSE = 6.0
 """Times the usual, while a process starts beside it. Who waits for a member in vain waits ten seconds."""
 
 
-async def test_a_joiner_refuses_forged_states_and_corrupted_blocks(
-    swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PEER_RUNTIME_DIR", swarm.environment["PEER_RUNTIME_DIR"])
+async def test_a_joiner_refuses_forged_states_and_corrupted_blocks(swarm: Swarm, tmp_path: Path) -> None:
     honest = [swarm.daemon(name) for name in ("first", "second", "third")]
     for daemon in honest:
         _know(daemon.home)

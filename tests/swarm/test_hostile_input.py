@@ -11,8 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from dht.hivemind_quietly import DHTID, PeerID
 from dht.node import Node
 from peer.home import Home
@@ -126,10 +124,8 @@ async def publish_badly(mallory: Identity, node: Node, victim: Victim) -> Counte
     return Counter(str(reason) for *_, reason in attempts)
 
 
-async def test_strangers_that_send_everything_bad_change_nothing_in_a_daemon(
-    swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with two_daemons(swarm, monkeypatch) as (victim, witness, run):
+async def test_strangers_that_send_everything_bad_change_nothing_in_a_daemon(swarm: Swarm, tmp_path: Path) -> None:
+    async with two_daemons(swarm) as (victim, witness, run):
         before, epoch = victim.rejected(), run.epoch()
         expected: Counter[str] = Counter()
         batches = [*in_batches(BAD_REQUESTS), *in_batches(BAD_STREAMS)]
@@ -155,9 +151,9 @@ async def test_strangers_that_send_everything_bad_change_nothing_in_a_daemon(
 
 
 async def test_members_whose_chunks_and_results_are_spoiled_reach_no_daemons_state(
-    swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    swarm: Swarm, tmp_path: Path
 ) -> None:
-    async with two_daemons(swarm, monkeypatch) as (victim, witness, run):
+    async with two_daemons(swarm) as (victim, witness, run):
         before, epoch = victim.rejected(), run.epoch()
         daemons = [victim.address, witness.address]
         async with (
@@ -181,8 +177,7 @@ def mended(victim: Victim) -> bool:
 
 
 @asynccontextmanager
-async def two_daemons(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Victim, Victim, Members]]:
-    monkeypatch.setenv("PEER_RUNTIME_DIR", swarm.environment["PEER_RUNTIME_DIR"])
+async def two_daemons(swarm: Swarm) -> AsyncIterator[tuple[Victim, Victim, Members]]:
     daemons = [swarm.daemon("victim"), swarm.daemon("witness")]
     for daemon in daemons:
         Home(daemon.home).store_manifest(MANIFEST)
