@@ -5,6 +5,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peer.home import Home
 from peer.models.flat import initial_state
 from protocols.manifest import AdamW, Averaging, Data, DataParallel, Manifest, Model
@@ -27,6 +29,7 @@ LONGEST_PAUSE = 6.0
 """Times the usual, while a process starts beside it. Who waits for a member in vain waits ten seconds."""
 
 
+@pytest.mark.alone
 async def test_a_joiner_refuses_forged_states_and_corrupted_blocks(swarm: Swarm, tmp_path: Path) -> None:
     honest = [swarm.daemon(name) for name in ("first", "second", "third")]
     for daemon in honest:

@@ -37,6 +37,7 @@ LONGEST_PAUSE = 6.0
 """Times the usual, while a process starts beside it. Who waits for a member in vain waits ten seconds."""
 
 
+@pytest.mark.alone
 def test_a_joiner_in_mid_run_syncs_while_rounds_go_on_and_ends_bit_equal(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
