@@ -121,6 +121,8 @@ class ContentStore:
         frame = await next_request(stream)
         if frame is None:
             return
+        if len(frame.header) != DIGEST_BYTES + 8:
+            raise Rejected(Reason.MALFORMED, "not a request for a block")
         address = frame.header[:DIGEST_BYTES]
         content = self._get(address)
         count = len(content.index.blocks)

@@ -46,7 +46,7 @@ goes on at once, and fewer do after a while (`leader.py`). What was decided coul
 the histories part, and heal by `protocols.heads`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -444,7 +444,7 @@ class Round:
             return
         if not any(member.peer == self.setting.me for member in begin.members):
             return
-        if sender != self.setting.me and not self._stands_for_most(begin, now):
+        if sender != self.setting.me and not self._stands_for_most([member.peer for member in begin.members], now):
             return
         if begin.adopted and not self._is_proved(claim):
             self._give_up(sender, now)
@@ -463,23 +463,23 @@ class Round:
         self._ledger = Ledger(statement)
         self._actions.append(Exchange(begin, self.term))
 
-    def _stands_for_most(self, begin: Begin, now: float) -> bool:
+    def _stands_for_most(self, members: Collection[PeerId], now: float) -> bool:
         """Whether half of the living electorate is in the group.
 
         Who is left out is asked whether it lives; the leader says its `Begin` again meanwhile. Who does not answer is
         dead to us, too. If they do answer, the leader is given up: it has made a group of its own.
         """
-        if self.electorate.half_in([member.peer for member in begin.members], self._living()):
+        if self.electorate.half_in(members, self._living()):
             return True
         failure = self.setting.timing.failure
         if self._doubted_at is None:
             self._doubted_at = now
-        for peer in sorted(self._living().difference(member.peer for member in begin.members)):
+        for peer in sorted(self._living().difference(members)):
             if now - max(self._heard_at.get(peer, 0.0), self._doubted_at) > failure:
                 self.suspected.add(peer)
             else:
                 self._actions.append(Send(peer, self._progress()))
-        if self.electorate.half_in([member.peer for member in begin.members], self._living()):
+        if self.electorate.half_in(members, self._living()):
             return True
         if now - self._doubted_at > DOUBT * failure:
             assert self.leader is not None
@@ -716,8 +716,12 @@ class Round:
         self.suspected.difference_update(speakers)
         self._elsewhere.difference_update(speakers)
         if not self._plausible(body):
-            self._miss(speakers, now)  # they, not whom they name
-            return
+            if not self._overtakes_its_begin(statement.sender, body):
+                self._miss(speakers, now)  # they, not whom they name
+                return
+            self._waiting_since = now  # our leader speaks, and says it again whenever we ask
+            if not self._stands_for_most(body.members, now):
+                return
         self.done = statement
         self._leadership = None
         self.phase = Phase.FETCHING
@@ -737,6 +741,11 @@ class Round:
             return tuple(member.peer for member in self.begin.members) == body.members
         living = self.electorate.peers - (self.suspected - self._elsewhere) - {self.setting.me}
         return self.electorate.most_in(body.members, living)
+
+    def _overtakes_its_begin(self, sender: PeerId, body: Done) -> bool:
+        """It is of a group that our leader may have named to us, and is then believed as far as its `Begin` were."""
+        ours = self.phase is Phase.READY and (sender, body.term) == (self.leader, self.term)
+        return ours and self.setting.me in body.members
 
     def _apply_if_whole(self) -> None:
         assert self.done is not None

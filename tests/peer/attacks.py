@@ -114,17 +114,11 @@ class Situation:
     """What an attacker builds its input from."""
 
     attacker: Attacker
-    victim: Participant
     stranger: Identity
     """Whose statements the attacker passes off as its own."""
-
-    @property
-    def epoch(self) -> int:
-        return self.victim.state.epoch
-
-    @property
-    def base(self) -> bytes:
-        return self.victim.state.digest
+    epoch: int
+    """The victim's, and `base`: the digest of its state."""
+    base: bytes
 
     def progress(self, **changes: object) -> Progress:
         fields = {"base": self.base, "samples": 5, "complete": False, "client_mode": False, "samples_per_second": 1.0}
@@ -259,7 +253,7 @@ BAD_STREAMS = [
     BadStream("random bytes", BLOCKS_KIND, lambda s: [Frame(b"random")], Reason.MALFORMED),
     BadStream("no address", BLOCKS_KIND, lambda s: [Frame()], Reason.MALFORMED),
     BadStream("unknown content", BLOCKS_KIND, lambda s: _block(bytes(8)), Reason.ABSENT),
-    BadStream("block too far", BLOCKS_KIND, lambda s: _block(b"\xff" * 8, s.victim.state.digest), Reason.UNEXPECTED),
+    BadStream("block too far", BLOCKS_KIND, lambda s: _block(b"\xff" * 8, s.base), Reason.UNEXPECTED),
 ]
 
 

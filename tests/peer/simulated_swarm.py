@@ -151,6 +151,7 @@ class SimulatedPeer:
     """When it came to each epoch, in virtual seconds."""
     digests: dict[int, bytes] = field(default_factory=dict)
     resyncs: int = 0
+    """How often it has given up its state to take the swarm's anew."""
 
     @property
     def peer(self) -> PeerId:
@@ -282,9 +283,12 @@ class SimulatedSwarm:
         await peer.transport.close()
 
     async def _watch(self, peer: SimulatedPeer) -> None:
+        joined = False
         while True:
             state = peer.state
-            if peer.participant.joined:
+            peer.resyncs += joined and not peer.participant.joined
+            joined = peer.participant.joined
+            if joined:
                 peer.epoch_times.setdefault(state.epoch, self.now)
                 peer.digests[state.epoch] = state.digest
             self.changed.notify()

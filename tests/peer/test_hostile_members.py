@@ -3,9 +3,9 @@
 Whatever it does, the honest come to the end of the run with the same bits after every epoch.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from dht.interfaces import Frame
 from peer.participant import Participant
 from peer.rounds.exchange import PART_KIND
 from peer.rounds.results import FETCH_KIND, chunk_header
-from protocols.codecs import Codec, Payload
 from protocols.encoding import digest
 from protocols.message import Message
 from protocols.rejection import Reason
@@ -35,8 +34,8 @@ from protocols.round.messages import (
     Suspect,
     Wait,
 )
-from protocols.vectors import Vector
 from tests.peer.attacks import FORGED
+from tests.peer.evil_codecs import NotANumber, TooShort, encoding_badly
 from tests.peer.evil_transport import EvilTransport, Tamper
 from tests.peer.simulated_swarm import SimulatedSwarm, identity
 from tests.peer.under_attack import EVIL, Liar, simulate_attack
@@ -186,30 +185,6 @@ def test_holder_that_gives_wrong_results_is_asked_once(caplog: pytest.LogCapture
     assert set(asked.values()) == {1}
 
 
-class NotANumber(Codec):
-    """Encodes to what no decoder takes; the digests are right."""
-
-    def __init__(self, codec: Codec, value: float) -> None:
-        self.name, self._codec, self._value = codec.name, codec, value
-
-    def encoded_size(self, count: int) -> int:
-        return self._codec.encoded_size(count)
-
-    def encode(self, values: Vector) -> Payload:
-        payload = bytearray(self._codec.encode(values))
-        kind = np.float16 if self.name == "float16" else np.float32
-        piece = kind(self._value).tobytes()
-        payload[: len(piece)] = piece
-        return payload
-
-    def _is_finite(self, payload: Payload, count: int) -> bool:
-        return True
-
-    def _decode_piece(self, out: Vector, payload: Payload, count: int, start: int) -> None:
-        self._codec._decode_piece(out, payload, count, start)
-        np.nan_to_num(out, copy=False)
-
-
 @pytest.mark.parametrize(
     ("codec", "value"),
     [("none", np.nan), ("none", -np.inf), ("float16", np.nan), ("int8", np.inf)],
@@ -217,14 +192,16 @@ class NotANumber(Codec):
 def test_nan_and_infinity_in_chunks_and_results_reach_nobody(
     codec: str, value: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def make(**given: Any) -> Participant:
-        participant = Participant(**given)
-        plan = participant._plan
-        participant._plan = dataclasses.replace(plan, codec=NotANumber(plan.codec, value))
-        return participant
-
+    make = partial(encoding_badly, spoil=lambda honest: NotANumber(honest, value))
     refused = simulate_attack(member_with(make), caplog, codec)
     assert refused[Reason.NON_FINITE] > 0, refused
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_chunks_and_results_of_a_wrong_shape_reach_nobody(codec: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The digests are right: those of chunks that are too short."""
+    refused = simulate_attack(member_with(partial(encoding_badly, spoil=TooShort)), caplog, codec)
+    assert refused[Reason.WRONG_SHAPE] > 0, refused
 
 
 # -- a member whose words are wrong -----------------------------------------------------------------------------------

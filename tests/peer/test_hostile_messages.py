@@ -49,6 +49,10 @@ async def attacker_of(swarm: SimulatedSwarm, number: int = ATTACKER) -> Attacker
     return Attacker(who, transport, swarm.manifest.run_id)
 
 
+def situation_of(attacker: Attacker, victim: SimulatedPeer) -> Situation:
+    return Situation(attacker, STRANGER, victim.state.epoch, victim.state.digest)
+
+
 def under(attack: Attack, caplog: pytest.LogCaptureFixture, epochs: int = EPOCHS) -> Counter[str]:
     """Three train, the first one is attacked; what it refused of the attacker, once all is well at the end."""
 
@@ -99,9 +103,9 @@ def in_batches(bad: Sequence[BadRequest | BadStream], size: int = 20) -> list[Se
 @pytest.mark.parametrize("batch", in_batches(BAD_REQUESTS), ids=lambda batch: f"{batch[0].kind}-{batch[0].name}")
 def test_bad_requests_are_refused_and_counted(batch: Sequence[BadRequest], caplog: pytest.LogCaptureFixture) -> None:
     async def attack(attacker: Attacker, victim: SimulatedPeer, swarm: SimulatedSwarm) -> None:
-        situation = Situation(attacker, victim.participant, STRANGER)
         for bad in batch:
-            assert await attacker.ask(victim.peer, bad.kind, bad.body(situation)) == bad.reason, (bad.kind, bad.name)
+            body = bad.body(situation_of(attacker, victim))
+            assert await attacker.ask(victim.peer, bad.kind, body) == bad.reason, (bad.kind, bad.name)
         check_nobody(attacker, victim)
 
     assert under(attack, caplog) == Counter(str(bad.reason) for bad in batch)
@@ -110,10 +114,9 @@ def test_bad_requests_are_refused_and_counted(batch: Sequence[BadRequest], caplo
 @pytest.mark.parametrize("batch", in_batches(BAD_STREAMS), ids=lambda batch: f"{batch[0].kind}-{batch[0].name}")
 def test_bad_streams_are_broken_and_counted(batch: Sequence[BadStream], caplog: pytest.LogCaptureFixture) -> None:
     async def attack(attacker: Attacker, victim: SimulatedPeer, swarm: SimulatedSwarm) -> None:
-        situation = Situation(attacker, victim.participant, STRANGER)
         for bad in batch:
             before = victim.rejections.by_peer[attacker.peer, bad.reason]
-            await attacker.stream(victim.peer, bad.kind, bad.frames(situation))
+            await attacker.stream(victim.peer, bad.kind, bad.frames(situation_of(attacker, victim)))
             assert victim.rejections.by_peer[attacker.peer, bad.reason] == before + 1, (bad.kind, bad.name)
         check_nobody(attacker, victim)
 
@@ -165,7 +168,7 @@ def test_epochs_that_are_not_played_change_nothing(away: int, caplog: pytest.Log
 
 def test_messages_of_the_next_epoch_are_kept_only_so_many(caplog: pytest.LogCaptureFixture) -> None:
     async def attack(attacker: Attacker, victim: SimulatedPeer, swarm: SimulatedSwarm) -> None:
-        situation = Situation(attacker, victim.participant, STRANGER)
+        situation = situation_of(attacker, victim)
         epoch = victim.state.epoch + 1
         async with asyncio.TaskGroup() as tasks:
             said = [tasks.create_task(attacker.say(victim.peer, situation.progress(), epoch)) for _ in range(40)]
@@ -189,7 +192,7 @@ def test_streams_that_stay_silent_hold_up_nobody(kind: str, caplog: pytest.LogCa
 
 def test_thousands_of_requests_at_once_are_answered_or_turned_away(caplog: pytest.LogCaptureFixture) -> None:
     async def attack(attacker: Attacker, victim: SimulatedPeer, swarm: SimulatedSwarm) -> None:
-        situation = Situation(attacker, victim.participant, STRANGER)
+        situation = situation_of(attacker, victim)
         wires = [situation.signed(situation.progress(base=FORGED)) for _ in range(1000)]
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(attacker.ask(victim.peer, ROUND_KIND, wire)) for wire in wires]

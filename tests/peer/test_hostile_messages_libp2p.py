@@ -1,8 +1,7 @@
-"""The same bad input over real libp2p: two participants train, and two more nodes attack one of them."""
+"""What only real libp2p takes badly, sent to a participant that trains. All other bad input: `tests/swarm`."""
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,15 +16,13 @@ from peer.tasks import beside
 from protocols.identity import Identity
 from protocols.signed import Signer
 from tests.dht.worlds import identity, run_real, running_node
-from tests.peer.attacks import BAD_REQUESTS, BAD_STREAMS, Attacker, Situation
+from tests.peer.attacks import Attacker
 from tests.peer.simulated_swarm import CountedRejections, QuadraticLearner, data_parallel, initial_state
 
 MANIFEST = data_parallel(epochs=12)
 SPEED = 400.0
 """Samples per second: an epoch of 400 takes half a second."""
 STRANGER = identity(77)
-SOME_REQUESTS, SOME_STREAMS = BAD_REQUESTS[::2], BAD_STREAMS[::2]
-"""So few that their sender is not suspended."""
 
 
 class Member:
@@ -57,50 +54,6 @@ async def member(directory: Path, number: int, *others: Member) -> AsyncIterator
             await new.participant.membership.meet(other.node.peer_id, other.node.addresses())
         async with beside(new.participant.run()):
             yield new
-
-
-def charged(victim: Member, attacker: Attacker) -> Counter[str]:
-    return Counter({reason: n for (who, reason), n in victim.rejections.by_peer.items() if who == attacker.peer})
-
-
-async def ask_badly(attacker: Attacker, victim: Member) -> None:
-    situation = Situation(attacker, victim.participant, STRANGER)
-    for bad in SOME_REQUESTS:
-        reason = await attacker.ask(victim.node.peer_id, bad.kind, bad.body(situation))
-        assert reason == bad.reason, (bad.kind, bad.name)
-    assert charged(victim, attacker) == Counter(str(bad.reason) for bad in SOME_REQUESTS)
-
-
-async def stream_badly(attacker: Attacker, victim: Member) -> None:
-    situation = Situation(attacker, victim.participant, STRANGER)
-    for bad in SOME_STREAMS:
-        await attacker.stream(victim.node.peer_id, bad.kind, bad.frames(situation))
-    assert charged(victim, attacker) == Counter(str(bad.reason) for bad in SOME_STREAMS)
-
-
-def test_bad_input_over_libp2p_is_refused_and_training_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def scenario() -> None:
-        async with AsyncExitStack() as resources:
-            enter = resources.enter_async_context
-            first = await enter(member(tmp_path, 1))
-            second = await enter(member(tmp_path, 2, first))
-            for one in (first, second):
-                await one.until_epoch(2)
-            requests, streams = [await enter(running_node(tmp_path, identity(number))) for number in (8, 9)]
-            for node in (requests, streams):
-                await node.transport.connect(first.node.peer_id, first.node.addresses())
-            await ask_badly(Attacker(identity(8), requests.transport, MANIFEST.run_id), first)
-            await stream_badly(Attacker(identity(9), streams.transport, MANIFEST.run_id), first)
-            for one in (first, second):
-                await one.until_epoch(MANIFEST.epochs)
-            assert first.participant.state.digest == second.participant.state.digest
-            assert first.rejections.by_reason["handler_failed"] == 0
-
-    with caplog.at_level(logging.ERROR):
-        run_real(scenario())
-    assert caplog.records == []
 
 
 def test_hello_with_addresses_that_cannot_be_encoded_changes_nothing(

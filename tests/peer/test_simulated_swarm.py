@@ -4,14 +4,16 @@ with one state, bit for bit, and everybody who trains contributes."""
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from dht.interfaces import Stream, TransportError
+from dht.interfaces import Frame, Stream, TransportError
 from dht.simulated_link import Link
 from peer.contents import BLOCKS_KIND, INDEX_KIND
 from peer.membership import HELLO_KIND, LOOKUP_SECONDS, PUBLISH_SECONDS
 from peer.participant import Participant
+from peer.rounds.exchange import PART_KIND
 from peer.rounds.post import ROUND_KIND
 from peer.sync import HEAD_KIND
 from protocols.heads import Head
@@ -19,8 +21,10 @@ from protocols.identity import PeerId
 from protocols.manifest import Manifest
 from protocols.records import RosterEntry
 from protocols.rejection import Reason
+from protocols.round.machine import Phase, Round
 from protocols.round.messages import Progress, Standing
 from protocols.signed import Signer
+from tests.peer.block_counts import CountingTransport
 from tests.peer.simulated_swarm import (
     SimulatedSwarm,
     data_parallel,
@@ -29,6 +33,7 @@ from tests.peer.simulated_swarm import (
     local_sgd,
     simulate,
 )
+from tests.peer.wrapped_transport import WrappedStream, WrappedTransport
 
 MODES = pytest.mark.parametrize("manifest_of", [data_parallel, local_sgd])
 ManifestOf = Callable[..., Manifest]
@@ -156,6 +161,51 @@ def test_a_joiner_on_a_slow_link_catches_up() -> None:
     simulate(scenario, data_parallel(epochs=40, codec="int8", target_batch=1500), parameters=150_000)
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_a_joiner_that_runs_after_short_epochs_leaves_nobody_a_history_of_its_own(seed: int) -> None:
+    """An epoch takes 0.2 s; the other closes it while the joiner still fetches the one before."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        first = await swarm.start(0, speed=1000.0)
+        await swarm.epoch(5)
+        await swarm.network.clock.sleep(random.Random(seed).uniform(0, 1))
+        joiner = await swarm.start(1, speed=1000.0)
+        await swarm.until(lambda: joiner.participant.joined, within=60)
+        await swarm.epoch(first.state.epoch + 12)
+        assert (first.resyncs, joiner.resyncs) == (0, 0)
+        assert all(first.digests.get(epoch, digest) == digest for epoch, digest in joiner.digests.items())
+
+    simulate(scenario, data_parallel(epochs=200, target_batch=200), seed)
+
+
+def test_a_joiner_is_served_by_several_members_at_once_while_rounds_go_on() -> None:
+    """A state of six blocks, which takes the joiner four seconds; an epoch takes the others about one."""
+    transports: list[CountingTransport] = []
+
+    def counted(**given: Any) -> Participant:
+        transports.append(CountingTransport(given["transport"]))
+        return Participant(**(given | {"transport": transports[0]}))
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3, link=Link(100 * MEGABIT, 100 * MEGABIT))
+        await swarm.epoch(3)
+        await swarm.until(swarm.agree, within=30)
+        joiner = await swarm.start(3, make=counted, link=Link(12 * MEGABIT, 12 * MEGABIT))
+        await swarm.until(lambda: joiner.participant.joined, within=60)
+        counts = transports[0].counts
+        blocks = len(joiner.state.index.blocks)
+        assert blocks == 6
+        assert counts.by_holder.keys() == {swarm.peers[number].peer for number in range(3)}
+        assert sum(counts.by_holder.values()) == blocks
+        assert max(counts.by_holder.values()) <= blocks / 2
+        assert counts.most_holders_at_once == 3
+        meanwhile = [m for m in swarm.peers[0].epoch_times.values() if counts.began < m < counts.ended]
+        assert len(meanwhile) >= 2
+        await swarm.finish(within=300)
+
+    simulate(scenario, data_parallel(epochs=8, codec="int8"), seed=9, parameters=750_000)
+
+
 # -- crashing, pausing, leaving ---------------------------------------------------------------------------------------
 
 
@@ -199,6 +249,66 @@ def test_all_but_one_die(manifest_of: ManifestOf) -> None:
         await swarm.finish(within=120)
 
     simulate(scenario, manifest_of(epochs=15), seed=2)
+
+
+class DeafTransport(WrappedTransport):
+    """While it is deaf, no owner's result comes: its member hears of the decision before it holds what was decided."""
+
+    deaf = True
+
+    async def open_stream(self, peer: PeerId, kind: str) -> Stream:
+        stream = await super().open_stream(peer, kind)
+        return DeafStream(stream) if self.deaf and kind == PART_KIND else stream
+
+
+class DeafStream(WrappedStream):
+    async def receive(self) -> Frame | None:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("come_back", [False, True])
+@MODES
+def test_a_result_that_died_with_all_who_held_it_makes_the_others_take_the_swarms_state_anew(
+    manifest_of: ManifestOf, come_back: bool
+) -> None:
+    """Three of five hold the decided result and die; `come_back`: later, with the state that it made."""
+
+    transports: list[DeafTransport] = []
+
+    def deaf(**given: Any) -> Participant:
+        transports.append(DeafTransport(given["transport"]))
+        return Participant(**(given | {"transport": transports[-1]}))
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        late = [await swarm.start(number, make=deaf) for number in (3, 4)]
+        holders = [swarm.peers[number] for number in range(3)]
+
+        def machine() -> Round | None:
+            sessions = [peer.participant._sessions.get(holders[0].state.epoch - 1) for peer in late]
+            machines = [session.machine for session in sessions if session is not None]
+            decided = [m for m in machines if m.phase is Phase.FETCHING and len(m.done.body.members) == 5]
+            return decided[0] if len(decided) == 2 and len({p.state.digest for p in holders}) == 1 else None
+
+        await swarm.until(machine, within=60)
+        lost = machine()
+        assert lost is not None
+        base, made = late[0].state.digest, holders[0].state.digest
+        for peer in holders:
+            await swarm.crash(peer)
+        for transport in transports:
+            transport.deaf = False
+        await swarm.until(lambda: all(peer.resyncs for peer in late), within=60)
+        assert lost.phase is Phase.LOST
+        assert {peer.state.digest for peer in late} == {base}
+        if come_back:
+            for peer in holders:
+                assert peer.state.digest == made
+                await swarm.restart(peer, state=peer.state)
+        await swarm.finish(within=200)
+
+    simulate(scenario, manifest_of(epochs=12), seed=4)
 
 
 def test_who_leaves_finishes_the_round_and_is_not_waited_for() -> None:

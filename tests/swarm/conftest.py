@@ -11,8 +11,9 @@ from tests.swarm.processes import Swarm
 
 
 @pytest.fixture
-def swarm(tmp_path: Path) -> Iterator[Swarm]:
+def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swarm]:
     runtime = Path(tempfile.mkdtemp(prefix="peer-test-"))  # short: it holds sockets
+    monkeypatch.setenv("PEER_RUNTIME_DIR", str(runtime))
     swarm = Swarm(tmp_path, runtime)
     try:
         yield swarm

@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from peer.control_client import ControlClient
+from peer.errors import PeerError
+from peer.home import Home
+
 PEER = str(Path(sys.executable).with_name("peer"))
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -87,13 +91,21 @@ class Daemon:
         deadline = time.monotonic() + seconds
         status = None
         while time.monotonic() < deadline:
-            status = self.status()
+            status = self._shown()
             if status is not None and condition(status):
                 return status
             if not self.running:
                 break
             time.sleep(POLL_SECONDS)
         raise CommandFailed(f"{self.name}: not {what} within {seconds:.0f} s; last {status}\n{self.tail()}")
+
+    def _shown(self) -> dict[str, Any] | None:
+        """Like `status`, without a process that costs what it measures: straight from the control API."""
+        home = Home(self.home)
+        try:
+            return json.loads(ControlClient(home, home.resolve_run(self._options[0])).status().to_json())
+        except PeerError:
+            return None
 
     def wait_exit(self, seconds: float) -> int:
         assert self.process is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from protocols.identity import Identity
 from tests.swarm.processes import PEER, Daemon, Swarm, run_command
 from tests.swarm.test_journey import LISTEN, RECIPE
 
@@ -45,10 +46,11 @@ def test_a_run_is_seen_and_taken_from_outside(swarm: Swarm, tmp_path: Path) -> N
     assert known_to(second) == ["first"]
 
 
-def test_initial_peers_in_the_environment_do_not_hide_that_no_daemon_runs(swarm: Swarm, tmp_path: Path) -> None:
-    daemon = swarm.daemon("only").start("demo", *LISTEN)
-    address = daemon.wait("up", lambda s: bool(s["self"]["addresses"]))["self"]["addresses"][0]
-    environment = {"PEER_HOME": str(tmp_path / "elsewhere"), "PEER_INITIAL_PEERS": address, "PEER_RUN_ID": "demo"}
+NOBODY = f"/ip4/127.0.0.1/tcp/9/p2p/{Identity.from_seed(bytes(32)).peer_id}"
+
+
+def test_initial_peers_in_the_environment_do_not_hide_that_no_daemon_runs(tmp_path: Path) -> None:
+    environment = {"PEER_HOME": str(tmp_path / "elsewhere"), "PEER_INITIAL_PEERS": NOBODY, "PEER_RUN_ID": "demo"}
     assert "start one with" in run_command("status", environment=environment, code=3)
 
 
@@ -62,12 +64,10 @@ def test_a_daemon_dials_back_for_a_doctor_elsewhere(swarm: Swarm, tmp_path: Path
     assert findings["upload"]["detail"].endswith(f" Mbit/s to {address.rpartition('/')[2]}")
 
 
-def test_initial_peers_that_do_not_answer_are_told(swarm: Swarm, tmp_path: Path) -> None:
-    daemon = swarm.daemon("gone").start("demo", *LISTEN)
-    address = daemon.wait("up", lambda s: bool(s["self"]["addresses"]))["self"]["addresses"][0]
-    daemon.stop()
-    told = run_command("status", "--run-id", "demo", "--initial-peers", address, code=1)
-    assert told.endswith(f"find out why with: peer doctor --initial-peers {address}\n")
+def test_initial_peers_that_do_not_answer_are_told() -> None:
+    told = run_command("status", "--run-id", "demo", "--initial-peers", NOBODY, code=1)
+    assert "find out why with: " in told
+    assert told.endswith(f"peer doctor --initial-peers {NOBODY}\n")
 
 
 def first_line_watched(through: tuple[str, ...], environment: dict[str, str]) -> str:

@@ -2,13 +2,14 @@
 
 import pytest
 
+from peer.home import Home
 from tests.swarm.processes import Daemon, Swarm, free_ports
 
 
 @pytest.mark.parametrize("attempt", range(20))
 def test_first_peers_started_together_become_one_swarm(swarm: Swarm, attempt: int) -> None:
     daemons = [swarm.daemon(name) for name in ("left", "right")]
-    peer_ids = [swarm.command("id", "--home", str(daemon.home)).strip() for daemon in daemons]
+    peer_ids = [Home(daemon.home).identity().peer_id for daemon in daemons]
     with free_ports(2) as ports:
         addresses = [f"/ip4/127.0.0.1/tcp/{port}" for port in ports]
     for me, other in ((0, 1), (1, 0)):

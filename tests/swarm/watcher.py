@@ -2,8 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from peer.control_client import ControlClient
@@ -27,6 +29,8 @@ class Watcher:
         """None while the daemon does not answer."""
         self.digests: dict[int, set[str]] = {}
         """Epoch → the states that the daemon has shown there."""
+        self.moments: dict[int, float] = {}
+        """Epoch → when it was first shown, seconds (monotonic). The daemon shows itself four times a second."""
         self.rounds: dict[int, RoundStatus] = {}
         """By epoch."""
         self._client = ControlClient(Home(daemon.home), run_id)
@@ -73,10 +77,29 @@ class Watcher:
         with self._changed:
             if status is not None and status.self_.state_digest is not None and status.self_.state != "syncing":
                 self.digests.setdefault(status.self_.epoch, set()).add(status.self_.state_digest)
+                self.moments.setdefault(status.self_.epoch, time.monotonic())
             if status is not None and status.last_round is not None:
                 self.rounds[status.last_round.epoch] = status.last_round
             self.last = status
             self._changed.notify_all()
+
+
+@contextmanager
+def rounds_go_on(watcher: Watcher, epochs: int, longest_pause: float) -> Iterator[None]:
+    """While the context lasts, the daemon comes to at least that many epochs, and does not take the state anew.
+
+    No pause between two of them is longer than `longest_pause` times what was usual before, which is taken to be half
+    a second at least.
+    """
+    before, resyncs, began = sorted(watcher.moments.values()), watcher.resyncs, time.monotonic()
+    usual = max(0.5, median(later - earlier for earlier, later in pairwise(before)))
+    yield
+    ended = time.monotonic()
+    since = [before[-1], *(moment for moment in sorted(watcher.moments.values()) if began < moment)]
+    assert sum(moment < ended for moment in since[1:]) >= epochs
+    pause = max(later - earlier for earlier, later in pairwise([*since, ended]))
+    assert pause <= longest_pause * usual, f"{pause:.1f} s, where {usual:.1f} s were usual"
+    assert watcher.resyncs == resyncs
 
 
 def in_round_after(epoch: int, members: int) -> Callable[[Status], bool]:

@@ -70,6 +70,8 @@ class Node:
     alive: bool = True
     wakes_at: float = 0.0
     """Frozen until then."""
+    results_late_seconds: float = 0.0
+    """So much later do the owners' results reach it."""
     samples: int = 0
     begin: Begin | None = None
     term: int = -1
@@ -79,6 +81,7 @@ class Node:
     readers: dict[tuple[int, int, int], set[PeerId]] = field(default_factory=dict)
     content: set[PartResult] = field(default_factory=set)
     outcome: tuple[PartResult, ...] | None = None
+    resynced: bool = False
     finished_after: float | None = None
 
 
@@ -101,7 +104,7 @@ class Swarm:
         self.random = random.Random(seed)
         self.weather = weather or Weather()
         self.now = 0.0
-        self.on_phase: Callable[[Node, Phase], None] = lambda node, phase: None
+        self._awaited: dict[tuple[PeerId, Phase], list[Callable[[], None]]] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._sequence = itertools.count(1)
@@ -131,6 +134,13 @@ class Swarm:
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now + seconds, next(self._number), call))
+
+    def when(self, node: Node, phase: Phase, call: Callable[[], None]) -> None:
+        """Once, as soon as `node` has come to `phase`: before it does any of what it decided there."""
+        if node.machine.phase is phase:
+            call()
+        else:
+            self._awaited.setdefault((node.peer, phase), []).append(call)
 
     def run(self, limit_seconds: float) -> None:
         """Until every survivor is through, or for `limit_seconds` of virtual time."""
@@ -178,7 +188,8 @@ class Swarm:
         for action in node.machine.handle(event, self.now):
             if node.machine.phase is not before:
                 before = node.machine.phase
-                self.on_phase(node, before)
+                for call in self._awaited.pop((node.peer, before), []):
+                    call()
             if not node.alive:  # killed in the middle of its actions
                 return
             self._act(node, action)
@@ -220,7 +231,9 @@ class Swarm:
             case Apply(results):
                 assert set(results) <= node.content
                 node.outcome, node.finished_after = results, self.now
-            case Decided() | Resync():
+            case Resync():
+                node.resynced = True
+            case Decided():
                 pass
 
     def _transmit(self, node: Node, to: PeerId, statement: Signed) -> None:
@@ -304,7 +317,8 @@ class Swarm:
                 target.content.add(result)
                 self.event(target, PartHeld(result, key[0], key[2]))
 
-        self.after(self._delay(), arrive)
+        late = 0.0 if target is owner else target.results_late_seconds
+        self.after(self._delay() + late, arrive)
 
     def _fetch(self, node: Node, wanted: Fetch) -> None:
         result = wanted.result

@@ -127,6 +127,40 @@ def test_done_of_most_decides() -> None:
     assert any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER, *FOLLOWERS])))
 
 
+@pytest.mark.parametrize("alive", [False, True])
+def test_done_that_overtakes_its_begin_decides_when_those_it_leaves_out_are_dead(alive: bool) -> None:
+    """As our leader may name the group of the living, before we know who is dead."""
+    victim = Victim(electorate=[LEADER, *FOLLOWERS])
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    decided = False
+    while not decided and victim.machine.leader == LEADER and victim.now < 100:
+        decided = any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER, ME])))
+        assert not decided or victim.now > TIMING.failure
+        for follower in FOLLOWERS if alive else []:
+            if follower != ME:
+                victim.hear(follower, Standing(base=BASE, samples=1))
+        for _ in range(5):
+            victim.tick()
+    assert decided is not alive
+
+
+@pytest.mark.parametrize(
+    ("sender", "members"), [(FOLLOWERS[0], [LEADER, ME]), (LEADER, [LEADER])], ids=["not the leader's", "without us"]
+)
+def test_done_that_no_begin_could_precede_decides_nothing(sender: PeerId, members: list[PeerId]) -> None:
+    victim = Victim()
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    assert not any(isinstance(action, Decided) for action in victim.hear(sender, done(members)))
+    assert victim.machine.done is None
+
+
+def test_done_of_most_without_us_decides_though_their_leader_has_closed_for_us_too() -> None:
+    """A joiner that still fetched the last epoch when they began: they went on without it."""
+    victim = Victim()
+    victim.hear(LEADER, Close(base=BASE, term=0))
+    assert any(isinstance(a, Decided) for a in victim.hear(LEADER, done([p for p in [LEADER, *FOLLOWERS] if p != ME])))
+
+
 @pytest.mark.parametrize("who_begins", [FOLLOWERS[0], STRANGERS[0]])
 def test_begin_and_reassign_count_from_the_leader_alone(who_begins: PeerId) -> None:
     victim = Victim()
