@@ -81,7 +81,7 @@ async def test_a_disk_without_space_is_reported_once_and_saving_resumes(tmp_path
     """As above, on a disk that has filled up: other calls fail, in other ways, than where files may not grow."""
     with small_disk(tmp_path / "disk") as disk:
         store, clock = SnapshotStore(disk), SetClock()
-        saver = Saver(store, -1, clock)
+        saver = Saver(store, None, clock)
         await saver.save(state(1))
         fill(disk)
         with capture_logs() as lines:
