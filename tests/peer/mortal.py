@@ -23,7 +23,7 @@ from tests.peer.evil_transport import EvilTransport
 class Point(StrEnum):
     """What a member has just done, or is about to do, when it dies."""
 
-    UNCOMMITTED = "the epoch is closed, its update is not committed to"
+    UNCOMMITTED = "its training is over, and its update not committed to"
     SENT = "it has sent a chunk of its update"
     RECEIVED = "it has read a chunk of a result"
     SERVED = "it has sent a chunk of the result that it reduces"

@@ -79,12 +79,14 @@ def started(
     monkeypatch: pytest.MonkeyPatch,
     options: Callable[[Daemon], Sequence[str]] = lambda daemon: LISTEN,
     recipe: str = RECIPE,
+    run_id: str | None = None,
 ) -> Iterator[Members]:
+    """The daemons in one run: that one, or a new one, of which the last of them is the organiser."""
     monkeypatch.setenv("PEER_RUNTIME_DIR", swarm.environment["PEER_RUNTIME_DIR"])
-    path = swarm.directory / "recipe.toml"
-    path.write_text(recipe)
-    for daemon in daemons:
-        run_id = swarm.command("run", "create", str(path), "--home", str(daemon.home)).split()[0]
+    if run_id is None:
+        path = swarm.directory / "recipe.toml"
+        path.write_text(recipe)
+        run_id = swarm.command("run", "create", str(path), "--home", str(daemons[-1].home)).split()[0]
     with ExitStack() as stack:
         watchers = [Watcher(daemon.start(run_id, *options(daemon)), run_id) for daemon in daemons]
         for watcher in watchers:

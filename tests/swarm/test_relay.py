@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.swarm.faulty import BACK_SECONDS, LISTEN, RECIPE, started
+from tests.swarm.faulty import BACK_SECONDS, LISTEN, started
 from tests.swarm.processes import Daemon, Swarm
 from tests.swarm.watcher import in_round_after
 
@@ -22,7 +22,7 @@ def test_two_in_client_mode_train_behind_one_relay(swarm: Swarm, monkeypatch: py
         def options(_daemon: Daemon) -> tuple[str, ...]:
             return ("--client-mode", "--relay", address, "--initial-peers", address, *alone)
 
-        with started(swarm, clients, monkeypatch, options, RECIPE) as both:
+        with started(swarm, clients, monkeypatch, options, run_id=run.run_id) as both:
             for one, other in zip(both.watchers, reversed(clients), strict=True):
                 one.wait("in rounds of three", in_round_after(EPOCHS, 3), BACK_SECONDS)
                 one.wait(
