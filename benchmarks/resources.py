@@ -1,4 +1,4 @@
-"""What processes take, as the kernel counts it (Linux): CPU seconds and peak memory of a process and its children."""
+"""What processes take, as the kernel counts it (Linux): CPU seconds, memory, files, threads; and their children."""
 
 import os
 from collections import Counter
@@ -28,6 +28,23 @@ def cpu_seconds(process_ids: list[int]) -> Counter[str]:
             fields = rest.split()
             seconds[name.partition("(")[2]] += (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
     return seconds
+
+
+def program(process_id: int) -> str:
+    """The name of what it runs; empty when it is gone."""
+    with suppress(*_GONE):
+        return Path(f"/proc/{process_id}/comm").read_text().rstrip("\n")
+    return ""
+
+
+def open_files(process_id: int) -> int:
+    """Its open file descriptors, sockets included."""
+    return len(os.listdir(f"/proc/{process_id}/fd"))
+
+
+def threads(process_id: int) -> int:
+    """Of the kernel, those of libraries included."""
+    return len(os.listdir(f"/proc/{process_id}/task"))
 
 
 def resident_bytes(process_id: int) -> int:

@@ -42,6 +42,11 @@ class ControlClient:
         with self._request("GET", "/status") as response:
             return Status.model_validate_json(response.read())
 
+    def metrics(self) -> str:
+        """In Prometheus's text format: docs/metrics.md."""
+        with self._request("GET", "/metrics") as response:
+            return response.read().decode()
+
     def events(self, timeout_seconds: float | None = None) -> Generator[Status, None, None]:
         """The status now and whenever it has changed, until the daemon stops or nothing comes for so long."""
         with self._request("GET", "/events", timeout_seconds) as response:

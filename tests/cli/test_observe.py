@@ -77,6 +77,10 @@ def test_what_a_peer_calls_itself_cannot_steer_the_terminal(peer, daemon, home):
     assert "[red]�[2Jx�y" in text
 
 
+def test_metrics_are_had_by_a_program_as_the_daemon_gives_them(daemon, home):
+    assert ControlClient(home, RUN).metrics() == "peer_epoch 3.0\n"
+
+
 def test_watch_prints_a_line_a_change_until_the_daemon_stops(peer, daemon, home):
     def go_on():
         events = ControlClient(home, RUN).events()
