@@ -16,13 +16,12 @@ class Outcome:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
+def environment(monkeypatch, tmp_path, runtime_directory):
     """A home and a runtime directory of the test's own, and no other setting."""
     for name in os.environ:
-        if name.startswith("PEER_"):
+        if name.startswith("PEER_") and name != "PEER_RUNTIME_DIR":
             monkeypatch.delenv(name)
     monkeypatch.setenv("PEER_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PEER_RUNTIME_DIR", str(tmp_path / "run"))
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ NOBODY = "12D3KooWQmwSiQhS7pKGX7bPbMLTQpLSHDTMUH8vTXXKcx1AmtL2"
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEER_RUNTIME_DIR", str(tmp_path / "run"))
+def home(tmp_path, runtime_directory):
     return Home(tmp_path / "home")
 
 

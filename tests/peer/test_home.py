@@ -2,6 +2,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +53,7 @@ def test_an_identity_that_others_can_read_is_refused(home):
         home.identity()
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", os.urandom(68)])
+@pytest.mark.parametrize("content", [b"", b"garbage", bytes(range(68))])
 def test_a_file_that_is_no_identity_is_refused_and_kept(home, content):
     home.identity()
     home.identity_path.write_bytes(content)
@@ -206,12 +208,14 @@ def test_a_run_of_which_something_is_known_is_not_forgotten(home, kept):
 
 
 def test_sockets_are_short_and_differ_by_home_and_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEER_RUNTIME_DIR", str(tmp_path / "run"))
-    long = tmp_path / ("x" * 200)
-    sockets = {Home(path).control_socket(run) for path in (tmp_path, long) for run in (RUN, OTHER_RUN)}
-    assert len(sockets) == 4
-    assert all(path.parent == tmp_path / "run" for path in sockets)
-    assert mode(tmp_path / "run") == 0o700
+    with tempfile.TemporaryDirectory(prefix="peer-") as short:
+        runtime = Path(short) / "run"
+        monkeypatch.setenv("PEER_RUNTIME_DIR", str(runtime))
+        long = tmp_path / ("x" * 200)
+        sockets = {Home(path).control_socket(run) for path in (tmp_path, long) for run in (RUN, OTHER_RUN)}
+        assert len(sockets) == 4
+        assert all(path.parent == runtime for path in sockets)
+        assert mode(runtime) == 0o700
 
 
 def test_a_runtime_directory_that_is_too_long_for_a_socket_is_explained(tmp_path, monkeypatch):

@@ -119,7 +119,10 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
             ("target_batch", "inner_steps"),
             "training.inner_steps: unknown; it may be batch_size, mode, optimizer or target_batch",
         ),
-        (('dataset = "digits"', 'dataset = "digits"\nx = 1'), "data.x: unknown; it may be dataset, files or options"),
+        (
+            ('dataset = "digits"', 'dataset = "digits"\nx = 1'),
+            "data.x: unknown; it may be dataset, directory, files or",
+        ),
         (("epochs = 3", "epochs = 3\nx = 1"), "x: unknown; it may be averaging, data, epochs, evaluation, model, name"),
         (("width = 16", "width = []"), "model.options.width: must be true, false, a number or a text, not []"),
         (("width = 16", "widht = 16"), "model.options.widht: unknown; did you mean 'width'?"),
