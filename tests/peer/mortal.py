@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any
 
-from dht.interfaces import Frame, Stream, Transport
+from dht.interfaces import Frame, Stream, StreamHandler, Transport
 from peer.learner import Learner
 from peer.participant import Participant
 from peer.rounds.exchange import PART_KIND
@@ -17,7 +17,7 @@ from protocols.round.messages import ROUND_MESSAGES, Done, Prepared
 from protocols.signed import Signed, open_signed, signed_run_and_kind
 from protocols.state import ModelState
 from protocols.vectors import Vector
-from tests.peer.evil_transport import EvilTransport
+from tests.peer.wrapped_transport import WrappedStream, WrappedTransport
 
 
 class Point(StrEnum):
@@ -95,10 +95,10 @@ class MortalLearner(Learner):
         return await self._learner.evaluate(state)
 
 
-class MortalTransport(EvilTransport):
+class MortalTransport(WrappedTransport):
     def __init__(self, transport: Transport, fate: Fate, epoch: Callable[[], int]) -> None:
         """`epoch`: which one is being played."""
-        super().__init__(transport, PART_KIND)
+        super().__init__(transport)
         self._fate, self._epoch = fate, epoch
         self._telling = False
 
@@ -125,45 +125,39 @@ class MortalTransport(EvilTransport):
             return stream
         return MortalStream(stream, self._come_to(Point.SENT), self._come_to(Point.RECEIVED))
 
-    async def serve_streams(self, kind: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
+    async def serve_streams(self, kind: str, handler: StreamHandler, *limits: int) -> None:
         if kind != PART_KIND:
-            await super().serve_streams(kind, handler)
+            await super().serve_streams(kind, handler, *limits)
             return
 
         def serve(stream: Stream) -> Awaitable[None]:
             return handler(MortalStream(stream, self._come_to(Point.SERVED), _nothing_happens))
 
-        await super().serve_streams(kind, serve)
+        await super().serve_streams(kind, serve, *limits)
 
     def _come_to(self, point: Point) -> Callable[[], Awaitable[None]]:
         return lambda: self._fate.come_to(point, self._epoch())
 
 
-class MortalStream(Stream):
+class MortalStream(WrappedStream):
     """Of chunks: `sent` and `received` are awaited after each of them."""
 
     def __init__(
         self, stream: Stream, sent: Callable[[], Awaitable[None]], received: Callable[[], Awaitable[None]]
     ) -> None:
-        self.peer = stream.peer
-        self._stream, self._sent, self._received = stream, sent, received
+        super().__init__(stream)
+        self._sent, self._received = sent, received
 
     async def send(self, frame: Frame) -> None:
-        await self._stream.send(frame)
+        await super().send(frame)
         if frame.payload and frame.header:
             await self._sent()
 
     async def receive(self) -> Frame | None:
-        frame = await self._stream.receive()
+        frame = await super().receive()
         if frame is not None and frame.payload and frame.header:
             await self._received()
         return frame
-
-    async def close(self) -> None:
-        await self._stream.close()
-
-    def abort(self) -> None:
-        self._stream.abort()
 
 
 async def _nothing_happens() -> None:
