@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from protocols.identity import PeerId
 
-MAX_CHUNK = 131_072
+MAX_CHUNK = 65_536
 """Elements. Small, so that results flow back soon after the first bytes have come in, and all is there soon after the
 last: on a slow link a round waits at both ends for as long as a chunk takes."""
 CHUNK_QUANTUM = 256

@@ -100,7 +100,7 @@ def nothing(_frame: Frame) -> Iterable[Frame]:
 CHUNKS_TO_OWNERS = {
     altered: {Reason.WRONG_DIGEST},
     shortened: {Reason.WRONG_DIGEST},
-    lengthened: {Reason.WRONG_DIGEST},
+    lengthened: {Reason.OVERSIZED},
     misnumbered: {Reason.UNEXPECTED},
     without_number: {Reason.MALFORMED},
     too_many: {Reason.UNEXPECTED, Reason.WRONG_DIGEST},
