@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 
 # Swarm tests mostly wait for each other's daemons, so several run at a time.
 test: lint
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not slow and not alone'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not alone'
 	$(BIN)/python -m pytest -m alone
 
 lint: $(INSTALLED)
