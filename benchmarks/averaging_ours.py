@@ -81,9 +81,9 @@ class PausingParticipant(Participant):
     def expect(self) -> None:
         self.result = asyncio.get_running_loop().create_future()
 
-    async def _unless_leaving(self, session: Session) -> RoundOutcome | None:
+    async def _finish_when_leaving(self, session: Session) -> RoundOutcome | None:
         self.stages = StageTimes(session.machine)
-        outcome = await super()._unless_leaving(session)
+        outcome = await super()._finish_when_leaving(session)
         if outcome is not None:
             self.result.set_result(outcome)
             await self.apply.wait()
