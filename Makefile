@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 # Swarm tests mostly wait for each other's daemons, so several run at a time.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not alone'
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m 'alone and not slow'
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hivemind.proto import crypto_pb2
 
 from dht.framing import END_OF_STREAM_BYTES
 from dht.hivemind_p2p import AttachedP2P
@@ -177,10 +180,23 @@ def test_random_bytes_to_the_dht(tmp_path: Path) -> None:
 def test_peer_with_another_kind_of_identity_is_not_served(tmp_path: Path) -> None:
     async def main() -> None:
         async with victim_and_attacker(tmp_path) as (victim, _, _):
-            stranger = await P2P.create(initial_peers=victim.node.addresses())  # hivemind makes an RSA identity
+            path = rsa_identity(tmp_path / "rsa.key")
+            stranger = await P2P.create(
+                initial_peers=victim.node.addresses(), identity_path=str(path), check_if_identity_free=False
+            )
             try:
-                assert await send_raw(stranger, victim, REQUEST, prefix(0, 1) + b"x") == b""
+                assert str(stranger.peer_id).startswith("Qm")
+                assert await send_raw(stranger, victim, REQUEST, prefix(0, 1) + b"x", wait_for_answer=True) == b""
             finally:
                 await stranger.shutdown()
 
     run_real(main())
+
+
+def rsa_identity(path: Path) -> Path:
+    """An identity file of the kind that libp2p had first; its PeerID is a hash, from which nobody learns the key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    encoded = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    path.write_bytes(crypto_pb2.PrivateKey(key_type=crypto_pb2.KeyType.RSA, data=encoded).SerializeToString())
+    path.chmod(0o600)
+    return path

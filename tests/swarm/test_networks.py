@@ -51,6 +51,7 @@ def test_a_cable_pulled_in_a_round_and_put_back(swarm: Swarm, monkeypatch: pytes
         assert_one_state_from(run, back + 1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("count", "cut_off", "seconds"),
     [
@@ -101,9 +102,8 @@ def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
     )
 
 
-@pytest.mark.parametrize(
-    "recipe", [SENDING_RECIPE, pytest.param(RECIPE, marks=pytest.mark.slow)], ids=["short", "long"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [SENDING_RECIPE, RECIPE], ids=["short", "long"])
 def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
     recipe: str, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
