@@ -326,7 +326,7 @@ class Participant:
             working.cancel()
 
     async def _finish_when_leaving(self, session: Session) -> RoundOutcome | None:
-        """The outcome; None when we leave before the group was named, or the round does not come to its end."""
+        """The outcome; None when we leave while the epoch still trains, or the round does not come to its end."""
 
         async def stop_when_leaving() -> None:
             await self._leaving.wait()

@@ -194,7 +194,7 @@ class Session:
             part.forget(peer)
 
     def stop(self) -> None:
-        """End the epoch if its group is not named yet; a round that has begun is finished, unless it takes too long."""
+        """End the epoch if it is still training; a round that is under way is finished, unless it takes too long."""
         self._stop_at = self._now() + STOP_FACTOR * self.setting.timing.failure
         self._events.put_nowait(Tick())
 
@@ -202,8 +202,7 @@ class Session:
         """Whether we leave now."""
         if self._stop_at is None:
             return False
-        begun = self.machine.phase not in (Phase.GATHERING, Phase.READY)
-        return not begun or self._now() >= self._stop_at
+        return self.machine.phase is Phase.GATHERING or self._now() >= self._stop_at
 
     def client_mode_of(self, peer: PeerId) -> bool:
         known = self.machine.tally.own if peer == self.setting.me else self.machine.peers.get(peer)
