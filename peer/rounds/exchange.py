@@ -2,16 +2,17 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from dht.interfaces import Frame, Stream, TimedOut, Transport
-from peer.rounds.results import HeldPart, chunk_header, chunk_number
+from peer.rounds.results import HeldPart, chunk_header, read_result
 from peer.tasks import beside
 from protocols.codecs import Codec, Payload
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.messages import Contribution, Part, PartResult, Result, commitment
 from protocols.round.parts import MAX_CHUNK, Grid
-from protocols.round.reduction import EncodedUpdate, open_result_chunk
+from protocols.round.reduction import EncodedUpdate
 from protocols.signed import Signer, open_signed
 from protocols.vectors import Vector
 
@@ -68,7 +69,9 @@ async def exchange_part(
     async with await transport.open_stream(address.owner, PART_KIND) as stream:
         await stream.send(Frame(contribution.wire))
         async with beside(_send_chunks(stream, address.part, update, traffic)):
-            chunks, digests, wire = await _read_result(stream, address, grid, codec, values, stall_seconds, traffic)
+            receive = partial(_receive, stream, stall_seconds, traffic)
+            part = address.part
+            chunks, digests, wire = await read_result(receive, part.start, part.stop, grid, codec, values)
             return _check_statement(wire, signer.run, address, chunks, digests)
 
 
@@ -81,37 +84,15 @@ async def _send_chunks(stream: Stream, part: Part, update: EncodedUpdate | None,
         traffic.sent += memoryview(payload).nbytes
 
 
-async def _read_result(
-    stream: Stream,
-    address: PartAddress,
-    grid: Grid,
-    codec: Codec,
-    values: Vector,
-    stall_seconds: float,
-    traffic: Traffic,
-) -> tuple[list[Payload], list[bytes], bytes]:
-    """The result's chunks, their digests, and the owner's statement (not verified yet)."""
-    chunks: list[Payload] = []
-    digests: list[bytes] = []
-    part = address.part
-    while True:
-        try:
-            async with asyncio.timeout(stall_seconds):
-                frame = await stream.receive()
-        except TimeoutError as error:
-            raise TimedOut(f"{address.owner} sent nothing for {stall_seconds:.0f} s") from error
-        if frame is None:
-            raise Rejected(Reason.MALFORMED, "the owner ended the stream before the part was whole")
-        if not frame.header:
-            return chunks, digests, bytes(frame.payload)
-        chunk = part.start + len(chunks)
-        if chunk_number(frame.header) != chunk or chunk >= part.stop:
-            raise Rejected(Reason.UNEXPECTED, "the owner's chunks are not in order")
+async def _receive(stream: Stream, stall_seconds: float, traffic: Traffic) -> Frame | None:
+    try:
+        async with asyncio.timeout(stall_seconds):
+            frame = await stream.receive()
+    except TimeoutError as error:
+        raise TimedOut(f"{stream.peer} sent nothing for {stall_seconds:.0f} s") from error
+    if frame is not None and frame.header:  # a chunk; what comes without a header is the owner's statement
         traffic.received += memoryview(frame.payload).nbytes
-        out = values[grid.within(chunk, part.start)]
-        kept, its_digest = open_result_chunk(frame.payload, out, codec)
-        chunks.append(kept)
-        digests.append(its_digest)
+    return frame
 
 
 def _check_statement(

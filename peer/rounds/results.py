@@ -2,6 +2,7 @@
 
 import struct
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -110,20 +111,31 @@ async def fetch(
     result = wanted.result
     async with await transport.open_stream(holder, FETCH_KIND) as stream:
         await stream.send(Frame(encode([wanted.epoch, result.start, result.stop, result.digest])))
-        chunks: list[Payload] = []
-        digests: list[bytes] = []
-        while (frame := await stream.receive()) is not None:
-            if not frame.header:
-                if commitment(tuple(digests)) != result.digest:
-                    raise Rejected(Reason.WRONG_DIGEST, "the fetched part is not the decided one")
-                return HeldPart(result, tuple(chunks), _checked_statement(bytes(frame.payload), wanted, digests))
-            chunk = result.start + len(chunks)
-            if chunk_number(frame.header) != chunk or chunk >= result.stop:
-                raise Rejected(Reason.UNEXPECTED, "the fetched chunks are not in order")
-            out = values[grid.within(chunk, result.start)]
-            kept, its_digest = await transport.in_thread(open_result_chunk, frame.payload, out, codec)
-            chunks.append(kept)
-            digests.append(its_digest)
+        chunks, digests, wire = await read_result(stream.receive, result.start, result.stop, grid, codec, values)
+    if commitment(tuple(digests)) != result.digest:
+        raise Rejected(Reason.WRONG_DIGEST, "the fetched part is not the decided one")
+    return HeldPart(result, tuple(chunks), _checked_statement(wire, wanted, digests))
+
+
+async def read_result(
+    receive: Callable[[], Awaitable[Frame | None]], start: int, stop: int, grid: Grid, codec: Codec, values: Vector
+) -> tuple[list[Payload], list[bytes], bytes]:
+    """The encoded chunks start … stop − 1 of a result, as they come, their digests, and the owner's statement.
+
+    `values` gets what they decode to, chunk by chunk. The statement is not verified yet, and there may be fewer chunks.
+    Raises Rejected (wrong_shape, non_finite, unexpected, malformed), and what `receive` raises.
+    """
+    chunks: list[Payload] = []
+    digests: list[bytes] = []
+    while (frame := await receive()) is not None:
+        if not frame.header:
+            return chunks, digests, bytes(frame.payload)
+        chunk = start + len(chunks)
+        if chunk_number(frame.header) != chunk or chunk >= stop:
+            raise Rejected(Reason.UNEXPECTED, "the chunks of the result are not in order")
+        kept, its_digest = open_result_chunk(frame.payload, values[grid.within(chunk, start)], codec)
+        chunks.append(kept)
+        digests.append(its_digest)
     raise Rejected(Reason.MALFORMED, "the stream ended before the part was whole")
 
 
