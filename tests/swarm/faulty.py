@@ -8,10 +8,9 @@ import pytest
 
 from peer.status import Status
 from protocols.round.order import order
-from tests.swarm.processes import Daemon, Swarm
+from tests.swarm.processes import LISTEN, Daemon, Swarm
 from tests.swarm.watcher import Watcher, in_round_after
 
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 BACK_SECONDS = 90.0
 RECIPE = """
 name = "faults"

@@ -17,6 +17,8 @@ from peer.errors import PeerError
 from peer.home import Home
 
 PEER = str(Path(sys.executable).with_name("peer"))
+LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
+"""Options of a daemon that only this machine can reach."""
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1

@@ -1,8 +1,6 @@
 """The built-in run between real processes, found without any option."""
 
-from tests.swarm.processes import Swarm, finished
-
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
+from tests.swarm.processes import LISTEN, Swarm, finished
 
 
 def test_four_daemons_started_together_are_one_swarm_and_end_with_one_model(swarm: Swarm) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.swarm.processes import PEER, Swarm
-from tests.swarm.test_journey import LISTEN
+from tests.swarm.processes import LISTEN, PEER, Swarm
 
 
 @contextmanager

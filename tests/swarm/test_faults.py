@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from tests.swarm.faulty import BACK_SECONDS, LISTEN, Members, averaging, members, process_of
+from tests.swarm.faulty import BACK_SECONDS, Members, averaging, members, process_of
 from tests.swarm.hosts import p2pd_of
-from tests.swarm.processes import Swarm
+from tests.swarm.processes import LISTEN, Swarm
 from tests.swarm.watcher import Watcher, in_round_after
 
 FREEZE_SECONDS = 20.0

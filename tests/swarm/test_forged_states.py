@@ -12,10 +12,9 @@ from peer.models.flat import initial_state
 from protocols.manifest import AdamW, Averaging, Data, DataParallel, Manifest, Model
 from protocols.state import ModelState
 from tests.swarm.liars import Corrupter, Forger, lying
-from tests.swarm.processes import Swarm, finished
+from tests.swarm.processes import LISTEN, Swarm, finished
 from tests.swarm.watcher import Watcher, rounds_go_on
 
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 MANIFEST = Manifest(
     name="among-liars",
     model=Model(architecture="mlp", options={"width": 700, "layers": 2}),  # a state of several blocks

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.small_disk import empty, fill, small_disk
-from tests.swarm.faulty import BACK_SECONDS, LISTEN, RECIPE, started
-from tests.swarm.processes import Swarm, wait_until
+from tests.swarm.faulty import BACK_SECONDS, RECIPE, started
+from tests.swarm.processes import LISTEN, Swarm, wait_until
 
 SMALL = RECIPE.replace("width = 1024", "width = 32").replace("target_batch = 3000", "target_batch = 1000")
 

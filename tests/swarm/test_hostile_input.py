@@ -24,8 +24,8 @@ from tests.dht.worlds import identity, running_node
 from tests.peer.attacks import BAD_REQUESTS, BAD_STREAMS, Attacker, BadRequest, BadStream, Situation
 from tests.peer.evil_codecs import NotANumber, TooShort
 from tests.swarm.evil_members import evil_member
-from tests.swarm.faulty import LISTEN, Members
-from tests.swarm.processes import Swarm
+from tests.swarm.faulty import Members
+from tests.swarm.processes import LISTEN, Swarm
 from tests.swarm.watcher import Watcher, in_round_after
 
 MANIFEST = Manifest(

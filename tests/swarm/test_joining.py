@@ -4,8 +4,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.swarm.faulty import LISTEN, Members, started
-from tests.swarm.processes import Swarm, finished
+from tests.swarm.faulty import Members, started
+from tests.swarm.processes import LISTEN, Swarm, finished
 from tests.swarm.watcher import Watcher, rounds_go_on
 
 EPOCHS = 60

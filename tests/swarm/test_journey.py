@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from peer.demo import demo_manifest
-from tests.swarm.processes import PEER, Swarm
+from tests.swarm.processes import LISTEN, PEER, Swarm
 
 RECIPE = """
 name = "small"
@@ -31,7 +31,6 @@ optimizer = { algorithm = "adamw", learning_rate = 0.003 }
 [evaluation]
 every_epochs = 5
 """
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 
 
 def test_from_a_recipe_to_a_model_file(swarm: Swarm, tmp_path: Path) -> None:

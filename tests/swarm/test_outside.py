@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 
 from protocols.identity import Identity
-from tests.swarm.processes import PEER, Daemon, Swarm, run_command
-from tests.swarm.test_journey import LISTEN, RECIPE
+from tests.swarm.processes import LISTEN, PEER, Daemon, Swarm, run_command
+from tests.swarm.test_journey import RECIPE
 
 
 def test_a_run_is_seen_and_taken_from_outside(swarm: Swarm, tmp_path: Path) -> None:

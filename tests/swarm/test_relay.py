@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.swarm.faulty import BACK_SECONDS, LISTEN, started
-from tests.swarm.processes import Daemon, Swarm
+from tests.swarm.faulty import BACK_SECONDS, started
+from tests.swarm.processes import LISTEN, Daemon, Swarm
 from tests.swarm.watcher import in_round_after
 
 EPOCHS = 5

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from protocols.blocks import BLOCK_BYTES
-from tests.swarm.processes import Daemon, Swarm
+from tests.swarm.processes import LISTEN, Daemon, Swarm
 
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 RECIPE = """
 name = "arrays"
 epochs = 100000

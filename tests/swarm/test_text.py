@@ -3,9 +3,8 @@
 import sysconfig
 from pathlib import Path
 
-from tests.swarm.processes import Swarm, finished
+from tests.swarm.processes import LISTEN, Swarm, finished
 
-LISTEN = ("--listen", "/ip4/127.0.0.1/tcp/0")
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 RECIPE = """
 name = "{name}"

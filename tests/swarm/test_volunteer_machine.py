@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.swarm.faulty import BACK_SECONDS, LISTEN, Members, averaging, members, process_of
-from tests.swarm.processes import Daemon, Swarm, wait_until
+from tests.swarm.faulty import BACK_SECONDS, Members, averaging, members, process_of
+from tests.swarm.processes import LISTEN, Daemon, Swarm, wait_until
 from tests.swarm.watcher import Watcher, in_round_after
 
 STOP_SECONDS = 30.0
