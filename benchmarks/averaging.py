@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
-from netlab import NetLab, bytes_per_second
+from netlab import NetLab, bytes_per_second, popen_in, reason_why_not
 from swarms import RoundFigures, Swarm, median
 
 IMPLEMENTATIONS = {"ours": "averaging_ours.py", "hivemind": "averaging_hivemind.py"}
@@ -32,7 +32,7 @@ def compare(options: argparse.Namespace, peers: int, size: int) -> Figures:
         hosts, popens = ["127.0.0.1"] * peers, None
         if options.netlab:
             lab = resources.enter_context(NetLab(peers, options.netlab))
-            hosts, popens = lab.addresses, [lab.popen(number) for number in range(peers)]
+            hosts, popens = [lab.address(host) for host in lab.hosts], [popen_in(lab, host) for host in lab.hosts]
             payload = BYTES_PER_ELEMENT[options.codec] * size
             figures["bound_seconds"] = 2 * (peers - 1) / peers * payload / bytes_per_second(options.netlab)
         swarms = {
@@ -132,6 +132,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    if options.netlab and (reason := reason_why_not()):
+        sys.exit(f"--netlab: {reason}")
     for peers in options.peer_counts or [options.peers]:
         for size in options.sizes or [options.size]:
             figures = compare(options, peers, size)
