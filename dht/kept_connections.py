@@ -29,12 +29,11 @@ class KeptConnections(Generic[C]):
 
     def take(self, peer: PeerId, kind: str) -> C | None:
         """The one used last; None when there is none that is still intact."""
-        for connection, (its_peer, its_kind, _) in reversed(list(self._kept.items())):
-            if (its_peer, its_kind) == (peer, kind):
-                self._let_go(connection)
-                if connection.intact:
-                    return connection
-                connection.close()
+        while (connection := self._last(peer, kind)) is not None:
+            self._let_go(connection)
+            if connection.intact:
+                return connection
+            connection.close()
         return None
 
     def keep(self, peer: PeerId, kind: str, connection: C) -> None:
@@ -46,6 +45,10 @@ class KeptConnections(Generic[C]):
     def close(self) -> None:
         for connection in list(self._kept):
             self._expire(connection)
+
+    def _last(self, peer: PeerId, kind: str) -> C | None:
+        its = (c for c, (its_peer, its_kind, _) in reversed(self._kept.items()) if (its_peer, its_kind) == (peer, kind))
+        return next(its, None)
 
     def _expire(self, connection: C) -> None:
         self._let_go(connection)
