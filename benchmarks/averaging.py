@@ -2,7 +2,10 @@
 
     python benchmarks/averaging.py --peers 4 --size 10000000 --codec int8 --json
     python benchmarks/averaging.py --peers 4 --size 10000000 --netlab 100mbit     (root, iproute2)
-    python benchmarks/averaging.py --sizes 1000,100000,10000000 --peer-counts 2,4,8
+    python benchmarks/averaging.py --peers 8 --rule 'nnm | trimmed_mean' --byzantine 2 --implementations ours
+    python benchmarks/averaging.py --sizes 1000,100000,10000000 --json >> runs.json
+    python benchmarks/averaging.py --size 1000000 --peer-counts 2,4,8 --json >> runs.json
+    python benchmarks/averaging_plot.py runs.json averaging.svg                   (pip install -e '.[benchmarks]')
 
 Each peer is a process of its own with a libp2p daemon of its own. Ours counts from the moment all peers have their
 update until all hold the decoded result: closing the epoch, encoding, committing, forming the group, exchanging,
@@ -27,7 +30,8 @@ Figures = dict[str, Any]
 def compare(options: argparse.Namespace, peers: int, size: int) -> Figures:
     """Both implementations, `options.repeat` rounds each, in turn."""
     settings = {"peers": peers, "size": size, "codec": options.codec, "patience_seconds": PATIENCE_SECONDS}
-    figures: Figures = {"peers": peers, "size": size, "codec": options.codec}
+    settings |= {"rule": options.rule, "byzantine": options.byzantine}
+    figures: Figures = {"peers": peers, "size": size, "codec": options.codec, "rule": options.rule}
     with ExitStack() as resources:
         hosts, popens = ["127.0.0.1"] * peers, None
         if options.netlab:
@@ -43,6 +47,8 @@ def compare(options: argparse.Namespace, peers: int, size: int) -> Figures:
         matchmaking: list[float] = []
         for number in range(options.warm_up + options.repeat):
             for name, swarm in swarms.items():
+                for each in swarms.values():  # nobody prepares a round while another's is measured
+                    each.settle()
                 played = swarm.play(check=number == options.warm_up + options.repeat - 1)
                 if number >= options.warm_up:
                     rounds[name].append(played)
@@ -86,7 +92,9 @@ def summarise(rounds: list[RoundFigures], baseline_bytes: float) -> Figures:
 
 def show(figures: Figures) -> str:
     model = 4 * figures["size"]
-    lines = [f"{figures['peers']} peers × {figures['size']:,} float32, codec {figures['codec']}"]
+    lines = [
+        f"{figures['peers']} peers × {figures['size']:,} float32, codec {figures['codec']}, rule {figures['rule']}"
+    ]
     for name in IMPLEMENTATIONS:
         if name in figures:
             one = figures[name]
@@ -120,6 +128,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", type=int, default=4)
     parser.add_argument("--size", type=int, default=10_000_000, help="elements (float32) of the vector")
     parser.add_argument("--codec", choices=list(BYTES_PER_ELEMENT), default="none")
+    parser.add_argument("--rule", default="mean", help="of ours: median, nnm | trimmed_mean, ...")
+    parser.add_argument("--byzantine", type=int, default=0, help="f, for the rule")
     parser.add_argument("--sizes", type=numbers, help="several sizes: 1000,100000")
     parser.add_argument("--peer-counts", type=numbers, help="several swarms: 2,4,8")
     parser.add_argument("--repeat", type=int, default=5, help="rounds, of which the median is shown")

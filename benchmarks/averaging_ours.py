@@ -31,14 +31,14 @@ from protocols.vectors import Vector
 ROUNDS = 1_000_000
 
 
-def manifest_of(peers: int, codec: str) -> Manifest:
+def manifest_of(peers: int, codec: str, rule: str = "mean", byzantine: int = 0) -> Manifest:
     return Manifest(
         name="benchmark",
         model=Model(architecture="vector"),
         data=Data(dataset="vector"),
         training=DataParallel(batch_size=1, target_batch=peers, optimizer=Sgd(learning_rate=1.0)),
         epochs=ROUNDS,
-        averaging=Averaging(codec=codec, quorum=peers),
+        averaging=Averaging(rule=rule, byzantine=byzantine, codec=codec, quorum=peers),
         evaluation=Evaluation(every_epochs=ROUNDS),
     )
 
@@ -95,7 +95,7 @@ async def serve(settings: Command) -> None:
     reports = Reports()
 
     def prepare(_peer: PeerId, _node: Node) -> Prepared:
-        manifest = manifest_of(settings["peers"], settings["codec"])
+        manifest = manifest_of(settings["peers"], settings["codec"], settings["rule"], settings["byzantine"])
         slots = make_optimizer(manifest.training.outer, ROUNDS).initial_slots(settings["size"])
         state = ModelState(manifest.run_id, 0, np.zeros(settings["size"], np.float32), slots)
         return Prepared(manifest, state, ReadyLearner(vector(settings["seed"], settings["size"])))

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from protocols.manifest import Manifest
 from protocols.round.deadlines import Timing
 from protocols.signed import Signer
 from protocols.state import ModelState
+
+MEET_SECONDS, MEET_AGAIN_SECONDS = 60.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,20 @@ async def our_peer(
             reports.send("up", peer=identity.peer_id, addresses=node.addresses(), baseline_bytes=baseline)
             for member, addresses in (await command())["members"].items():
                 if member != identity.peer_id:
-                    await participant.membership.meet(member, addresses)
+                    await meet(participant, member, addresses)
             settle_heap()
             async with beside(participant.run()):
                 yield participant
         finally:
             await node.close()
+
+
+async def meet(participant: Participant, member: PeerId, addresses: Sequence[str]) -> None:
+    """Until it has answered: two that dial each other in the same instant may both fail, and no DHT helps them here."""
+    async with asyncio.timeout(MEET_SECONDS):
+        while participant.membership.roster.get(member) is None:
+            await participant.membership.meet(member, addresses)
+            await asyncio.sleep(MEET_AGAIN_SECONDS)
 
 
 async def command() -> Command:

@@ -1,6 +1,8 @@
 """Starts the worker processes of one implementation and plays rounds with them."""
 
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -10,12 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from resources import cpu_seconds, family
 
 HERE = Path(__file__).parent
 STOP_SECONDS = 20.0
+SILENCE_SECONDS = 150.0
+"""Whoever reports nothing for so long in a round hangs, and is ended."""
 Report = dict[str, Any]
 Popen = Callable[..., subprocess.Popen]
 
@@ -44,13 +49,18 @@ class Worker:
         with suppress(BrokenPipeError):  # `expect` says why
             self.process.stdin.write(json.dumps({"command": command, **values}) + "\n")
 
-    def expect(self, event: str) -> Report:
+    def expect(self, event: str, seconds: float = SILENCE_SECONDS) -> Report:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        watch = Timer(seconds, self._end)
+        watch.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            watch.cancel()
         report = json.loads(line) if line else {"event": "end"}
         if report["event"] != event:
             self._errors.seek(0)
-            raise WorkerFailed(f"{self._name}: {report} where {event!r} was expected\n{self._errors.read()[-4000:]}")
+            raise WorkerFailed(f"{self._name}: {report} where {event!r} was expected\n{self._errors.read()[-8000:]}")
         return report
 
     def stop(self) -> None:
@@ -58,11 +68,16 @@ class Worker:
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            for process in reversed(family(self.process.pid)):
-                with suppress(ProcessLookupError):
-                    subprocess.run(["kill", "-9", str(process)], check=False, capture_output=True)
+            self._end()
             self.process.wait()
         self._errors.close()
+
+    def _end(self) -> None:
+        """With its stack on stderr, for whoever reads why."""
+        *started, worker = reversed(family(self.process.pid))
+        for process, number in [(worker, signal.SIGABRT), *((process, signal.SIGKILL) for process in started)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,7 @@ class Swarm(AbstractContextManager):
         self.workers: list[Worker] = []
         self.baseline_bytes = 0.0
         self.ready: list[Report] = []
+        self._settled = False
 
     def __enter__(self) -> "Swarm":
         try:
@@ -110,13 +126,20 @@ class Swarm(AbstractContextManager):
     def __exit__(self, *exc: object) -> None:
         self._stop()
 
-    def expect(self, event: str) -> list[Report]:
-        """The next report of each peer."""
-        return [worker.expect(event) for worker in self.workers]
+    def expect(self, event: str, seconds: float = SILENCE_SECONDS) -> list[Report]:
+        """The next report of each peer, which has that many seconds for it."""
+        return [worker.expect(event, seconds) for worker in self.workers]
+
+    def settle(self) -> None:
+        """Waits until all peers are ready for the next round, and idle; what they did until then is not measured."""
+        if not self._settled:
+            self.ready = self.expect("ready")
+            self._settled = True
 
     def play(self, check: bool = False) -> RoundFigures:
         """One round. With `check`, each peer's result is compared with the exact mean (`error`, `digest`)."""
-        self.ready = self.expect("ready")
+        self.settle()
+        self._settled = False
         processes = [process for worker in self.workers for process in family(worker.process.pid)]
         cpu_before = cpu_seconds(processes)
         self._tell("go")

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import torch
 from reporting import Command, Reports, configuration, read_command
-from tasks import EPOCHS, TASKS
+from tasks import EPOCHS, task_of
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch_side import Microbatches, adamw, starting_module
@@ -13,7 +13,7 @@ from torch_side import Microbatches, adamw, starting_module
 
 def serve(settings: Command) -> None:
     torch.set_num_threads(1)
-    reports, task = Reports(), TASKS[settings["task"]]
+    reports, task = Reports(), task_of(settings["task"], settings["target_batch"])
     manifest = task.manifest(settings["peers"])
     dataset = task.dataset(manifest)
     batches = Microbatches(task, dataset, settings["seed"])

@@ -5,7 +5,7 @@ import time
 import hivemind
 import torch
 from reporting import Command, Reports, configuration, read_command
-from tasks import EPOCHS, TASKS
+from tasks import EPOCHS, task_of
 from torch_side import Microbatches, adamw, starting_module
 
 MATCHMAKING_SECONDS = 1.0
@@ -14,7 +14,7 @@ MATCHMAKING_SECONDS = 1.0
 
 def serve(settings: Command) -> None:
     torch.set_num_threads(1)
-    reports, task = Reports(), TASKS[settings["task"]]
+    reports, task = Reports(), task_of(settings["task"], settings["target_batch"])
     manifest = task.manifest(settings["peers"])
     dataset = task.dataset(manifest)
     batches = Microbatches(task, dataset, settings["seed"])

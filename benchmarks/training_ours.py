@@ -6,7 +6,7 @@ import torch
 import uvloop
 from our_peer import Prepared, command, our_peer
 from reporting import Command, Reports, configuration
-from tasks import TASKS
+from tasks import task_of
 
 from dht.node import Node
 from peer.learner import TrainerLearner
@@ -17,8 +17,8 @@ from protocols.identity import PeerId
 
 async def serve(settings: Command) -> None:
     torch.set_num_threads(1)
-    reports, task = Reports(), TASKS[settings["task"]]
-    manifest = task.manifest(settings["peers"])
+    reports, task = Reports(), task_of(settings["task"], settings["target_batch"])
+    manifest = task.manifest(settings["peers"], settings["mode"])
 
     def prepare(peer: PeerId, node: Node) -> Prepared:
         trainer = Trainer(manifest, FlatModel.of(manifest.model), task.dataset(manifest), peer)

@@ -52,6 +52,12 @@ def join(
     data_quota: Annotated[
         str | None, typer.Option(metavar="GB", help="Data fetched from members and kept, at most; 20.")
     ] = None,
+    token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="By which the organiser has admitted this peer.")
+    ] = None,
+    misbehave: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Attack a run that was made for tests: sign_flip, alie, ...")
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="PATH", help="A file or directory with the run's text files; repeatable."),

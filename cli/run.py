@@ -69,6 +69,25 @@ def show(
         typer.echo(as_toml(fields))
 
 
+@app.command()
+def admit(
+    context: typer.Context,
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run: its id, or a name or beginning of one.")],
+    peer_id: Annotated[str, typer.Argument(metavar="PEER", help="Who is admitted: its PeerID (`peer id`).")],
+    days: Annotated[
+        float | None, typer.Option(metavar="N", min=0.0, help="For so long; else until the run's end.")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """Print the token by which you, a run's organiser, admit a peer."""
+    from peer.admit import token_for
+    from peer.home import Home as HomeDirectory
+    from peer.settings import Settings
+
+    directory = HomeDirectory(Settings.load(home=home).home)
+    typer.echo(token_for(directory, directory.resolve_run(run_id), peer_id, days))
+
+
 @app.command("list")
 def list_runs(context: typer.Context, home: Home = None) -> None:
     """List the runs known here."""

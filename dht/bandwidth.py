@@ -1,12 +1,14 @@
 """How fast this peer can send, measured on its streams, and a limit on it that its user may set.
 
-A burst is a time of sending without a pause. Its rate is the best average from its beginning to any moment in it:
-never more than the link takes, because nothing is counted that buffers on the way may hold; and not less because a
-receiver had to wait for others later on. Rates of bursts are smoothed. Who only ever sends little is not measured. The
-limit is a token bucket over all streams, requests and answers; who waits for tokens reads on but sends no more, and so
-its own senders feel it. What it does not count: the DHT's messages, and what p2pd, TLS and TCP add, a few percent.
+A burst is a time of sending without a pause. Its rate is the best average between any two moments in it: never more
+than the link takes, because nothing is counted that buffers on the way may hold; and not less because a receiver, or
+whoever feeds the link, had to wait for others before or after. So a rate that was reached counts at once, a lower one
+by and by. Who only ever sends little is not measured. The limit is a token bucket over all streams, requests and
+answers; who waits for tokens reads on but sends no more, and so its own senders feel it. What it does not count: the
+DHT's messages, and what p2pd, TLS and TCP add, a few percent.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,7 +22,9 @@ SAMPLE_BYTES = 512 * 1024
 PAUSE_SECONDS = 0.25
 """After so long without sending, the next burst begins."""
 SMOOTHING = 0.3
-"""Weight of the newest burst."""
+"""Weight of the newest burst where it was slower."""
+MARKS = 16
+"""Moments of a burst from which its rate is taken, at most; two are at least as far apart as a sample."""
 BURST_SECONDS = 0.25
 """So much of a second's allowance may be sent at once."""
 SHORTEST_WAIT_SECONDS = 0.001
@@ -32,7 +36,8 @@ SMALL_BYTES = 16 * 1024
 class _Rate:
     """The current burst, and what the earlier ones came to."""
 
-    began: float = 0.0
+    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MARKS))
+    """Moments, and what of the burst was sent by then."""
     last: float = float("-inf")
     sent_bytes: int = 0
     receivers: set[PeerId] = field(default_factory=set)
@@ -42,22 +47,30 @@ class _Rate:
     def begin(self, now: float) -> None:
         if now - self.last > PAUSE_SECONDS:
             self.smoothed, self.best = self.bytes_per_second, 0.0
-            self.began, self.sent_bytes = now, 0
+            self.sent_bytes = 0
             self.receivers.clear()
+            self.marks.clear()
+            self.marks.append((now, 0))
         self.last = now
 
     def end(self, peer: PeerId, size_bytes: int, now: float) -> None:
         self.last = now
         self.sent_bytes += size_bytes
         self.receivers.add(peer)
-        counted = self.sent_bytes - BUFFERED_BYTES * len(self.receivers)
-        if counted >= SAMPLE_BYTES and now > self.began:
-            self.best = max(self.best, counted / (now - self.began))
+        beyond_buffers = self.sent_bytes - BUFFERED_BYTES * len(self.receivers)
+        for began, sent_before in self.marks:
+            counted = beyond_buffers - sent_before
+            if counted >= SAMPLE_BYTES and now > began:
+                self.best = max(self.best, counted / (now - began))
+        if self.sent_bytes - self.marks[-1][1] >= SAMPLE_BYTES:
+            self.marks.append((now, self.sent_bytes))
 
     @property
     def bytes_per_second(self) -> float:
-        if not (self.best and self.smoothed):
-            return self.best or self.smoothed
+        if not self.smoothed or self.best >= self.smoothed:
+            return self.best
+        if not self.best:
+            return self.smoothed
         return 1 / ((1 - SMOOTHING) / self.smoothed + SMOOTHING / self.best)  # a mean of times, not of rates
 
 

@@ -16,9 +16,9 @@ from protocols.rejection import Reason, Rejected
 _PREFIX = struct.Struct(">II")
 PREFIX_BYTES = _PREFIX.size
 _END_LENGTH = 2**32 - 1
-FIRST_BYTES = 257 * 1024
+FIRST_BYTES = 513 * 1024
 """A frame gets so much memory for its announcement, and then GROWTH times what has come in: eight bytes that announce
-megabytes must not cost us megabytes, and the chunks of a round (256 KiB at most) are never copied."""
+megabytes must not cost us megabytes, and the chunks of a round (512 KiB at most) are never copied."""
 GROWTH = 16
 END_OF_STREAM_BYTES = _PREFIX.pack(_END_LENGTH, _END_LENGTH)
 

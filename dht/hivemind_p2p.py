@@ -22,6 +22,14 @@ class AttachedP2P(P2P):  # type: ignore[misc]
         attached: AttachedP2P = await cls.replicate(Multiaddr(f"/unix{p2pd.control_path}"))
         return attached
 
+    async def _ping_daemon(self) -> None:
+        """The last step of `replicate`: who is cancelled in it would leave hivemind's tasks behind."""
+        try:
+            await super()._ping_daemon()
+        except BaseException:
+            await self.pause()
+            raise
+
     async def call_protobuf_handler(self, *arguments: Any, **options: Any) -> Any:
         if self._detached:
             raise P2PDaemonError("p2pd does not run")

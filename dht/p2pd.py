@@ -19,6 +19,7 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
+from dht.scheduling import batch_scheduling
 from dht.tasks import OwnedTasks
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _DIRECTORY_PREFIX = "peer-p2pd-"
 _YOUNG_SECONDS = 10.0
 """A directory may be this young and not yet locked."""
 _READY = "Peer ID:"
+_ENVIRONMENT = {"GOLOG_LOG_LEVEL": "error", "GOMAXPROCS": "1"}
+"""One thread at a time carries some 250 MB/s, more than a volunteer's link, and leaves the other cores to training."""
 _LINE_BYTES = 16 * 1024
 
 
@@ -102,14 +105,15 @@ class P2pd:
         """Runs the process, for the first time or after it has ended. Raises P2pdError when it does not come up."""
         self.control_path.unlink(missing_ok=True)
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(self.control_path, listen),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env={"GOLOG_LOG_LEVEL": "error"} | dict(os.environ) | {"GOLOG_LOG_FMT": "json"},
-                start_new_session=True,
-            )
+            with batch_scheduling():
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command(self.control_path, listen),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=_ENVIRONMENT | dict(os.environ) | {"GOLOG_LOG_FMT": "json"},
+                    start_new_session=True,
+                )
         except OSError as error:
             raise P2pdError(f"p2pd of the hivemind package cannot be started: {error}") from error
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
 """Strikes: a peer that keeps sending what no honest peer sends is disconnected, and refused for a while.
 
 What honest peers send by accident, when messages cross or arrive late, weighs little, as does a failure of our own
-handler; being busy, and not having what was asked for, is nobody's fault.
+handler; being busy, not having what was asked for, and not being admitted, is nobody's fault.
 Pure: time comes in as an argument.
 """
 
@@ -20,6 +20,7 @@ _WEIGHT_OF_BAD_INPUT = 8
 _WEIGHTS: dict[str, int] = {
     Reason.BUSY: 0,
     Reason.ABSENT: 0,
+    Reason.NOT_ADMITTED: 0,
     Reason.STALE: 1,
     Reason.REPLAYED: 1,
     Reason.UNEXPECTED: 1,

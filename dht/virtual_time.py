@@ -5,6 +5,10 @@ nothing is ready and no timer is set, no event can ever come: that is a deadlock
 """
 
 import asyncio
+import heapq
+from collections.abc import Callable
+from contextvars import Context
+from itertools import count
 from typing import Any, NoReturn
 
 from dht.interfaces import Clock
@@ -24,10 +28,20 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self._timers = count()
         self._selector = self  # the base class asks its selector to wait: see `select`
 
     def time(self) -> float:
         return self._now
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Timers of one moment fire in the order in which they were set; a heap alone does not promise that."""
+        timer = _Timer(when, next(self._timers), callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]  (tells the loop of a cancellation)
+        return timer
 
     def select(self, timeout: float | None) -> list[Any]:
         """Waits without waiting."""
@@ -49,6 +63,15 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             f"at {self._now:.3f} virtual seconds {len(names)} tasks wait and nothing is scheduled: "
             f"{', '.join(names[:_MAX_NAMED_TASKS])}; threads, sockets and processes do not exist in a simulation"
         )
+
+
+class _Timer(asyncio.TimerHandle):
+    def __init__(self, when: float, number: int, *rest: Any) -> None:
+        super().__init__(when, *rest)
+        self._number = number
+
+    def __lt__(self, other: Any) -> bool:
+        return (self.when(), self._number) < (other.when(), other._number)
 
 
 class VirtualClock(Clock):

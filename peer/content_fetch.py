@@ -24,9 +24,10 @@ from protocols.rejection import Reason, Rejected
 REQUEST_SECONDS = 20.0
 BLOCK_SECONDS = 60.0
 INDEX_AT_ONCE = 4
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 15.0
 PATIENCE_FACTOR = 3.0
-"""Whoever is free fetches a block again when it takes so many times as long as any block before."""
+"""Whoever is free fetches a block again when it takes so many times as long as any block before, and so long at least:
+when our own line is the slow one, each block that comes twice holds up all others, and whatever else we are told."""
 LOOK_SECONDS = 2.0
 """How often others are looked for who hold blocks too."""
 

@@ -38,6 +38,7 @@ from peer.home import Home
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.metrics import Metrics
+from peer.misbehaviour import LABEL_FLIP, FlippedLabels, MisbehavingLearner
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
 from peer.network_errors import explain_network_error
@@ -57,9 +58,12 @@ from peer.tasks import beside
 from peer.trainer import Trainer
 from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
+from protocols.admission import Admission
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
 from protocols.records import RosterEntry
+from protocols.rejection import Rejected
+from protocols.rules import rule_of
 from protocols.signed import Signer
 from protocols.state import ModelState
 
@@ -293,10 +297,15 @@ class Daemon:
 
     async def _make_learner(self, manifest: Manifest, resources: AsyncExitStack) -> Learner:
         dataset = await self._open_data(manifest)
+        attack = self._settings.misbehave
+        if attack == LABEL_FLIP:
+            dataset = await asyncio.to_thread(FlippedLabels, dataset)
         trainer = Trainer(manifest, self._model, dataset, self._node.peer_id)
         learner = TrainerLearner(trainer, self._node.transport.clock)
         resources.push_async_callback(learner.close)
-        return learner
+        if attack is None or attack == LABEL_FLIP:
+            return learner
+        return MisbehavingLearner(learner, attack, self._node.peer_id)
 
     async def _open_data(self, manifest: Manifest) -> Dataset:
         """What of the data is not here is fetched from the other members."""
@@ -316,8 +325,24 @@ class Daemon:
             await membership.look_up()
         return [member.peer for member in membership.roster if member.entry.role == "trainer"]
 
+    def _how_to_be_admitted(self, manifest: Manifest, error: Rejected) -> str:
+        if manifest.admission.policy == "allowlist":
+            return f"{manifest.run_id} admits only the peers on its list, and {self._peer_id} is not on it"
+        asked = f"the organiser admits you by: peer run admit {manifest.run_id} {self._peer_id}"
+        return f"{manifest.run_id} admits by token ({error}); {asked}; then join with --token"
+
     async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Participant:
         settings, node = self._settings, self._node
+        try:
+            rule_of(manifest.averaging)
+        except ValueError as error:
+            raise PeerError(f"this program cannot take part in {manifest.run_id}: averaging: {error}") from error
+        try:
+            Admission(manifest).admit(self._peer_id, settings.token, time.time())
+        except Rejected as error:
+            raise PeerError(self._how_to_be_admitted(manifest, error)) from error
+        if settings.misbehave is not None and not manifest.test:
+            raise PeerError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
         run_directory = self._home.run_directory(manifest.run_id)
         self._model = await asyncio.to_thread(FlatModel.of, manifest.model)
         initial = await asyncio.to_thread(initial_state, manifest)
@@ -347,6 +372,7 @@ class Daemon:
                 settings.client_mode,
                 node.addresses,
                 lambda: node.transport.bandwidth.bytes_per_second,
+                settings.token,
             ),
             state=last or initial,
             learner=learner,
@@ -364,6 +390,7 @@ class Daemon:
         saving = self._saver.keep_saving(self._to_save, participant.changed)
         async with beside(self._keep_looking()), beside(saving), beside(self._show()), beside(watching):
             clock = watch_wall_clock(self._node.transport.clock)
+            await self._meet_neighbours()  # we are up: of two who start together one sees the other
             async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock):
                 await participant.run(self._settings.max_epochs)
             if state := self._to_save():
@@ -380,16 +407,18 @@ class Daemon:
 
     async def _keep_looking(self) -> None:
         """Meets daemons that start on this machine and its local network."""
-        membership = self.participant.membership
         while True:
-            async with self._border.around("looking around"):
-                around = await self._look_around()
-                strangers = [found for found in around.items() if membership.roster.get(found[0]) is None]
-                with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
-                    async with asyncio.timeout(MEET_SECONDS), asyncio.TaskGroup() as tasks:
-                        for peer, addresses in strangers:
-                            tasks.create_task(membership.meet(peer, addresses))
             await asyncio.sleep(LOOK_AROUND_SECONDS)
+            await self._meet_neighbours()
+
+    async def _meet_neighbours(self) -> None:
+        membership = self.participant.membership
+        async with self._border.around("looking around"):
+            around = await self._look_around()
+            strangers = {peer: found for peer, found in around.items() if membership.roster.get(peer) is None}
+            with suppress(TimeoutError):  # one that is gone without a word does not keep us from the next
+                async with asyncio.timeout(MEET_SECONDS):
+                    await membership.meet_all(strangers)
 
     async def _keep_announced(self) -> None:
         """Tells everybody when this machine has moved."""

@@ -6,7 +6,8 @@ epochs and digests get about. The DHT's roster records are for finding the run f
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -15,6 +16,7 @@ from dht.interfaces import Records, Refused, TimedOut, Transport, TransportError
 from peer.roster import Roster
 from peer.signal import Signal
 from peer.status import PeerStatus
+from protocols.admission import Admission
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
@@ -23,11 +25,14 @@ from protocols.signed import Signed, Signer, open_signed
 
 HELLO_KIND = "hello"
 HELLO_SECONDS = 2.0
+SHORTEST_PAUSE_SECONDS = 0.25
+"""Between two turns of hellos, whatever there is to tell: short epochs are not told to everybody one by one."""
 REQUEST_SECONDS = 5.0
 PUBLISH_SECONDS = 20.0
 LOOKUP_SECONDS = 5.0
 FIRST_LOOKUP_SECONDS = 0.5
 """At first we look up more often: who starts together must meet before their histories part."""
+GREETING_SECONDS = 1.0
 FAILURES_UNTIL_GONE = 2
 AT_ONCE = 16
 """Hellos under way at the same time, and on average said in a second when nothing happens."""
@@ -48,25 +53,30 @@ class Membership:
         records: Records,
         signer: Signer,
         entry: Callable[[], tuple[RosterEntry, int]],
-        on_found: Callable[[PeerId], None],
+        on_word: Callable[[PeerId, bool], None],
         on_left: Callable[[PeerId], None],
         on_lost: Callable[[PeerId], None],
         border: Border,
+        admission: Admission,
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch.
 
-        `on_left`: a member has departed, by its own signed word. `on_lost`: one is not heard of any more; it may live.
+        `on_word`: a member has said where it is; the flag says whether we have just found it. `on_left`: one has
+        departed, by its own signed word. `on_lost`: one is not heard of any more; it may live.
         """
         self.roster = Roster(transport.peer_id)
         self.heard = Signal()
         """A member has said something, or is not heard of any more."""
         self._transport, self._records, self._signer = transport, records, signer
-        self._entry, self._border = entry, border
-        self._on_found, self._on_left, self._on_lost = on_found, on_left, on_lost
+        self._entry, self._border, self._admission = entry, border, admission
+        self._on_word, self._on_left, self._on_lost = on_word, on_left, on_lost
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
         self._departed = False
+        self._published = asyncio.Event()
+        self._addressed: set[PeerId] = set()
+        """To whom a hello is under way."""
         self._awake = AwakeTime(transport.clock.monotonic(), LONGEST_GAP_SECONDS)
         self._random = random.Random(transport.peer_id)  # noqa: S311  (jitter)
 
@@ -99,25 +109,41 @@ class Membership:
             except TransportError as error:
                 log.debug("could not meet a peer", peer=peer, error=str(error))
 
+    async def introduce(self) -> None:
+        """Meets everybody whom the DHT knows once it knows us: of two who start together one finds the other."""
+        await self._published.wait()
+        await self.look_up()
+
     async def look_up(self) -> None:
         """Meets everybody whom the DHT knows and we do not."""
         async with self._border.around("looking members up"):
             found = await self._records.lookup(self._signer.run, RosterEntry.kind)
-            strangers = [
-                record
+            strangers = {
+                record.sender: record.body.addresses
                 for record in found
                 if record.sender != self._transport.peer_id
                 and not record.body.departed
                 and self.roster.get(record.sender) is None
-            ]
-            gate = asyncio.Semaphore(MEETINGS_AT_ONCE)
-            async with asyncio.TaskGroup() as tasks:
-                for record in strangers:
-                    tasks.create_task(self._meet_at_the_gate(gate, record.sender, record.body.addresses))
+            }
+            await self.meet_all(strangers)
 
-    async def _meet_at_the_gate(self, gate: asyncio.Semaphore, peer: PeerId, addresses: Sequence[str]) -> None:
-        async with gate:
-            await self.meet(peer, addresses)
+    async def greet(self) -> None:
+        """Tells all members where we are, and hears where they are, as far as they answer within GREETING_SECONDS."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GREETING_SECONDS):
+                await self.meet_all({member.peer: () for member in self.roster})
+
+    async def meet_all(self, peers: Mapping[PeerId, Sequence[str]]) -> None:
+        """Like `meet`, of several with their addresses, some at a time."""
+        gate = asyncio.Semaphore(MEETINGS_AT_ONCE)
+
+        async def meet(peer: PeerId, addresses: Sequence[str]) -> None:
+            async with gate:
+                await self.meet(peer, addresses)
+
+        async with asyncio.TaskGroup() as tasks:
+            for peer, addresses in peers.items():
+                tasks.create_task(meet(peer, addresses))
 
     async def depart(self) -> None:
         """Tells everybody that we leave, and from now on whoever asks."""
@@ -141,11 +167,13 @@ class Membership:
         return self._word().wire
 
     def _learn(self, statement: Signed[RosterEntry]) -> None:
+        self._admission.admit(statement.sender, statement.body.token, self._transport.clock.wall())
         known = self.roster.get(statement.sender)
         self._transport.remember(statement.sender, statement.body.addresses)
-        if self.roster.learn(statement, self._now(), directly=True):
+        new = self.roster.learn(statement, self._now(), directly=True)
+        if new:
             log.info("member joined", member=statement.body.name, peer=statement.sender)
-            self._on_found(statement.sender)
+        self._on_word(statement.sender, new)
         if known is not None and statement.body.departed:
             log.info("member left", member=known.entry.name, peer=statement.sender)
             self._on_left(statement.sender)
@@ -162,27 +190,34 @@ class Membership:
             raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
 
     async def _say_hellos(self) -> None:
+        """Turn after turn; none waits for answers, or nobody would hear of anybody while one is silent."""
         gate = asyncio.Semaphore(AT_ONCE)
-        while True:
-            due = self._due()
-            async with self._border.around("hellos"), asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                due = self._due()
                 for peer in due:
+                    self._addressed.add(peer)
                     tasks.create_task(self._keep_in_touch(peer, gate))
-            async with self._border.around("forgetting who is silent"):
-                for peer in self.roster.expire(self._now()):
-                    self._on_lost(peer)
-            pause = max(HELLO_SECONDS, len(due) / AT_ONCE) * self._random.uniform(0.8, 1.2)
-            try:
-                async with asyncio.timeout(pause):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pass
-            self._hurry.clear()
+                async with self._border.around("forgetting who is silent"):
+                    for peer in self.roster.expire(self._now()):
+                        self._on_lost(peer)
+                await self._transport.clock.sleep(SHORTEST_PAUSE_SECONDS)
+                pause = max(HELLO_SECONDS, len(due) / AT_ONCE) * self._random.uniform(0.8, 1.2)
+                try:
+                    async with asyncio.timeout(pause - SHORTEST_PAUSE_SECONDS):
+                        await self._hurry.wait()
+                except TimeoutError:
+                    pass
+                self._hurry.clear()
 
     def _due(self) -> list[PeerId]:
-        """Who is to be told of us in this turn; not who has just asked."""
+        """Who is to be told of us in this turn; not who has just asked, or whose answer we still await."""
         since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
-        waiting = sorted((member.told, member.peer) for member in self.roster if member.told < since)
+        waiting = sorted(
+            (member.told, member.peer)
+            for member in self.roster
+            if member.told < since and member.peer not in self._addressed
+        )
         return [peer for _, peer in waiting[:HELLOS_A_TURN]]
 
     def _now(self) -> float:
@@ -190,8 +225,11 @@ class Membership:
 
     async def _keep_in_touch(self, peer: PeerId, gate: asyncio.Semaphore) -> None:
         async with gate, self._border.around(f"a hello to {peer}"):
+            began = self._now()
             try:
                 await self._hello(peer)
+                if began < self._news_at:
+                    self._hurry.set()
             except (Unreachable, TimedOut) as error:
                 if self.roster.failed(peer) >= FAILURES_UNTIL_GONE:
                     log.info("member lost", peer=peer, error=str(error))
@@ -200,6 +238,8 @@ class Membership:
                     self.heard.notify()
             except TransportError as error:
                 log.debug("no answer to hello", peer=peer, error=str(error))
+            finally:
+                self._addressed.discard(peer)
 
     async def _tell_departure(self, peer: PeerId, wire: bytes) -> None:
         async with self._border.around(f"a farewell to {peer}"):
@@ -213,6 +253,7 @@ class Membership:
     async def _publish(self) -> None:
         while True:
             await self._store(self._word())
+            self._published.set()
             await self._transport.clock.sleep(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2))
 
     async def _store(self, statement: Signed[RosterEntry]) -> None:

@@ -17,7 +17,7 @@ from peer.plugins import PluginError
 from peer.recipes import Recipe, data_files, to_manifest
 from peer.shards import record_shard_files, shard_of
 from protocols.manifest import Manifest
-from protocols.rules import rule
+from protocols.rules import rule_of
 
 READ_FROM_FILES = ("text", "npz", "safetensors")
 
@@ -58,7 +58,7 @@ def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
     layout_of(module)
     dataset = open_dataset(manifest.data, files)
     try:
-        rule(manifest.averaging.rule)
+        rule_of(manifest.averaging)
     except ValueError as error:
         raise UsageError(f"{recipe.origin}: averaging.rule: {error}") from error
     inputs, targets = dataset.batch(np.zeros(1, np.int64))

@@ -8,7 +8,7 @@ idle      the last epoch is reached: serves what others need
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from peer.signal import Signal
 from peer.streams import REQUEST_BYTES, next_request
 from peer.sync import HEAD_KIND, Heads, fetch_state
 from peer.tasks import beside
+from protocols.admission import Admission
 from protocols.awake import AwakeTime
 from protocols.codecs import codec
 from protocols.heads import Choice, History
@@ -40,12 +41,13 @@ from protocols.message import Message
 from protocols.optimizers import make_optimizer
 from protocols.records import RosterEntry
 from protocols.rejection import Reason, Rejected
+from protocols.round.aggregate import AggregateMemory
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
-from protocols.round.messages import UNMEASURED, Contribution, Progress, Ready
+from protocols.round.messages import UNMEASURED, Begin, Contribution, Progress, Ready
 from protocols.round.parts import Grid
 from protocols.round.setting import Setting
-from protocols.rules import rule
+from protocols.rules import DistanceRule, rule_of
 from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState, advance
 
@@ -56,6 +58,9 @@ BEHIND_SECONDS = 5.0
 """Members may be ahead for so long before we stop waiting for their results and take their state."""
 CATCH_UP_EPOCHS = 6
 """So many epochs are caught up by fetching results; beyond, the state is fetched."""
+EMPTY_CLAIMS = 3
+"""Whose state could not be had so many times is not asked what the swarm's is: who claims what nobody has would keep
+all who start beside it from ever starting."""
 EARLY_MESSAGES = 256
 EARLY_MESSAGES_OF_ONE = 16
 """So many messages of the next epochs are kept, and so many of one sender, so that nobody crowds out the others."""
@@ -104,8 +109,17 @@ class Participant:
         self.changed = Signal()
         self.contents = ContentStore(transport.in_thread)
         self._border = Border(transport.peer_id, transport.clock, rejections)
+        self._admission = Admission(manifest)
         self.membership = Membership(
-            transport, records, signer, self._entry, self._found, self._left, self._not_heard, self._border
+            transport,
+            records,
+            signer,
+            self._entry,
+            self._spoke,
+            self._left,
+            self._not_heard,
+            self._border,
+            self._admission,
         )
         self._transport, self._signer = transport, signer
         self._timing = timing or Timing()
@@ -121,14 +135,19 @@ class Participant:
             self._results,
             grid,
             codec(manifest.averaging.codec),
-            rule(manifest.averaging.rule),
+            rule_of(manifest.averaging),
+            AggregateMemory(grid.count),
         )
         self._heads = Heads(transport, signer, self._border)
         self._sessions: dict[int, Session] = {}
         self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
         self._group: dict[PeerId, bool] = {}
         """The members of the last round, or those who made the state that we took."""
+        self._elders: frozenset[PeerId] = frozenset()
+        """Who was there before us, where nobody has made the state that we start from."""
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
+        self._empty_claims: Counter[PeerId] = Counter()
+        """How often nobody gave the state that these said to hold, since we have fetched one."""
         self._advanced_at = self._now()
         self._leaving = asyncio.Event()
 
@@ -213,18 +232,23 @@ class Participant:
     async def _join(self) -> None:
         """Takes the state that the swarm has; ours, when nobody has another, or none that counts more."""
         self._enter("syncing")
-        await self.membership.look_up()
-        choice = await self._heads.choose(self._others(), snapshot=self.state if self.state.epoch else None)
+        await self.membership.introduce()
+        believed = [peer for peer in self._others() if self._empty_claims[peer] < EMPTY_CLAIMS]
+        choice = await self._heads.choose(believed, snapshot=self.state if self.state.epoch else None)
         if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
             self._group = self._makers(choice)
+            self._elders = choice.tellers if choice else frozenset()
             await self._become(self.state)
+            await self.membership.greet()  # others may have begun in this moment, as we do
             return
         try:
             state = await fetch_state(self._transport, self.state, choice)
         except (ContentNotFound, Rejected) as error:
             log.info("the swarm's state could not be fetched, trying again", epoch=choice.epoch, error=str(error))
+            self._empty_claims.update(choice.holders)
             await self._transport.clock.sleep(WATCH_SECONDS / 4)
             return
+        self._empty_claims.clear()
         log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
         self._group = self._makers(choice)
         await self._become(state)
@@ -285,6 +309,8 @@ class Participant:
             chunks=self._plan.grid.chunks,
             group_limit=self.manifest.averaging.group_limit,
             quorum=self.manifest.averaging.quorum,
+            weighs=isinstance(self._plan.rule, DistanceRule),
+            byzantine=self.manifest.averaging.byzantine,
             client_mode=self.profile.client_mode,
             trains=trains,
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
@@ -298,6 +324,7 @@ class Participant:
             self._group or None,
             self.learner,
             self.changed.notify,
+            () if self._group else self._elders,
         )
         self._open(session)
         self._enter("training")
@@ -342,12 +369,17 @@ class Participant:
         return {peer: mode for peer, mode in self._group.items() if peer in followers} | at_same
 
     def _audience(self) -> list[PeerId]:
-        """The members whose history, as far as we know, is ours."""
+        """The members whose history, as far as we know, is ours; the last group is newer than an old word of theirs."""
         history = self._heads.history
+        oldest = min(history, default=0)
         return [
             member.peer
             for member in self.membership.roster
-            if member.entry.role != "monitor" and not _contradicts(history, member.epoch, member.entry.state_digest)
+            if member.entry.role != "monitor"
+            and (
+                (member.peer in self._group and member.epoch < oldest)
+                or not _contradicts(history, member.epoch, member.entry.state_digest)
+            )
         ]
 
     def _open(self, session: Session) -> None:
@@ -355,7 +387,7 @@ class Participant:
         while len(self._sessions) > SESSIONS_KEPT:
             del self._sessions[min(self._sessions)]
         for epoch, earlier in self._sessions.items():
-            if epoch < session.epoch - 1:
+            if epoch < session.epoch:
                 earlier.release()
         for sender, statement in list(self._early):
             if statement.epoch <= session.epoch:
@@ -431,11 +463,17 @@ class Participant:
             samples_per_second=self.learner.samples_per_second,
             bandwidth_bytes_per_second=self.profile.bandwidth(),
             departed=False,
+            token=self.profile.token,
         )
         return entry, self.state.epoch
 
-    def _found(self, peer: PeerId) -> None:
-        self.changed.notify()
+    def _spoke(self, peer: PeerId, new: bool) -> None:
+        """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""
+        session, member = self._sessions.get(self.state.epoch), self.membership.roster.get(peer)
+        if session and member and member.plays(session.epoch, session.setting.base):
+            session.find({peer: member.entry.client_mode})
+        if new:
+            self.changed.notify()
 
     def _left(self, peer: PeerId) -> None:
         self._group.pop(peer, None)
@@ -462,7 +500,10 @@ class Participant:
         return session is None or (session.setting.base == base and session.machine.done is None)
 
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
+        self._admission.require(sender, self._transport.clock.wall())
         statement = self._inbox.open(sender, wire)
+        if isinstance(statement.body, Begin):
+            self._admission.check_listed(member.peer for member in statement.body.members)
         current = max(self._sessions, default=-1)
         session = self._sessions.get(statement.epoch)
         if session is not None:
@@ -482,6 +523,7 @@ class Participant:
         frame = await next_request(stream)
         if frame is None:
             return
+        self._admission.require(stream.peer, self._transport.clock.wall())
         statement = open_signed(frame.header, Contribution, run=self.manifest.run_id, sender=stream.peer)
         session = self._sessions.get(statement.epoch)
         if session is None:

@@ -14,3 +14,5 @@ class Profile:
     addresses: Callable[[], tuple[str, ...]] = tuple
     bandwidth: Callable[[], float] = float
     """Bytes per second that it can send; 0: not known."""
+    token: bytes = b""
+    """By which the run's organiser has admitted it."""

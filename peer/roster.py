@@ -40,6 +40,10 @@ class Member:
     def epoch(self) -> int:
         return self.statement.epoch
 
+    def plays(self, epoch: int, digest: bytes) -> bool:
+        """Whether it has this state, and takes part in rounds."""
+        return (self.epoch, self.entry.state_digest) == (epoch, digest) and self.entry.role != "monitor"
+
 
 class Roster:
     def __init__(self, me: PeerId) -> None:
@@ -110,11 +114,7 @@ class Roster:
 
     def at(self, epoch: int, digest: bytes) -> dict[PeerId, bool]:
         """The members with this state that take part in rounds (value: whether in client mode)."""
-        return {
-            member.peer: member.entry.client_mode
-            for member in self
-            if member.epoch == epoch and member.entry.state_digest == digest and member.entry.role != "monitor"
-        }
+        return {member.peer: member.entry.client_mode for member in self if member.plays(epoch, digest)}
 
     def status(self, now: float) -> tuple[PeerStatus, ...]:
         return tuple(

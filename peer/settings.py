@@ -1,5 +1,6 @@
 """What the user may set: flag, then `PEER_<NAME>` in the environment, then `config.toml` in the home, then default."""
 
+import base64
 import os
 import re
 import socket
@@ -46,6 +47,24 @@ def _split(value: Any) -> Any:
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))
+
+
+def _token(text: Any) -> Any:
+    """What `peer run admit` has printed."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return base64.b64decode(text.encode(), altchars=b"-_", validate=True)
+    except (ValueError, UnicodeEncodeError) as error:
+        raise ValueError("is no token; give what `peer run admit` has printed, whole") from error
+
+
+def _misbehaviour(name: str) -> str:
+    from peer.misbehaviour import MISBEHAVIOURS  # noqa: PLC0415  (it loads torch)
+
+    if name not in MISBEHAVIOURS:
+        raise ValueError(f"there is no misbehaviour {name!r}; choose one of {', '.join(MISBEHAVIOURS)}")
+    return name
 
 
 Several = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
@@ -134,6 +153,10 @@ class JoinSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=default_threads)
     data: Several[UserPath] = ()
     """Files and directories where the shards of the run's data are looked for."""
+    token: Annotated[bytes, BeforeValidator(_token)] = b""
+    """By which the run's organiser has admitted this peer."""
+    misbehave: Annotated[str, AfterValidator(_misbehaviour)] | None = None
+    """How to attack the run on purpose; only a run made for tests lets us."""
     data_quota: Annotated[float, Field(gt=0)] = 20.0
     """Gigabytes of data that are fetched from other members and kept in the home, at most."""
 

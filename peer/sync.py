@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -51,24 +51,34 @@ class Heads:
             digests.append(self.history[newest - len(digests)])
         return self._signer.sign(Head(digests=tuple(digests), nonce=nonce), newest).wire
 
-    async def ask(self, peers: Iterable[PeerId]) -> dict[PeerId, History]:
-        """The histories of those among `peers` who answer."""
+    async def ask(self, peers: Iterable[PeerId], on_answer: Callable[[], None] = lambda: None) -> dict[PeerId, History]:
+        """The histories of those among `peers` who answer; `on_answer` is called after each."""
+
+        async def ask_one(peer: PeerId) -> History | None:
+            history = await self._ask_one(peer)
+            on_answer()
+            return history
+
         peers = list(peers)
         async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(self._ask_one(peer)) for peer in peers]
+            asked = [tasks.create_task(ask_one(peer)) for peer in peers]
         answers = zip(peers, (task.result() for task in asked), strict=True)
         return {peer: history for peer, history in answers if history is not None}
 
     async def choose(self, peers: Iterable[PeerId], snapshot: ModelState | None = None) -> Choice | None:
         """What the swarm's state is, by all of `peers` who answer and by ourselves.
 
+        Ours is all that it was while they answered: until the last one has, the first answer may be older than all that
+        we then remember, and would seem to tell another history.
+
         `snapshot`: what we resume from; it tells for its history, and what the others make of that goes before it.
         """
-        histories: dict[PeerId, History] = dict(await self.ask(peers))
+        ours = dict(self.history)
+        histories: dict[PeerId, History] = dict(await self.ask(peers, lambda: ours.update(self.history)))
         if snapshot is not None:
             return choose_from(histories, self._transport.peer_id, {snapshot.epoch: snapshot.digest})
         if self.history:
-            histories[self._transport.peer_id] = dict(self.history)
+            histories[self._transport.peer_id] = ours
         return choose(histories)
 
     async def _ask_one(self, peer: PeerId) -> History | None:

@@ -7,7 +7,16 @@ A manifest is data alone: it names a registered model and data set, and carries 
 import base64
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from protocols.encoding import EncodingError, decode, digest, encode
 from protocols.message import Digest, Many, Peer, first_error
@@ -122,14 +131,39 @@ class LocalSgd(_Part):
 Training = Annotated[DataParallel | LocalSgd, Field(discriminator="mode")]
 
 
+def _with_spaces(text: object) -> object:
+    return " | ".join(name.strip() for name in text.split("|")) if isinstance(text, str) else text
+
+
+RuleName = Annotated[
+    str,
+    BeforeValidator(_with_spaces),
+    StringConstraints(pattern=r"^[a-z][a-z_]{0,31}( \| [a-z][a-z_]{0,31}){0,3}$"),
+]
+
+
 class Averaging(_Part):
     """How a round reduces the updates."""
 
-    rule: RegistryName = "mean"
+    rule: RuleName = "mean"
+    """Of `protocols.rules`; with pre-aggregators before it: nnm | trimmed_mean."""
+    options: Options = {}
+    """Of the rule."""
+    byzantine: Annotated[int, Field(ge=0, le=31)] = 0
+    """So many members of a group may send anything at all (f); a robust rule withstands them."""
     codec: Literal["none", "float16", "int8"] = "none"
     group_limit: Annotated[int, Field(ge=1, le=64)] = 64
     quorum: Annotated[int, Field(ge=1, le=64)] = 1
     """With fewer members no round begins; those who are there wait for others."""
+
+    @model_validator(mode="after")
+    def _most_are_honest(self) -> Self:
+        if self.quorum <= 2 * self.byzantine:
+            raise ValueError(
+                f"{self.byzantine} members may send anything (byzantine), so at least {2 * self.byzantine + 1} "
+                f"have to be there (quorum), not {self.quorum}"
+            )
+        return self
 
 
 class Evaluation(_Part):
@@ -138,6 +172,20 @@ class Evaluation(_Part):
     every_epochs: Positive = 10
     samples: Positive = 4096
     """At most this many."""
+
+
+class Admission(_Part):
+    """Who may take part."""
+
+    policy: Literal["open", "allowlist", "token"] = "open"
+    peers: Annotated[Many[Peer], Field(max_length=1024)] = ()
+    """The list, beside the organiser; with `token` the organiser admits each by a signed token."""
+
+    @model_validator(mode="after")
+    def _has_a_list_if_it_needs_one(self) -> Self:
+        if (self.policy == "allowlist") != bool(self.peers):
+            raise ValueError("an allowlist names peers, and nothing else does")
+        return self
 
 
 class Manifest(_Part):
@@ -152,6 +200,15 @@ class Manifest(_Part):
     epochs: Annotated[int, Field(ge=1, le=2**31)]
     averaging: Averaging = Averaging()
     evaluation: Evaluation = Evaluation()
+    admission: Admission = Admission()
+    test: bool = False
+    """Whether members may attack it on purpose (`peer join --misbehave`), to see that it withstands them."""
+
+    @model_validator(mode="after")
+    def _has_an_organiser_who_admits(self) -> Self:
+        if self.admission.policy == "token" and self.organiser is None:
+            raise ValueError("tokens are signed by an organiser, and this run has none")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

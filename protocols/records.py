@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
+from protocols.admission import Token
 from protocols.identity import PeerId
 from protocols.message import Count, Digest, Many, Message, ShortText
 from protocols.rejection import Reason, Rejected
@@ -52,6 +53,8 @@ class RosterEntry(Record):
     """0: not known."""
     departed: bool
     """It has left in order; this is its last entry."""
+    token: Annotated[bytes, Field(max_length=Token.limit_bytes + ENVELOPE_BYTES)] = b""
+    """Of the run's organiser (`protocols.admission`), where the run asks for one."""
 
 
 RECORDS: dict[str, type[Record]] = {body.kind: body for body in (RosterEntry,)}

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     WRONG_DIGEST = "wrong_digest"
     BUSY = "busy"
     ABSENT = "absent"
+    NOT_ADMITTED = "not_admitted"
 
 
 class Rejected(ValueError):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from dht.interfaces import Frame, Stream, TimedOut, Transport
-from peer.rounds.results import HeldPart, chunk_header, read_result
+from peer.rounds.chunk_frames import chunk_frames
+from peer.rounds.results import HeldPart, read_result
 from peer.tasks import beside
 from protocols.codecs import Codec, Payload
 from protocols.identity import PeerId
@@ -78,10 +79,9 @@ async def exchange_part(
 async def _send_chunks(stream: Stream, part: Part, update: EncodedUpdate | None, traffic: Traffic) -> None:
     if update is None:
         return
-    for chunk in range(part.start, part.stop):
-        payload = update.chunks[chunk]
-        await stream.send(Frame(chunk_header(chunk), payload))
-        traffic.sent += memoryview(payload).nbytes
+    for frame in chunk_frames(update.chunks[part.start : part.stop], part.start):
+        await stream.send(frame)
+        traffic.sent += memoryview(frame.payload).nbytes
 
 
 async def _receive(stream: Stream, stall_seconds: float, traffic: Traffic) -> Frame | None:

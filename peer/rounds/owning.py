@@ -1,24 +1,30 @@
 """The owner's end: takes the senders' chunks of one part, reduces them, and sends the results back as they come."""
 
 import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from dht.interfaces import Clock, Frame, Stream, Transport, Unreachable
-from peer.rounds.results import HeldPart, chunk_header, chunk_number
+from peer.rounds.chunk_frames import SIGN_OF_LIFE, chunk_frames, chunks_of
+from peer.rounds.results import HeldPart
 from peer.signal import Signal
 from peer.tasks import beside
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.deadlines import Timing, straggler_deadline
-from protocols.round.messages import Contribution, PartResult, Result, commitment
+from protocols.round.messages import Contribution, Observed, PartResult, Result, commitment
+from protocols.round.pace import Paces
 from protocols.round.reduction import EncodedUpdate, PartReduction, ReducedChunk
 from protocols.signed import Signer
 from protocols.vectors import Vector
 
-WINDOW_CHUNKS = 16
+WINDOW_CHUNKS = 8
 """How far a sender may run ahead of the reduction; bounds the memory that a part takes."""
 SHORTEST_WAIT_SECONDS = 0.001
 """A wait shorter than the clock's rounding would never end."""
+SLACK_STEP_SECONDS = 0.02
+"""What is left to a sender does not shrink all the time, so it is looked at again."""
 LONGEST_WAIT_SECONDS = 1.0
 LONGEST_GAP_SECONDS = 2 * LONGEST_WAIT_SECONDS
 """We look at the clock at least so often, as long as we run."""
@@ -44,22 +50,30 @@ class OwnedPart:
         self._clock: Clock = transport.clock
         self._results: list[ReducedChunk] = []
         self._failed = False
+        self._awake = AwakeTime(self._clock.monotonic(), LONGEST_GAP_SECONDS)
+        self._paces = Paces(timing)
         self._arrived = Signal()
         """A chunk has come, or a sender is not waited for any more."""
+        self._observations: Sequence[Observed] | None = None
+        self._weighed = asyncio.Event()
+        """It is known what the owners of all parts have observed."""
         self._reduced = Signal()
         """There is another result, or there will be none."""
         self._open: list[PeerId] = []
         """Whose streams are being served."""
         self._numbers = {member.peer: number for number, member in enumerate(reduction.members)}
 
-    async def run(self, own: EncodedUpdate | None, values: Vector) -> HeldPart:
+    async def run(self, own: EncodedUpdate | None, values: Vector, on_observed: Callable[[Observed], None]) -> HeldPart:
         """Reduces chunk after chunk; `own` is this member's update, `values` gets what the result decodes to.
 
-        Raises Rejected when a chunk has no sender left.
+        With a rule that looks at distances, `on_observed` is told what is to be seen of the part, and the reduction
+        waits for `weigh`. Raises Rejected when a chunk has no sender left.
         """
         part = self.reduction.part
         try:
             async with beside(self._take_own(own)):
+                if self.reduction.looks_at_distances:
+                    await self._gather(on_observed)
                 chunk = part.start
                 while chunk < part.stop:
                     await self._await_senders(chunk)
@@ -75,10 +89,34 @@ class OwnedPart:
         self._reduced.notify()
         return self.held
 
+    def weigh(self, observations: Sequence[Observed]) -> None:
+        """The owners of all parts have observed this."""
+        self._observations = observations
+        self._weighed.set()
+
+    async def _gather(self, on_observed: Callable[[Observed], None]) -> None:
+        """Until all chunks of the part are here, and it is known what the others have observed of theirs."""
+        part = self.reduction.part
+        chunk = part.start
+        while chunk < part.stop:
+            await self._await_senders(chunk)
+            stop = self._complete_until(chunk)
+            await self._transport.in_thread(self._observe, chunk, stop)
+            chunk = stop
+        on_observed(self.reduction.observed(*self.address[1:]))
+        await self._weighed.wait()
+        assert self._observations is not None
+        await self._transport.in_thread(self.reduction.weigh, self._observations)
+
+    def _observe(self, start: int, stop: int) -> None:
+        for chunk in range(start, stop):
+            self.reduction.observe(chunk)
+
     def _complete_until(self, chunk: int) -> int:
-        """The first chunk after `chunk` that somebody still has to deliver."""
+        """The first chunk after `chunk` that somebody still has to deliver; of a few, that results flow back soon."""
         stop = chunk + 1
-        while stop < self.reduction.part.stop and self.reduction.delivered(stop) and not self.reduction.missing(stop):
+        last = min(self.reduction.part.stop, chunk + WINDOW_CHUNKS)
+        while stop < last and self.reduction.delivered(stop) and not self.reduction.missing(stop):
             stop += 1
         return stop
 
@@ -133,16 +171,14 @@ class OwnedPart:
         try:
             while digests and (chunk := self.reduction.next_chunk(number)) is not None:
                 await self._window(chunk)
-                frame = await stream.receive()
+                self._paces.read(number, self._now())
+                try:
+                    frame = await stream.receive()
+                finally:
+                    self._paces.rest(number, self._now())
                 if frame is None:
                     break
-                if chunk_number(frame.header) < chunk:
-                    continue  # it starts over after its stream had broken
-                if chunk_number(frame.header) > chunk:
-                    raise Rejected(Reason.UNEXPECTED, f"chunk {chunk} was skipped")
-                self.bytes_received += memoryview(frame.payload).nbytes
-                self.reduction.check(chunk, frame.payload, digests[chunk])
-                self.reduction.add(number, chunk, frame.payload)
+                self._take_frame(frame, number, digests)
                 self._arrived.notify()
         except (Rejected, Unreachable):
             self._drop(number)
@@ -150,12 +186,28 @@ class OwnedPart:
         if digests and self.reduction.next_chunk(number) is not None:
             self._drop(number)  # it has ended its stream early
 
+    def _take_frame(self, frame: Frame, number: int, digests: tuple[bytes, ...]) -> None:
+        for chunk, payload in chunks_of(frame, self.reduction.grid, self.reduction.codec):
+            expected = self.reduction.next_chunk(number)
+            if expected is None:
+                return
+            if chunk < expected:
+                continue  # it starts over after its stream had broken
+            if chunk > expected:
+                raise Rejected(Reason.UNEXPECTED, f"chunk {expected} was skipped")
+            self.bytes_received += memoryview(payload).nbytes
+            self.reduction.check(chunk, payload, digests[chunk])
+            self.reduction.add(number, chunk, payload)
+
     async def _window(self, chunk: int) -> None:
+        if self.reduction.looks_at_distances:
+            return  # none is reduced before all are here
         while chunk - self.reduction.part.start >= len(self._results) + WINDOW_CHUNKS and not self._failed:
             await self._reduced.wait()
 
     def _drop(self, number: int) -> None:
         self.reduction.drop(number)
+        self._paces.forget(number)
         self._arrived.notify()
 
     async def _await_senders(self, chunk: int) -> None:
@@ -163,23 +215,33 @@ class OwnedPart:
 
         Time in which we did not run is nobody's delay: what they have sent meanwhile is still to be read.
         """
-        awake = AwakeTime(self._clock.monotonic(), LONGEST_GAP_SECONDS)
-        began = awake.at(self._clock.monotonic())
+        began = self._now()
         arrivals = [0.0] * len(self.reduction.delivered(chunk))
         while missing := self.reduction.missing(chunk):
-            elapsed = awake.at(self._clock.monotonic()) - began
+            elapsed = self._now() - began
             delivered = len(self.reduction.delivered(chunk))
             arrivals += [elapsed] * (delivered - len(arrivals))
             remaining = straggler_deadline(arrivals, delivered + len(missing), self._timing) - elapsed
-            if remaining <= 0:
-                for number in missing:
-                    self._drop(number)
+            left = self._paces.slack(missing, self._now()) if delivered > len(missing) else {}
+            late = {number for number, seconds in left.items() if seconds <= 0}
+            if late or remaining <= 0:
+                self._drop_all(late if remaining > 0 else missing)
                 continue
+            pause = min(
+                remaining, LONGEST_WAIT_SECONDS, *(max(seconds, SLACK_STEP_SECONDS) for seconds in left.values())
+            )
             try:
-                async with asyncio.timeout(min(max(remaining, SHORTEST_WAIT_SECONDS), LONGEST_WAIT_SECONDS)):
+                async with asyncio.timeout(max(pause, SHORTEST_WAIT_SECONDS)):
                     await self._arrived.wait()
             except TimeoutError:
                 continue
+
+    def _now(self) -> float:
+        return self._awake.at(self._clock.monotonic())
+
+    def _drop_all(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._drop(number)
 
     # -- giving -------------------------------------------------------------------------------------------------------
 
@@ -187,16 +249,28 @@ class OwnedPart:
         sent = 0
         while True:
             while sent < len(self._results):
-                payload = self._results[sent].payload
-                await stream.send(Frame(chunk_header(self.reduction.part.start + sent), payload))
-                self.bytes_sent += memoryview(payload).nbytes
-                sent += 1
+                waiting = [reduced.payload for reduced in self._results[sent:]]
+                for frame in chunk_frames(waiting, self.reduction.part.start + sent):
+                    await stream.send(frame)
+                    self.bytes_sent += memoryview(frame.payload).nbytes
+                sent += len(waiting)
             if self.held is not None:
                 await stream.send(Frame(b"", self.held.statement))
                 return
             if self._failed:
                 raise Rejected(Reason.UNEXPECTED, "this part could not be reduced here")
+            await self._wait_for_results(stream)
+
+    async def _wait_for_results(self, stream: Stream) -> None:
+        """Says meanwhile that we are alive, where results come only when all chunks are here."""
+        if not self.reduction.looks_at_distances or self._weighed.is_set():
             await self._reduced.wait()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timing.failure / 4):
+                await self._reduced.wait()
+                return
+        await stream.send(SIGN_OF_LIFE)
 
     def _sign(self) -> HeldPart:
         epoch, term, part, attempt = self.address

@@ -1,13 +1,13 @@
 """The reduced parts of the last epochs, kept for members that come late, and how they are fetched."""
 
-import struct
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from dht.interfaces import Frame, Stream, Transport
+from peer.rounds.chunk_frames import SIGN_OF_LIFE, chunk_frames, chunks_of
 from peer.streams import next_request
 from protocols.codecs import Codec, Payload
 from protocols.encoding import EncodingError, decode_scalars, encode
@@ -20,7 +20,8 @@ from protocols.signed import open_signed
 from protocols.vectors import Vector
 
 FETCH_KIND = "result"
-_CHUNK_HEADER = struct.Struct(">I")
+MOST_SIGNS = 64
+"""So many times an owner may say that it is alive before a result comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +31,28 @@ class HeldPart:
     result: PartResult
     chunks: tuple[Payload, ...]
     statement: bytes
+    size_bytes: int = field(init=False)
+    """Of the chunks."""
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(memoryview(chunk).nbytes for chunk in self.chunks)
-
-
-def chunk_header(chunk: int) -> bytes:
-    return _CHUNK_HEADER.pack(chunk)
-
-
-def chunk_number(header: bytes) -> int:
-    """Raises Rejected (malformed)."""
-    if len(header) != _CHUNK_HEADER.size:
-        raise Rejected(Reason.MALFORMED, "the frame is not a chunk")
-    number: int = _CHUNK_HEADER.unpack(header)[0]
-    return number
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_bytes", sum(memoryview(chunk).nbytes for chunk in self.chunks))
 
 
 class ResultStore:
     """Held parts by epoch; the oldest epochs go first when there are too many or they take too much memory."""
 
-    def __init__(self, epochs: int = 8, limit_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, epochs: int = 8, limit_bytes: int = 16 * 1024 * 1024) -> None:
         self._epochs_limit, self._limit_bytes = epochs, limit_bytes
         self._epochs: OrderedDict[int, dict[PartResult, HeldPart]] = OrderedDict()
+        self._read: Counter[int] = Counter()
+        """Epoch → the streams on which its results are being fetched."""
+
+    def make_room(self, size_bytes: int) -> None:
+        """Before an epoch whose results will take `size_bytes`: the oldest that nobody is fetching are let go."""
+        for epoch in [epoch for epoch in self._epochs if not self._read[epoch]]:
+            if self.size_bytes + size_bytes <= self._limit_bytes:
+                return
+            del self._epochs[epoch]
 
     def put(self, epoch: int, part: HeldPart) -> None:
         self._epochs.setdefault(epoch, {})[part.result] = part
@@ -84,9 +83,14 @@ class ResultStore:
         part = self.get(epoch, result)
         if part is None:
             raise Rejected(Reason.UNEXPECTED, f"no such result of epoch {epoch} is held here")
-        for number, chunk in enumerate(part.chunks, start=result.start):
-            await stream.send(Frame(chunk_header(number), chunk))
-        await stream.send(Frame(b"", part.statement))
+        self._read[epoch] += 1
+        try:
+            for chunks in chunk_frames(part.chunks, result.start):
+                await stream.send(chunks)
+            await stream.send(Frame(b"", part.statement))
+        finally:
+            self._read[epoch] -= 1
+            self._read += Counter()  # forgets the zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +131,19 @@ async def read_result(
     """
     chunks: list[Payload] = []
     digests: list[bytes] = []
+    signs = 0
     while (frame := await receive()) is not None:
         if not frame.header:
             return chunks, digests, bytes(frame.payload)
-        chunk = start + len(chunks)
-        if chunk_number(frame.header) != chunk or chunk >= stop:
-            raise Rejected(Reason.UNEXPECTED, "the chunks of the result are not in order")
-        kept, its_digest = open_result_chunk(frame.payload, values[grid.within(chunk, start)], codec)
-        chunks.append(kept)
-        digests.append(its_digest)
+        if frame == SIGN_OF_LIFE and signs < MOST_SIGNS:
+            signs += 1
+            continue
+        for chunk, payload in chunks_of(frame, grid, codec):
+            if chunk != start + len(chunks) or chunk >= stop:
+                raise Rejected(Reason.UNEXPECTED, "the chunks of the result are not in order")
+            kept, its_digest = open_result_chunk(payload, values[grid.within(chunk, start)], codec)
+            chunks.append(kept)
+            digests.append(its_digest)
     raise Rejected(Reason.MALFORMED, "the stream ended before the part was whole")
 
 

@@ -20,7 +20,7 @@ from protocols.codecs import Codec
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
-from protocols.round.aggregate import Aggregate
+from protocols.round.aggregate import Aggregate, AggregateMemory
 from protocols.round.checks import check_term
 from protocols.round.claims import open_claim
 from protocols.round.events import (
@@ -40,19 +40,22 @@ from protocols.round.events import (
     Lost,
     PartBroken,
     PartHeld,
+    PartObserved,
     Redirect,
     Relay,
     Resync,
     Send,
     Tick,
     UpdateReady,
+    Weighed,
 )
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, Contribution, Done, PartResult
+from protocols.round.messages import Begin, Contribution, Done, Observed, PartResult, Weigh
 from protocols.round.parts import Grid
 from protocols.round.reduction import EncodedUpdate, PartReduction
 from protocols.round.setting import Setting
-from protocols.rules import CoordinateWiseRule
+from protocols.round.weighing import open_weigh
+from protocols.rules import Rule
 from protocols.signed import Signed, Signer
 from protocols.vectors import Vector
 
@@ -98,7 +101,8 @@ class Plan:
     results: ResultStore
     grid: Grid
     codec: Codec
-    rule: CoordinateWiseRule
+    rule: Rule
+    memory: AggregateMemory
 
 
 class NeedsResync(Exception):
@@ -115,17 +119,20 @@ class Session:
         electorate: Iterable[PeerId] | None,
         learner: Learner,
         on_change: Callable[[], None],
+        elders: Iterable[PeerId] = (),
     ) -> None:
-        """`expected`, `audience` and `electorate` as in `Round`."""
+        """`expected`, `audience`, `electorate` and `elders` as in `Round`."""
         self.plan, self.setting, self.learner = plan, setting, learner
-        self.machine = Round(setting, expected, self._now(), audience, electorate)
+        self.machine = Round(setting, expected, self._now(), audience, electorate, elders)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._owned: dict[tuple[int, int, int], OwnedPart] = {}
         """(term, part, attempt) → the part that is reduced here."""
         self._owning_changed = Signal()
+        self._observations: dict[int, tuple[Observed, ...]] = {}
+        """Term → what the owners of its parts have observed."""
         self._update: EncodedUpdate | None = None
         self._weight = 0
-        self._aggregate = Aggregate(plan.grid)
+        self._aggregate = Aggregate(plan.grid, plan.memory)
         self._traffic = Traffic()
         self._closing = asyncio.Event()
         self._closed_at: float | None = None
@@ -136,7 +143,7 @@ class Session:
         self._on_change = on_change
         self._stop_at: float | None = None
         """When we leave, whatever has come of the round by then."""
-        self._over = False
+        self._over = self._released = False
 
     @property
     def epoch(self) -> int:
@@ -156,7 +163,7 @@ class Session:
         if getattr(statement.body, "base", self.setting.base) != self.setting.base:
             return False
         check_term(statement.body, self.machine.term)
-        event = Heard(statement, relayed_by, open_claim(statement, self.plan.grid.chunks))
+        event = self._heard(statement, relayed_by)
         if self._over:
             for action in self.machine.handle(event, self._now()):
                 if isinstance(action, Send | Relay):
@@ -164,6 +171,12 @@ class Session:
         else:
             self._events.put_nowait(event)
         return True
+
+    def _heard(self, statement: Signed[Message], relayed_by: PeerId | None = None) -> Heard:
+        """What it carries is verified; of a `Weigh`, which has many signatures, only our leader's. Raises Rejected."""
+        opens = isinstance(statement.body, Weigh) and statement.sender == self.machine.leader
+        observed = open_weigh(statement) if opens else ()  # type: ignore[arg-type]
+        return Heard(statement, relayed_by, open_claim(statement, self.plan.grid.chunks), observed)
 
     def find(self, peers: Mapping[PeerId, bool]) -> None:
         if not self._over:
@@ -212,6 +225,8 @@ class Session:
         """A member's stream to a part that we own, as soon as we know that we do. Raises Rejected, Unreachable."""
         body = statement.body
         address = (body.term, body.part, body.attempt)
+        if self._released:
+            raise Rejected(Reason.ABSENT, "the round is over")
         try:
             async with asyncio.timeout(self.setting.timing.failure):
                 while address not in self._owned:
@@ -236,8 +251,10 @@ class Session:
             self._aggregate.clear()
 
     def release(self) -> None:
-        """Nobody needs the parts of this epoch from us as their owner any more; messages are still answered."""
+        """The next epoch has begun: streams that are open are served to their end, and messages answered, but who comes
+        now gets the results from whoever has them."""
         self._owned.clear()
+        self._released = True
 
     async def _play(self, tasks: asyncio.TaskGroup) -> RoundOutcome | None:
         while True:
@@ -254,10 +271,16 @@ class Session:
                         self._on_change()
                     case Exchange(begin):
                         self._begin = begin
+                        self.plan.results.make_room(self.plan.codec.encoded_size(self.plan.grid.count))
                         for number, part in enumerate(begin.parts):
                             self._start_part(number, 0, part.owner, tasks)
                     case Redirect(part, attempt, owner):
                         self._start_part(part, attempt, owner, tasks)
+                    case Weighed(term, observations):
+                        self._observations[term] = observations
+                        for (of_term, *_), part in self._owned.items():
+                            if of_term == term:
+                                part.weigh(observations)
                     case Fetch():
                         self._running.append(tasks.create_task(self._fetch(action)))
                     case Decided(done):
@@ -272,7 +295,7 @@ class Session:
             case Send(to, body):
                 statement = self.plan.outbox.send(to, body, self.epoch)
                 if to == self.setting.me and not self._over:
-                    self._events.put_nowait(Heard(statement, claim=open_claim(statement, self.plan.grid.chunks)))
+                    self._events.put_nowait(self._heard(statement))
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
 
@@ -340,7 +363,9 @@ class Session:
             )
             self._owned[self._key(address)] = owned
             self._owning_changed.notify()
-            work = owned.run(self._contribution(begin), values)
+            if observations := self._observations.get(begin.term):
+                owned.weigh(observations)
+            work = owned.run(self._contribution(begin), values, self._observed)
         else:
             work = exchange_part(
                 self.plan.transport,
@@ -355,6 +380,9 @@ class Session:
             )
         self._parts[number] = tasks.create_task(self._hold(address, work, values))
         self._running.append(self._parts[number])
+
+    def _observed(self, observed: Observed) -> None:
+        self._events.put_nowait(PartObserved(observed))
 
     @staticmethod
     def _key(address: PartAddress) -> tuple[int, int, int]:

@@ -1,10 +1,33 @@
 """Where the decoded results of one round come together, written straight into the vector that they make up."""
 
+import sys
+
 import numpy as np
 
 from protocols.round.messages import PartResult
 from protocols.round.parts import Grid
 from protocols.vectors import Vector, read_only
+
+
+class AggregateMemory:
+    """The vector of one round, used again for the next: the kernel clears every page of a new one.
+
+    As long as anybody has a view of the last one, as whoever serves its results does, there is a new one.
+    """
+
+    def __init__(self, count: int) -> None:
+        """`count`: elements."""
+        self._vector = np.empty(count, dtype=np.float32)
+
+    def take(self) -> Vector:
+        """With anything in it."""
+        if sys.getrefcount(self._vector) > _OWN_REFERENCES:
+            self._vector = np.empty(len(self._vector), dtype=np.float32)
+        return self._vector
+
+
+_OWN_REFERENCES = 2
+"""Of `AggregateMemory` and of the question. Every view, and a view's view, has one more."""
 
 
 class Aggregate:
@@ -14,9 +37,10 @@ class Aggregate:
     the first may still be writing; then the vector is put together from pieces in the end.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        self._vector: Vector = np.empty(grid.count, dtype=np.float32)
+    def __init__(self, grid: Grid, memory: AggregateMemory) -> None:
+        self._grid, self._memory = grid, memory
+        self._vector: Vector | None = None
+        """From the first room on."""
         self._taken: set[int] = set()
         """Chunks whose room in the vector somebody has."""
         self._values: dict[PartResult, Vector] = {}
@@ -28,6 +52,8 @@ class Aggregate:
         if self._taken.intersection(chunks):
             return np.empty(elements.stop - elements.start, dtype=np.float32)
         self._taken.update(chunks)
+        if self._vector is None:
+            self._vector = self._memory.take()
         return self._vector[elements]
 
     def keep(self, result: PartResult, values: Vector) -> None:
@@ -36,12 +62,12 @@ class Aggregate:
 
     def clear(self) -> None:
         """Lets go of all memory; whoever has been given some keeps it."""
-        self._vector = np.empty(0, dtype=np.float32)
+        self._vector = None
         self._values.clear()
 
     def assemble(self, results: tuple[PartResult, ...]) -> Vector:
         """The whole vector (read-only) from `results`, which are the grid, in order, and have been kept."""
         pieces = [self._values[result] for result in results]
-        if all(piece.base is self._vector for piece in pieces):
+        if self._vector is not None and all(piece.base is self._vector for piece in pieces):
             return read_only(self._vector)
         return read_only(np.concatenate(pieces))

@@ -17,6 +17,10 @@ class Timing:
     """Who is silent for this long, though asked, is taken for dead until heard from again."""
     spread: float = 6.0
     """k: how many median absolute deviations beyond the median still count as ordinary."""
+    slack: float = 0.5
+    """Most of the senders of a part may stand still for one that sends slowly, for so long …"""
+    slower: float = 1.4
+    """… and until the part takes so many times as long as the middle sender needs."""
 
 
 def straggler_deadline(arrivals: Sequence[float], awaited: int, timing: Timing) -> float:

@@ -11,13 +11,19 @@ from protocols.identity import PeerId
 
 
 class Electorate:
-    def __init__(self, makers: Iterable[PeerId], group_limit: int, *, is_open: bool) -> None:
-        """`is_open`: nobody has made the state, it is where the run starts: everybody may lead."""
+    def __init__(
+        self, makers: Iterable[PeerId], group_limit: int, elders: Iterable[PeerId] = (), *, is_open: bool
+    ) -> None:
+        """`is_open`: nobody has made the state, it is where the run starts: everybody may lead.
+
+        `elders`: who was there before us then.
+        """
         self.makers = frozenset(makers)
         """All of them; those who depart in order stay here, for what they have signed."""
         self.peers = set(makers)
         self._group_limit = group_limit
         self._is_open = is_open
+        self._elders = frozenset(elders)
 
     def leaders(self, able: set[PeerId]) -> set[PeerId]:
         """Those of the `able` who may lead: newcomers only where none of the electorate can."""
@@ -30,6 +36,9 @@ class Electorate:
     def most_in(self, members: Iterable[PeerId], living: set[PeerId]) -> bool:
         """Whether more than half of the `living` electorate is among the `members`."""
         return 2 * len(living.intersection(members)) > self._most(living)
+
+    def most_elders_in(self, members: Iterable[PeerId]) -> bool:
+        return 2 * len(self._elders.intersection(members)) > len(self._elders)
 
     def _most(self, living: set[PeerId]) -> int:
         """No more than fit into a group: who has just come counts all who hold the state, not the last group alone."""

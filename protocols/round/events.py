@@ -7,7 +7,7 @@ from typing import Any
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.round.claims import Claim
-from protocols.round.messages import Begin, Done, PartResult
+from protocols.round.messages import Begin, Done, Observed, PartResult
 from protocols.signed import Signed
 
 
@@ -20,6 +20,8 @@ class Heard:
     """Who has passed it on, if that is not its sender."""
     claim: Claim | None = None
     """The results of an earlier term that it speaks of, with their proof."""
+    observed: tuple[Signed[Observed], ...] = ()
+    """What a `Weigh` is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,13 @@ class PartHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class PartObserved:
+    """All of a part that we own is here, and this is what we see of it."""
+
+    observed: Observed
+
+
+@dataclass(frozen=True, slots=True)
 class PartBroken:
     """No result of this part comes from its owner: the stream broke, stalled or brought something wrong."""
 
@@ -118,6 +127,7 @@ Event = (
     | Trained
     | UpdateReady
     | PartHeld
+    | PartObserved
     | PartBroken
     | FetchFailed
 )
@@ -162,6 +172,14 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the owners of all parts of this term's exchange have observed: reduce our own with it."""
+
+    term: int
+    observations: tuple[Observed, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fetch:
     """Get this result from one of its holders."""
 
@@ -192,4 +210,4 @@ class Resync:
     """The results are decided but cannot be had: take the swarm's state instead."""
 
 
-Action = Send | Relay | FinishUpdate | Exchange | Redirect | Fetch | Decided | Apply | Resync
+Action = Send | Relay | FinishUpdate | Exchange | Redirect | Weighed | Fetch | Decided | Apply | Resync

@@ -2,6 +2,7 @@
 
     collecting   Close is out; until all who are awaited are Ready, or the stragglers' deadline   -> Begin
     begun        Begin is out; parts of dead owners are reassigned                               -> majority of votes
+                 (where the rule looks at distances: Weigh, once the owners have observed all parts)
     decided      Done is out
 
 A term is `stuck` when no majority of its group can vote for one outcome any more; the next term then starts.
@@ -18,11 +19,13 @@ from protocols.round.deadlines import straggler_deadline
 from protocols.round.electorate import Electorate
 from protocols.round.events import Action, Send
 from protocols.round.messages import (
+    MAX_OBSERVERS,
     UNMEASURED,
     Begin,
     Close,
     Done,
     Member,
+    Observed,
     Part,
     PartResult,
     Prepared,
@@ -30,6 +33,7 @@ from protocols.round.messages import (
     Reassign,
     Suspect,
     Wait,
+    Weigh,
 )
 from protocols.round.order import order
 from protocols.round.parts import share
@@ -71,7 +75,7 @@ class Leadership:
         self._audience = set(audience)
         self._electorate = electorate
         self._distrusted = set(distrusted)
-        self._opened = self._said_at = now
+        self._opened = self._said_at = self._begun_at = now
         self._ready: dict[PeerId, Ready] = {}
         self._claims: dict[PeerId, Signed[Ready]] = {}
         """Those of them that claim results of an earlier term, and prove it."""
@@ -81,6 +85,11 @@ class Leadership:
         """Of each part: all its owners so far; the last one counts, its index is the attempt."""
         self._complaints: list[dict[PeerId, float]] = []
         """Of each part's latest attempt: who gets no result, since when."""
+        self._observed: dict[int, Signed[Observed]] = {}
+        """By part, of its latest attempt …"""
+        self._observed_after: list[float] = []
+        """… and how many seconds after `Begin` they came."""
+        self._weigh: Weigh | None = None
         self._votes: dict[PeerId, Signed[Prepared]] = {}
 
     def open(self) -> list[Action]:
@@ -102,6 +111,8 @@ class Leadership:
                 return self._hear_ready(sender, body, suspected, now)
             case Suspect(part=part, attempt=attempt):
                 return self._hear_suspicion(sender, part, attempt, suspected, now)
+            case Observed():
+                return self._hear_observed(statement, suspected, now)  # type: ignore[arg-type]
             case Prepared():
                 self._deserted.discard(sender)
                 return self._hear_vote(statement, suspected)  # type: ignore[arg-type]
@@ -112,7 +123,7 @@ class Leadership:
             return []
         if self.begin is not None:
             self._check_majority(suspected)
-            return []
+            return self._replace_late_observers(suspected, now)
         actions = self._begin_when_ready(suspected, now)
         if self.begin is None and now - self._said_at >= self._setting.timing.resend:
             self._said_at = now
@@ -144,7 +155,7 @@ class Leadership:
         if self.begin is not None:
             answers: list[Message] = [Wait(term=self._term)]
             if any(member.peer == sender for member in self.begin.members):
-                answers = [self.begin, *self._reassignments(), *answers]
+                answers = [self.begin, *self._reassignments(), *([self._weigh] if self._weigh else []), *answers]
             return [Send(sender, answer) for answer in answers]
         if sender not in self._ready:
             self._arrivals.append(now - self._opened)
@@ -170,9 +181,9 @@ class Leadership:
             return []
         if not self._electorate.half_in(present, self._electorate.peers):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
-        return self._begin(present) if enough else []
+        return self._begin(present, now) if enough else []
 
-    def _begin(self, present: list[PeerId]) -> list[Action]:
+    def _begin(self, present: list[PeerId], now: float) -> list[Action]:
         setting = self._setting
         group = self._group(present)
         members = tuple(Member(peer=p, weight=self._ready[p].weight, root=self._ready[p].root) for p in group)
@@ -185,6 +196,7 @@ class Leadership:
             parts = tuple(Part(owner=owner, start=start, stop=stop) for owner, start, stop in runs)
         self._owners = [[part.owner] for part in parts]
         self._complaints = [{} for _ in parts]
+        self._begun_at = now
         self.begin = Begin(
             base=setting.base,
             term=self._term,
@@ -217,6 +229,9 @@ class Leadership:
         ordinary = median_low([speed for speed in said.values() if speed != UNMEASURED] or [UNMEASURED])
         speeds = {peer: ordinary if speed == UNMEASURED else speed for peer, speed in said.items()}
         owners = [peer for peer in able if speeds[peer] >= SLOWEST * ordinary]
+        if self._setting.weighs:
+            fastest = sorted(owners, key=lambda peer: -speeds[peer])[:MAX_OBSERVERS]
+            owners = [peer for peer in owners if peer in fastest]
         return owners, {peer: min(speeds[peer], FASTEST * ordinary) for peer in owners}
 
     def _carried_over(
@@ -263,6 +278,48 @@ class Leadership:
         believed = owner in suspected or sender == owner or 2 * len(complaints) > len(others)
         return self._reassign(part, suspected) if believed or lasting else []
 
+    def _hear_observed(self, statement: Signed[Observed], suspected: set[PeerId], now: float) -> list[Action]:
+        """Who is missing from any part is left out of all, so an owner that misses too many loses its part."""
+        body = statement.body
+        if self.begin is None or self.decided or body.part >= len(self._owners):
+            return []
+        owners = self._owners[body.part]
+        if (body.attempt, statement.sender) != (len(owners) - 1, owners[-1]):
+            return []
+        if self._weigh is not None:
+            return [Send(statement.sender, self._weigh)]
+        if self._misses_too_many(body):
+            return self._reassign(body.part, suspected)
+        if body.part not in self._observed:
+            self._observed[body.part] = statement
+            self._observed_after.append(now - self._begun_at)
+        if len(self._observed) < len(self._owners):
+            return [Send(statement.sender, Wait(term=self._term))]
+        ordered = tuple(self._observed[part].wire for part in range(len(self._owners)))
+        self._weigh = Weigh(term=self._term, observed=ordered)
+        return [Send(member.peer, self._weigh) for member in self.begin.members]
+
+    def _misses_too_many(self, body: Observed) -> bool:
+        assert self.begin is not None
+        wanted = included = sum(1 << n for n, member in enumerate(self.begin.members) if member.weight)
+        for observed in (body, *(statement.body for statement in self._observed.values())):
+            included &= observed.included
+        missing = (wanted & ~included).bit_count()
+        return 0 < self._setting.byzantine < missing or not included
+
+    def _replace_late_observers(self, suspected: set[PeerId], now: float) -> list[Action]:
+        """All owners wait for each other here, so who is far later than most loses its part."""
+        if not self._setting.weighs or self._weigh is not None or not self._owners:
+            return []
+        if 2 * len(self._observed) <= len(self._owners):
+            return []
+        deadline = straggler_deadline(self._observed_after, len(self._owners), self._setting.timing)
+        late = [part for part in range(len(self._owners)) if part not in self._observed]
+        attempts = max(len(self._owners[part]) for part in late)
+        if now - self._begun_at < attempts * deadline:  # each new owner has to gather the part anew
+            return []
+        return [action for part in late for action in self._reassign(part, suspected)]
+
     def _reassign(self, part: int, suspected: set[PeerId]) -> list[Action]:
         assert self.begin is not None
         able = [
@@ -277,6 +334,7 @@ class Leadership:
             return []
         self._owners[part].append(able[part % len(able)])
         self._complaints[part] = {}
+        self._observed.pop(part, None)
         body = Reassign(term=self._term, part=part, attempt=len(self._owners[part]) - 1, owner=self._owners[part][-1])
         return [Send(member.peer, body) for member in self.begin.members]
 

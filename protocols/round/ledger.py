@@ -1,7 +1,9 @@
 """The parts of one term, as one member sees them: who owns each, whose result is here, and which do not come."""
 
+from collections.abc import Sequence
+
 from protocols.identity import PeerId
-from protocols.round.messages import Begin, PartResult, Reassign
+from protocols.round.messages import Begin, Observed, PartResult, Reassign
 from protocols.signed import Signed
 
 
@@ -16,6 +18,10 @@ class Ledger:
         """Those of which we have not complained since."""
         self._reassigned: dict[int, Signed[Reassign]] = {}
         self._results: dict[int, PartResult] = {}
+        self._observed: dict[int, Observed] = {}
+        """What we have said of our own parts."""
+        self.weighed = False
+        """Whether the leader has told us what all owners have observed."""
 
     def reassign(self, statement: Signed[Reassign], *, voted: bool) -> bool:
         """Gives a part its new owner; False when it is none. Who has `voted` stands by the result that it has."""
@@ -54,6 +60,33 @@ class Ledger:
         """The parts that have broken off since this was last asked."""
         broken, self._broken = sorted(self._broken), set()
         return broken
+
+    def observe(self, observed: Observed) -> bool:
+        """Whether our leader has to hear it: it is of the latest attempt at a part."""
+        current = self.owners[observed.part][0] == observed.attempt and not self.weighed
+        if current:
+            self._observed[observed.part] = observed
+        return current
+
+    def unanswered(self) -> list[Observed]:
+        """What we have said of our own parts, as long as it is not known that all have."""
+        latest = [observed for observed in self._observed.values() if self.owners[observed.part][0] == observed.attempt]
+        return [] if self.weighed else latest
+
+    def weigh(self, observed: Sequence[Signed[Observed]]) -> bool:
+        """Whether this is news, and what the owners that we know of have observed, of all parts."""
+        if self.weighed or len(observed) != len(self.owners):
+            return False
+        if any(not self._may_observe(statement) for statement in observed):
+            return False
+        self.weighed = True
+        return True
+
+    def _may_observe(self, statement: Signed[Observed]) -> bool:
+        body = statement.body
+        members = len(self.begin.body.members)
+        latest, owner = self.owners[body.part]
+        return body.included < 1 << members and (body.attempt != latest or statement.sender == owner)
 
     def whole(self) -> tuple[PartResult, ...] | None:
         """The results of all parts, when they are here."""

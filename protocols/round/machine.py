@@ -72,6 +72,7 @@ from protocols.round.events import (
     Lost,
     PartBroken,
     PartHeld,
+    PartObserved,
     Redirect,
     Relay,
     Resync,
@@ -79,6 +80,7 @@ from protocols.round.events import (
     Tick,
     Trained,
     UpdateReady,
+    Weighed,
 )
 from protocols.round.leader import Leadership
 from protocols.round.ledger import Ledger
@@ -87,6 +89,7 @@ from protocols.round.messages import (
     Busy,
     Close,
     Done,
+    Observed,
     PartResult,
     Prepared,
     Progress,
@@ -95,11 +98,12 @@ from protocols.round.messages import (
     Standing,
     Suspect,
     Wait,
+    Weigh,
 )
 from protocols.round.order import order, place
 from protocols.round.patience import Patience
 from protocols.round.setting import Setting
-from protocols.round.tally import PeerView, Tally
+from protocols.round.tally import Tally
 from protocols.signed import Signed
 
 SLOWER = 10.0
@@ -126,12 +130,14 @@ class Round:
         now: float,
         audience: Iterable[PeerId] = (),
         electorate: Iterable[PeerId] | None = None,
+        elders: Iterable[PeerId] = (),
     ) -> None:
         """`expected`: the members that took part in the last round or are known to have its result (client mode?).
 
         `audience`: others in the roster, who are told what is decided, but not waited for until heard from.
         `electorate`: who had a say in `base` (the last group, or those whose state we took). None: nobody has made
         `base`; everybody may lead then, and all `expected` have a say.
+        `elders`: who was there before us then; what most of them decide stands, though we know of others.
         """
         self.setting = setting
         self.started = now
@@ -140,7 +146,7 @@ class Round:
         self.peers = self.tally.peers
         self.audience = set(audience)
         makers = [*self.peers, setting.me] if electorate is None else electorate
-        self.electorate = Electorate(makers, setting.group_limit, is_open=electorate is None)
+        self.electorate = Electorate(makers, setting.group_limit, elders, is_open=electorate is None)
         self.suspected: set[PeerId] = set()
         self._elsewhere: set[PeerId] = set()
         """Those of the suspected who live, but in another epoch or history."""
@@ -192,6 +198,9 @@ class Round:
         match event:
             case Heard(Signed(body=Done()) as statement, relayed_by):
                 self._hear_done(statement, statement.body, relayed_by, now)
+            case Heard(Signed(body=Weigh()) as statement, observed=observed):
+                self._hear(statement, None, now)
+                self._hear_weigh(statement, observed, now)
             case Heard(statement, _, claim):
                 self._hear(statement, claim, now)
             case Tick():
@@ -216,6 +225,8 @@ class Round:
                 self._say_ready()
             case PartHeld():
                 self._hold(event, now)
+            case PartObserved(observed):
+                self._part_observed(observed)
             case PartBroken(term, part, attempt):
                 self._part_broken(term, part, attempt, now)
             case FetchFailed(result, term):
@@ -228,7 +239,7 @@ class Round:
             self._heard_at[sender] = now
             self.suspected.discard(sender)
             self._elsewhere.discard(sender)
-            self.peers.setdefault(sender, PeerView())
+            self.tally.hear(sender, now - self.started)
         if self.done is not None:
             if not isinstance(body, Wait | Busy) and sender != self.setting.me:
                 self._actions.append(Relay(sender, self.done))
@@ -247,8 +258,9 @@ class Round:
         match body:
             case Progress():
                 self._hear_progress(sender, body, now)
-            case Standing():
-                pass  # it has told us that its sender leads: `_heard_at` and `peers` know it now
+            case Standing():  # that its sender leads is known by now: `_heard_at`, `peers`
+                if sender == self.favourite():
+                    self.tally.heard = body.samples
             case Close(term=term):
                 self._hear_close(sender, term, now)
             case Begin():
@@ -260,7 +272,7 @@ class Round:
                     self._waiting_since = now
             case Busy():
                 self._hear_busy(body, now)
-            case Ready() | Suspect() | Prepared():
+            case Ready() | Observed() | Suspect() | Prepared():
                 self._lead_with(statement, claim, now)
 
     def _tick(self, now: float) -> None:
@@ -307,11 +319,17 @@ class Round:
             return
         if self.favourite() == self.setting.me:
             self._close_when_enough(now)
-        elif newly_complete or now - self._said_at >= self.setting.timing.resend / 4:
+        elif newly_complete or self._is_worth_telling(now - self._said_at):
             self._say_progress(now)
+
+    def _is_worth_telling(self, silent_seconds: float) -> bool:
+        """Whether our leader should hear how far we are: it can close the epoch no sooner than it knows."""
+        resend = self.setting.timing.resend
+        return silent_seconds >= resend / (50 if self.tally.is_far_from_told(self.suspected) else 4)
 
     def _say_progress(self, now: float) -> None:
         self._said_at = now
+        self.tally.told = self.tally.own.samples
         self._actions.append(Send(self.favourite(), self._progress()))
 
     def _progress(self) -> Progress:
@@ -327,7 +345,7 @@ class Round:
         return Standing(base=self.setting.base, samples=self.tally.samples(self.suspected))
 
     def _hear_progress(self, sender: PeerId, body: Progress, now: float) -> None:
-        self.tally.hear(sender, body, now - self.started)
+        self.tally.hear_progress(sender, body, now - self.started)
         if self.phase is not Phase.GATHERING:
             if self.leader == self.setting.me:
                 self._actions.append(Send(sender, Close(base=self.setting.base, term=self.term)))
@@ -341,12 +359,8 @@ class Round:
             self._close_when_enough(now)
 
     def _close_when_enough(self, now: float) -> None:
-        if self.tally.is_enough(self.suspected, now - self.started) and self._present() >= self.setting.quorum:
+        if self.tally.is_enough(self.suspected, now - self.started):
             self._lead(self.term + 1, now)
-
-    def _present(self) -> int:
-        """Members of this epoch that we have heard, and ourselves."""
-        return 1 + sum(peer in self._heard_at and peer not in self.suspected for peer in self.peers)
 
     def _tick_gathering(self, now: float) -> None:
         favourite = self.favourite()
@@ -560,6 +574,21 @@ class Round:
             self._vote_origin = origin
         return results
 
+    def _part_observed(self, observed: Observed) -> None:
+        if self.phase is not Phase.EXCHANGING or self._ledger is None or observed.term != self.term:
+            return
+        if self._ledger.observe(observed):
+            assert self.leader is not None
+            self._actions.append(Send(self.leader, observed))
+
+    def _hear_weigh(self, statement: Signed[Weigh], observed: tuple[Signed[Observed], ...], now: float) -> None:
+        if statement.sender != self.leader or statement.body.term != self.term or self._ledger is None:
+            return
+        if self.phase is Phase.EXCHANGING and self._ledger.weigh(observed):
+            self._waiting_since = now
+            self._patience.relax()
+            self._actions.append(Weighed(self.term, tuple(one.body for one in observed)))
+
     def _part_broken(self, term: int, part: int, attempt: int, now: float) -> None:
         if self.phase is Phase.FETCHING:
             self._fetch_at = now
@@ -588,6 +617,8 @@ class Round:
             else:
                 self._say_ready()
                 self._say_suspicions()
+                if self._ledger is not None:
+                    self._actions += [Send(self.leader, observed) for observed in self._ledger.unanswered()]
         if self._fetch_at is not None and now >= self._fetch_at:
             self._fetch_adopted()
         if self.leader in self.suspected or now - self._waiting_since > self.setting.timing.failure:
@@ -607,7 +638,7 @@ class Round:
     def _find(self, peers: Mapping[PeerId, bool]) -> None:
         for peer, client_mode in peers.items():
             if peer != self.setting.me:
-                self.peers.setdefault(peer, PeerView()).client_mode = client_mode
+                self.tally.know(peer).client_mode = client_mode
 
     def _lose(self, peer: PeerId, now: float) -> None:
         if peer == self.setting.me or self.done is not None:
@@ -740,6 +771,8 @@ class Round:
         if self.begin is not None and self.begin.term == body.term:
             return tuple(member.peer for member in self.begin.members) == body.members
         living = self.electorate.peers - (self.suspected - self._elsewhere) - {self.setting.me}
+        if self.electorate.most_elders_in(body.members):
+            return True
         return self.electorate.most_in(body.members, living)
 
     def _overtakes_its_begin(self, sender: PeerId, body: Done) -> bool:

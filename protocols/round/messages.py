@@ -12,7 +12,11 @@ from protocols.encoding import digest
 from protocols.message import Count, Digest, Many, Message, Peer
 
 MAX_MEMBERS = 64
-MAX_CHUNKS = 16_384
+MAX_CHUNKS = 16_380
+MAX_OBSERVED_BYTES = 8 * (MAX_MEMBERS + 1) * (MAX_MEMBERS + 2) // 2
+"""Inner products of all members and the origin, each pair once, as float64."""
+MAX_OBSERVERS = 32
+"""Owners, where the rule looks at distances: what they all observe has to fit into one message."""
 Term = Annotated[int, Field(ge=0, le=2**31)]
 PartNumber = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
 Attempt = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
@@ -236,8 +240,54 @@ class Result(Message):
         return self
 
 
+class Observed(Message):
+    """To the leader, from the owner of a part: what it sees of its members' distances (rules that look at those)."""
+
+    kind: ClassVar[str] = "observed"
+    limit_bytes: ClassVar[int] = MAX_OBSERVED_BYTES + 1024
+    term: Term
+    part: PartNumber
+    attempt: Attempt
+    included: MemberMask
+    """The members whose chunks of this part are all here."""
+    gram: Annotated[bytes, Field(max_length=MAX_OBSERVED_BYTES)]
+    """`protocols.round.weighing.pack` of their inner products over this part, and those of the origin."""
+
+    @model_validator(mode="after")
+    def _is_of_those_included(self) -> Self:
+        points = self.included.bit_count() + 1
+        if len(self.gram) != 4 * points * (points + 1):
+            raise ValueError("one inner product for each pair of those included and the origin")
+        return self
+
+
+class Weigh(Message):
+    """From the leader: what the owners have observed, one of each part, from which all derive the same weights."""
+
+    kind: ClassVar[str] = "weigh"
+    limit_bytes: ClassVar[int] = MAX_OBSERVERS * (MAX_OBSERVED_BYTES + 2048)
+    term: Term
+    observed: Annotated[Many[bytes], Field(min_length=1, max_length=MAX_OBSERVERS)]
+    """Wire bytes of `Signed[Observed]`, in the order of the parts."""
+
+
 ROUND_MESSAGES: dict[str, type[Message]] = {
-    body.kind: body for body in (Progress, Standing, Close, Ready, Begin, Suspect, Reassign, Prepared, Wait, Busy, Done)
+    body.kind: body
+    for body in (
+        Progress,
+        Standing,
+        Close,
+        Ready,
+        Begin,
+        Observed,
+        Weigh,
+        Suspect,
+        Reassign,
+        Prepared,
+        Wait,
+        Busy,
+        Done,
+    )
 }
 
 

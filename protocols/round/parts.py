@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from protocols.identity import PeerId
 
-MAX_CHUNK = 65_536
+MAX_CHUNK = 131_072
 """Elements. Small, so that results flow back soon after the first bytes have come in, and all is there soon after the
 last: on a slow link a round waits at both ends for as long as a chunk takes."""
 CHUNK_QUANTUM = 256
 """Chunks are whole blocks of the int8 codec."""
-FEWEST_CHUNKS = 64
+FEWEST_CHUNKS = 60
 """A small vector is cut at least so finely (where the quantum allows it), so that every member gets a part."""
+DIVISOR = 12
+"""A vector has a multiple of so many chunks (where the quantum allows it): 2, 3, 4, 6 or 12 owners have as many each.
+One chunk more than the others', of some twenty, is what all would wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,8 @@ class Grid:
     @property
     def chunk_elements(self) -> int:
         """Elements of every chunk but the last."""
-        per_chunk = -(-self.count // FEWEST_CHUNKS)
-        return min(MAX_CHUNK, -(-per_chunk // CHUNK_QUANTUM) * CHUNK_QUANTUM)
+        chunks = _up(max(FEWEST_CHUNKS, -(-self.count // MAX_CHUNK)), DIVISOR)
+        return _up(-(-self.count // chunks), CHUNK_QUANTUM)
 
     @property
     def chunks(self) -> int:
@@ -52,6 +55,10 @@ class Grid:
     def size(self, chunk: int) -> int:
         bounds = self.bounds(chunk)
         return int(bounds.stop - bounds.start)
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
 
 
 def share(chunks: int, owners: Sequence[PeerId], speeds: Mapping[PeerId, float]) -> list[tuple[PeerId, int, int]]:

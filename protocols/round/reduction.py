@@ -1,23 +1,32 @@
 """What the owner of a part does with the chunks of its senders; chunk by chunk, without I/O.
 
+With a coordinate-wise rule each chunk is reduced as soon as it is there. With one that looks at distances all chunks
+are observed first, and reduced when it is known what the others have observed of theirs.
+
 A chunk is reduced when every sender that is still counted on has delivered it. A sender that is dropped (it broke off,
 is too slow, or sent something wrong) counts for the chunks it has delivered, and not for the rest: each reduced chunk
 says whose updates it is made of. Methods that do arithmetic on whole chunks are meant for a worker thread; for one
 chunk they may run beside the others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.codecs import Codec, Payload
 from protocols.encoding import digest
 from protocols.rejection import Reason, Rejected
-from protocols.round.messages import Contribution, Member, Part, commitment
+from protocols.round.messages import Contribution, Member, Observed, Part, commitment
 from protocols.round.parts import Grid
-from protocols.rules import CoordinateWiseRule
+from protocols.round.weighing import everywhere, pack, whole_gram
+from protocols.rules import CoordinateWiseRule, DistanceRule, Rule
 from protocols.vectors import Vector, slices
+
+if TYPE_CHECKING:
+    from protocols.aggregation import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +39,21 @@ class ReducedChunk:
 
 
 class PartReduction:
-    def __init__(
-        self, part: Part, grid: Grid, members: Sequence[Member], codec: Codec, rule: CoordinateWiseRule
-    ) -> None:
+    def __init__(self, part: Part, grid: Grid, members: Sequence[Member], codec: Codec, rule: Rule) -> None:
         """`members` as in the `Begin`; those with weight 0 send nothing."""
         self.part = part
         self.grid = grid
         self.members = members
-        self._codec, self._rule = codec, rule
+        self.codec = codec
+        self._rule = rule
         self._rows: dict[int, dict[int, Payload]] = {chunk: {} for chunk in range(part.start, part.stop)}
         """Chunk → member number → what it has sent, checked, until the chunk is reduced."""
         self._delivered = {number: part.start for number, member in enumerate(members) if member.weight > 0}
         """Member number → the chunk it has to deliver next."""
         self._dropped: set[int] = set()
+        self._gram = np.zeros((len(members) + 1, len(members) + 1))
+        """What was observed so far; the origin comes last."""
+        self._weights: Weights | None = None
 
     def open(self, number: int, contribution: Contribution) -> tuple[bytes, ...]:
         """Checks that `contribution` is what member `number` committed to; returns its digests of all chunks.
@@ -69,7 +80,7 @@ class PartReduction:
         """Of a delivered chunk, before `add`. Raises Rejected: wrong_digest, wrong_shape, non_finite."""
         if digest(memoryview(payload)) != expected_digest:
             raise Rejected(Reason.WRONG_DIGEST, f"chunk {chunk} is not what its sender committed to")
-        self._codec.check(payload, self.grid.size(chunk))
+        self.codec.check(payload, self.grid.size(chunk))
 
     def add(self, number: int, chunk: int, payload: Payload) -> None:
         """Takes the chunk that `next_chunk` named; ignored when its sender was dropped meanwhile."""
@@ -97,18 +108,92 @@ class PartReduction:
         rows = self._rows.pop(chunk)
         if not rows:
             raise Rejected(Reason.UNEXPECTED, f"nobody has delivered chunk {chunk}")
-        numbers = sorted(rows)
-        weights = [float(self.members[number].weight) for number in numbers]
-        pieces = slices(len(out))
+        weights = self._weights
+        numbers = sorted(rows) if weights is None else weights.numbers
+        for piece, values in self._decoded(rows, numbers, len(out)):
+            out[piece] = self._aggregate(values, numbers) if weights is None else weights.plan.apply(values)
+        payload = self.codec.encode(out)
+        self.codec.decode_into(out, payload, len(out))
+        return ReducedChunk(payload, digest(memoryview(payload)), sum(1 << number for number in numbers))
+
+    def _aggregate(self, values: NDArray[np.float32], numbers: Sequence[int]) -> Vector:
+        assert isinstance(self._rule, CoordinateWiseRule)
+        return self._rule.aggregate(values, [float(self.members[number].weight) for number in numbers])
+
+    def _decoded(
+        self, rows: Mapping[int, Payload], numbers: Sequence[int], count: int
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The rows of these members piece by piece, decoded when they are needed, while they stay in the cache."""
+        pieces = slices(count)
         decoded = np.empty((len(numbers), pieces[0].stop), np.float32)
-        for piece in pieces:  # decoded when it is needed, while it stays in the cache
+        for piece in pieces:
             values = decoded[:, : piece.stop - piece.start]
             for row, number in zip(values, numbers, strict=True):
-                self._codec.decode_into(row, rows[number], len(out), piece.start)
-            out[piece] = self._rule.aggregate(values, weights)
-        payload = self._codec.encode(out)
-        self._codec.decode_into(out, payload, len(out))
-        return ReducedChunk(payload, digest(memoryview(payload)), sum(1 << number for number in numbers))
+                self.codec.decode_into(row, rows[number], count, piece.start)
+            yield piece, values
+
+    # -- rules that look at distances ---------------------------------------------------------------------------------
+
+    @property
+    def looks_at_distances(self) -> bool:
+        return isinstance(self._rule, DistanceRule)
+
+    def observe(self, chunk: int) -> None:
+        """Adds what is to be seen in `chunk`, which all have delivered who are still counted on.
+
+        Raises Rejected (unexpected) when nobody has.
+        """
+        assert isinstance(self._rule, DistanceRule)
+        rows = self._rows[chunk]
+        numbers = sorted(rows)
+        if not rows:
+            raise Rejected(Reason.UNEXPECTED, f"nobody has delivered chunk {chunk}")
+        places = np.ix_([*numbers, len(self.members)], [*numbers, len(self.members)])
+        for _, values in self._decoded(rows, numbers, self.grid.size(chunk)):
+            self._gram[places] += self._rule.observe(values)
+
+    def observed(self, term: int, number: int, attempt: int) -> Observed:
+        """Of all chunks, for the leader. Raises Rejected (unexpected) when nobody has delivered them all."""
+        whole = [n for n in self._delivered if self._has_delivered_all(n)]
+        if not whole:
+            raise Rejected(Reason.UNEXPECTED, "nobody has delivered the whole part")
+        places = [*whole, len(self.members)]
+        included = sum(1 << n for n in whole)
+        gram = pack(self._gram[np.ix_(places, places)])
+        return Observed(term=term, part=number, attempt=attempt, included=included, gram=gram)
+
+    def weigh(self, observations: Sequence[Observed]) -> None:
+        """From now on `reduce` makes of the chunks what follows from what all owners have observed.
+
+        Raises Rejected: unexpected (somebody's chunks are missing here, or nobody's are everywhere), wrong_shape,
+        non_finite.
+        """
+        assert isinstance(self._rule, DistanceRule)
+        numbers = everywhere(observations)
+        if not numbers or not all(self._has_delivered_all(number) for number in numbers):
+            raise Rejected(Reason.UNEXPECTED, "the chunks of those who are to be reduced are not all here")
+        if 0 < self._rule.byzantine < len(self._delivered) - len(numbers):
+            raise Rejected(
+                Reason.UNEXPECTED, f"only {len(numbers)} of {len(self._delivered)} members are to be reduced"
+            )
+        try:
+            plan = self._rule.plan(whole_gram(observations, numbers))
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            raise Rejected(Reason.UNEXPECTED, f"no weights follow from what was observed: {error}") from error
+        if not np.isfinite(plan.matrix).all():
+            raise Rejected(Reason.NON_FINITE, "the weights that follow from what was observed are not finite")
+        self._weights = Weights(tuple(numbers), plan)
+
+    def _has_delivered_all(self, number: int) -> bool:
+        return number not in self._dropped and self._delivered.get(number) == self.part.stop
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Whose rows count, by number and in this order, and how."""
+
+    numbers: tuple[int, ...]
+    plan: "Plan"
 
 
 class EncodedUpdate:

@@ -20,6 +20,10 @@ class Setting:
     """Chunks of the grid."""
     group_limit: int = 64
     quorum: int = 1
+    weighs: bool = False
+    """Whether the rule looks at the members' distances (`protocols.round.weighing`)."""
+    byzantine: int = 0
+    """f: so many members may send anything at all."""
     client_mode: bool = False
     trains: bool = True
     speed: float = 1.0

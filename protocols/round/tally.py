@@ -15,6 +15,8 @@ class PeerView:
     """What we know of a member in this epoch."""
 
     client_mode: bool = False
+    heard_after: float | None = None
+    """Seconds from the round's start until it first spoke."""
     samples: int = 0
     complete: bool = False
     """Has nothing more to do in this epoch; one that does not train has not from the start."""
@@ -33,14 +35,26 @@ class PeerView:
 class Tally:
     def __init__(self, setting: Setting, expected: Mapping[PeerId, bool]) -> None:
         """`expected`: the members, and whether they are in client mode."""
-        self.own = PeerView(setting.client_mode, complete=not setting.trains)
+        self.own = PeerView(setting.client_mode, heard_after=0.0, complete=not setting.trains)
         self.peers = {peer: PeerView(mode) for peer, mode in expected.items() if peer != setting.me}
         """The others."""
+        self.told = 0
+        """How many of ours our leader has been told of …"""
+        self.heard = 0
+        """… and how many of the swarm's it has told us of."""
         self._setting = setting
 
-    def hear(self, sender: PeerId, body: Progress, elapsed: float) -> None:
-        """`elapsed`, here and below: seconds since the round's start."""
-        view = self.peers.setdefault(sender, PeerView())
+    def know(self, peer: PeerId) -> PeerView:
+        return self.peers.setdefault(peer, PeerView())
+
+    def hear(self, sender: PeerId, elapsed: float) -> None:
+        """`sender` has spoken. `elapsed`, here and below: seconds since the round's start."""
+        view = self.know(sender)
+        if view.heard_after is None:
+            view.heard_after = elapsed
+
+    def hear_progress(self, sender: PeerId, body: Progress, elapsed: float) -> None:
+        view = self.know(sender)
         view.client_mode = body.client_mode
         view.come_to(body.samples, body.complete, elapsed)
 
@@ -50,9 +64,12 @@ class Tally:
 
     def is_enough(self, suspected: Set[PeerId], elapsed: float) -> bool:
         """Whether the epoch can be closed, for whoever leads it."""
+        assembled = self._assembled_after(suspected)
+        if assembled is None:
+            return False
         if self._setting.target_samples is not None:
             return self.samples(suspected) >= self._setting.target_samples
-        return self._enough_complete(suspected, elapsed)
+        return self._enough_complete(suspected, assembled, elapsed)
 
     def seems_enough(self, suspected: Set[PeerId]) -> bool:
         """Whether it has all that it waits for, as far as a follower can know."""
@@ -60,13 +77,31 @@ class Tally:
             return self.samples(suspected) >= self._setting.target_samples
         return self._setting.trains and self.own.complete
 
+    def is_far_from_told(self, suspected: Set[PeerId]) -> bool:
+        """Whether half of what the swarm lacked would be there now, were all as fast as we since we last told of us.
+
+        So our leader hears of us seldom at first, and more often as the epoch comes to its end.
+        """
+        if self._setting.target_samples is None:
+            return False
+        unsaid = len(self._views(suspected)) * (self.own.samples - self.told)
+        return 2 * unsaid >= self._setting.target_samples - self.heard
+
     def _views(self, suspected: Set[PeerId]) -> list[PeerView]:
         return [self.own, *(view for peer, view in self.peers.items() if peer not in suspected)]
 
-    def _enough_complete(self, suspected: Set[PeerId], elapsed: float) -> bool:
-        """Whether all trainers are complete, or at least half of them and the others have had their time."""
+    def _assembled_after(self, suspected: Set[PeerId]) -> float | None:
+        """How long it took until a quorum had spoken; None while there is none."""
+        heard = sorted(view.heard_after for view in self._views(suspected) if view.heard_after is not None)
+        return heard[self._setting.quorum - 1] if len(heard) >= self._setting.quorum else None
+
+    def _enough_complete(self, suspected: Set[PeerId], assembled: float, elapsed: float) -> bool:
+        """Whether all trainers are complete, or at least half of them and the others have had their time.
+
+        Their time counts from when a quorum had `assembled`: its last member may come long after the others are done.
+        """
         trainers = [view for view in self._views(suspected) if view.samples or not view.complete]
-        arrivals = [view.complete_after for view in trainers if view.complete]
+        arrivals = [max(0.0, view.complete_after - assembled) for view in trainers if view.complete]
         if not arrivals or 2 * len(arrivals) < len(trainers):
             return False
         if len(arrivals) == len(trainers):
@@ -74,4 +109,4 @@ class Tally:
         deadline = straggler_deadline(arrivals, len(trainers), self._setting.timing)
         if 2 * len(arrivals) == len(trainers):  # no majority tells what is slow: twice the time of those who came
             deadline = max(arrivals) + max(deadline, *arrivals)
-        return elapsed >= deadline
+        return elapsed - assembled >= deadline

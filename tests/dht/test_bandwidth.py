@@ -152,3 +152,27 @@ def test_a_link_that_has_become_slow_is_noticed_soon() -> None:
     for _ in range(2):
         burst(0.625e6)
     assert bandwidth.bytes_per_second < 12.5e6 / 8
+
+
+def test_waiting_for_what_is_to_be_sent_is_no_slowness_of_the_link() -> None:
+    clock = StepClock()
+    bandwidth = Bandwidth(clock)
+
+    def frame(bytes_per_second: float) -> None:
+        sent = bandwidth.sending(identity(1).peer_id, MEGABYTE)
+        clock.now += MEGABYTE / bytes_per_second
+        sent()
+
+    clock.now = 10.0
+    for bytes_per_second in (1e6, 1e6, *[12.5e6] * 8, 1e6):
+        frame(bytes_per_second)
+    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6
+    clock.now += 10.0
+    for _ in range(8):
+        frame(1e6)
+    after_a_slow_burst = bandwidth.bytes_per_second
+    assert after_a_slow_burst < 0.5 * 12.5e6
+    clock.now += 10.0
+    for _ in range(8):
+        frame(12.5e6)
+    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6

@@ -70,6 +70,19 @@ def test_peer_id_is_that_of_the_identity_and_addresses_are_real(tmp_path: Path) 
     run_real(main())
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
+def test_all_threads_of_p2pd_but_none_of_ours_leave_the_processor_to_who_has_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        before = os.sched_getscheduler(0)
+        async with running_node(tmp_path, OURS):
+            (p2pd,) = child_processes()
+            threads = os.listdir(f"/proc/{p2pd}/task")
+            assert {os.sched_getscheduler(int(thread)) for thread in threads} == {os.SCHED_BATCH}
+            assert os.sched_getscheduler(0) == before
+
+    run_real(main())
+
+
 def test_announced_addresses_are_told_instead(tmp_path: Path) -> None:
     async def main() -> None:
         async with running_node(tmp_path, OURS, announce=["/ip4/203.0.113.7/tcp/4001"]) as node:
@@ -108,6 +121,28 @@ def test_start_that_fails_leaves_nothing(tmp_path: Path, own_temporary_directory
         with pytest.raises(P2pdError, match="did not start"):
             await Node.start(identity_file(tmp_path, OURS), listen=["/ip4/127.0.0.1/tcp/not-a-port"])
         assert len(asyncio.all_tasks()) == 1
+        assert entries(own_temporary_directory) == []
+
+    run_real(main())
+
+
+def test_start_that_is_cancelled_while_p2pd_tells_who_it_is_leaves_nothing(
+    tmp_path: Path, own_temporary_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        async def identify(_client: object) -> None:
+            asked.set()
+            await asyncio.Future()
+
+        monkeypatch.setattr("hivemind.p2p.p2p_daemon_bindings.p2pclient.Client.identify", identify)
+        starting = asyncio.ensure_future(Node.start(identity_file(tmp_path, OURS), listen=[LOOPBACK]))
+        async with asyncio.timeout(30):
+            await asked.wait()
+        starting.cancel()
+        await asyncio.wait([starting])
+        await until(lambda: len(asyncio.all_tasks()) == 1)
         assert entries(own_temporary_directory) == []
 
     run_real(main())

@@ -66,6 +66,25 @@ def test_timers_fire_in_order() -> None:
     assert fired == [(1.0, "a"), (2.0, "b"), (3.0, "c"), (3.0, "d")]
 
 
+def test_timers_of_one_moment_fire_in_the_order_in_which_they_were_set() -> None:
+    """Whatever else is scheduled, fires or is cancelled meanwhile: a heap moves its ties about."""
+    fired: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(100):
+            loop.call_at(5.0, fired.append, number)
+            for moment in (number % 7, 3 - number % 3):
+                other = loop.call_at(moment, lambda: None)
+                if number % 2:
+                    other.cancel()
+        await asyncio.sleep(6)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+    assert fired == list(range(100))
+
+
 def test_deadlock_is_an_error() -> None:
     async def main(network: SimulatedNetwork) -> None:
         await network.clock.sleep(5)

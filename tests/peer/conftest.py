@@ -1,8 +1,16 @@
 import pytest
 import torch
 
+from peer.rounds import chunk_frames
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     """Threads that wait for each other on a busy machine make small models a hundred times slower."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def every_chunk_in_a_frame_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a large model are: a member can be killed, and do harm, between any two."""
+    monkeypatch.setattr(chunk_frames, "TOGETHER_BYTES", 0)

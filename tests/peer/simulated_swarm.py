@@ -218,17 +218,24 @@ class SimulatedSwarm:
         state: ModelState | None = None,
         max_epochs: int | None = None,
         make: Callable[..., Participant] = Participant,
+        learns: "Callable[[Manifest, PeerId, Clock, float], QuadraticLearner] | None" = None,
     ) -> SimulatedPeer:
         rejections = CountedRejections()
         who = identity(number)
         transport = self.network.join(who.peer_id, link=link, client_mode=client_mode, on_rejected=rejections)
-        learner = QuadraticLearner(self.manifest, who.peer_id, transport.clock, speed)
+        learner = (learns or QuadraticLearner)(self.manifest, who.peer_id, transport.clock, speed)
         participant = make(
             transport=transport,
             records=self.network.records(who.peer_id),
             signer=Signer(who, self.manifest.run_id, int(transport.clock.wall() * 1e9)),
             manifest=self.manifest,
-            profile=Profile(f"peer {number}", role, client_mode, lambda: transport.addresses),
+            profile=Profile(
+                f"peer {number}",
+                role,
+                client_mode,
+                lambda: transport.addresses,
+                lambda: transport.bandwidth.bytes_per_second,
+            ),
             state=state or self.initial,
             learner=learner if role == "trainer" else IdleLearner(),
             rejections=rejections,

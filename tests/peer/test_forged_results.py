@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dht.interfaces import Frame, Stream
+from peer.rounds.chunk_frames import chunk_header
 from peer.rounds.exchange import PART_KIND
-from peer.rounds.results import FETCH_KIND, chunk_header
+from peer.rounds.results import FETCH_KIND
 from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.message import Message

@@ -13,8 +13,9 @@ import pytest
 
 from dht.interfaces import Frame
 from peer.participant import Participant
+from peer.rounds.chunk_frames import chunk_header
 from peer.rounds.exchange import PART_KIND
-from peer.rounds.results import FETCH_KIND, chunk_header
+from peer.rounds.results import FETCH_KIND
 from protocols.encoding import digest
 from protocols.message import Message
 from protocols.rejection import Reason
@@ -39,6 +40,9 @@ from tests.peer.evil_codecs import NotANumber, TooShort, encoding_badly
 from tests.peer.evil_transport import EvilTransport, Tamper
 from tests.peer.simulated_swarm import SimulatedSwarm, identity
 from tests.peer.under_attack import EVIL, Liar, simulate_attack
+
+pytestmark = pytest.mark.usefixtures("every_chunk_in_a_frame_of_its_own")
+
 
 # -- a member whose frames are wrong ----------------------------------------------------------------------------------
 
@@ -134,7 +138,7 @@ def long_statement(frame: Frame) -> Iterable[Frame]:
 RESULTS_TO_SENDERS = {
     altered: {Reason.WRONG_DIGEST, Reason.NON_FINITE},
     shortened: {Reason.WRONG_SHAPE},
-    lengthened: {Reason.WRONG_SHAPE},
+    lengthened: {Reason.UNEXPECTED},
     misnumbered: {Reason.UNEXPECTED},
     without_number: {Reason.MALFORMED},
     too_many: {Reason.UNEXPECTED},

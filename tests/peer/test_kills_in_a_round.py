@@ -15,13 +15,16 @@ from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_paral
 from tests.peer.test_simulated_swarm import check_nobody_was_charged
 
 VICTIM = 3
-PARAMETERS = 64 * 256
+PARAMETERS = 60 * 256
 """64 chunks: 16 for each of four owners, 21 or 22 for each of three."""
 TOGETHER = 3
 """By this epoch all four have found each other."""
 FINISH_SECONDS = 30.0
 """In which the survivors are through with the epoch of the kill: a few deadlines, whatever has happened."""
 IN_STEP_EPOCHS = 2
+
+
+pytestmark = pytest.mark.usefixtures("every_chunk_in_a_frame_of_its_own")
 
 
 class Role(StrEnum):

@@ -5,9 +5,11 @@ from collections import Counter
 from dht.border import Border
 from dht.interfaces import Transport
 from dht.simulated import SimulatedNetwork, run_simulation
+from peer.demo import demo_manifest
 from peer.membership import AT_ONCE, HELLO_KIND, HELLOS_A_TURN, Membership
 from peer.roster import MAX_MEMBERS
 from peer.tasks import beside
+from protocols.admission import Admission
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
 from protocols.signed import Signer
@@ -59,10 +61,11 @@ def test_all_members_of_a_large_swarm_stay_known() -> None:
             network.records(me.peer_id),
             Signer(me, RUN, 1),
             lambda: (body, 0),
-            on_found=lambda peer: None,
+            on_word=lambda peer, new: None,
             on_left=lambda peer: None,
             on_lost=lambda peer: None,
             border=Border(me.peer_id, network.clock, lambda peer, reason, message: None),
+            admission=Admission(demo_manifest()),
         )
         for peer, wire in words.items():
             await membership._answer(peer, wire)

@@ -37,7 +37,7 @@ def test_an_owner_that_did_not_run_reads_what_came_meanwhile_before_it_drops_any
         signer = Signer(owner, "demo-" + "a" * 26, 1)
         owned = OwnedPart(reduction, network.join(owner.peer_id), signer, Timing(), (0, 0, 0, 0))
         values = np.empty(GRID.count, np.float32)
-        async with beside(owned.run(ours, values)) as running:
+        async with beside(owned.run(ours, values, lambda observed: None)) as running:
             await asyncio.sleep(0.5)
             loop._now += FROZEN_SECONDS  # all timers that are due now fire before anything is read
             await asyncio.sleep(0.01)

@@ -123,7 +123,10 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
             ('dataset = "digits"', 'dataset = "digits"\nx = 1'),
             "data.x: unknown; it may be dataset, directory, files or",
         ),
-        (("epochs = 3", "epochs = 3\nx = 1"), "x: unknown; it may be averaging, data, epochs, evaluation, model, name"),
+        (
+            ("epochs = 3", "epochs = 3\nx = 1"),
+            "x: unknown; it may be admission, averaging, data, epochs, evaluation, model, name",
+        ),
         (("width = 16", "width = []"), "model.options.width: must be true, false, a number or a text, not []"),
         (("width = 16", "widht = 16"), "model.options.widht: unknown; did you mean 'width'?"),
         (

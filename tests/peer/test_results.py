@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from dht.interfaces import Frame
 from dht.simulated import SimulatedNetwork, run_simulation
 from peer.rounds.results import FETCH_KIND, HeldPart, ResultStore, Wanted, fetch
 from protocols.codecs import codec
+from protocols.encoding import encode
 from protocols.identity import Identity
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
@@ -62,3 +64,36 @@ def test_a_part_with_another_word_is_refused(reason: Reason, body: Message, chan
     with pytest.raises(Rejected) as refused:
         fetched(body, **changes)
     assert refused.value.reason is reason
+
+
+def test_old_results_make_room_for_the_next_unless_somebody_is_fetching_them() -> None:
+    count = 64 * 256 * 100  # more than fits between two peers at a time
+
+    def held(value: float) -> HeldPart:
+        part = EncodedUpdate(np.full(count, value, np.float32), NONE)
+        result = PartResult(start=0, stop=len(part.chunks), digest=commitment(part.digests))
+        return HeldPart(result, tuple(part.chunks), b"its owner's word")
+
+    async def scenario(network: SimulatedNetwork) -> None:
+        holder, asker = network.join(HOLDER.peer_id), network.join(ASKER.peer_id)
+        store, first, second = ResultStore(limit_bytes=8 * count), held(1), held(2)
+        await holder.serve_streams(FETCH_KIND, store.serve)
+        await asker.connect(HOLDER.peer_id, holder.addresses)
+        store.put(1, first)
+        store.put(2, second)
+        async with await asker.open_stream(HOLDER.peer_id, FETCH_KIND) as stream:
+            await stream.send(Frame(encode([1, first.result.start, first.result.stop, first.result.digest])))
+            assert await stream.receive() is not None
+            store.make_room(4 * count)
+            assert store.get(1, first.result) is first
+            assert store.get(2, second.result) is None
+            while (frame := await stream.receive()) is not None and frame.header:
+                pass
+            assert frame is not None
+            assert frame.payload == first.statement
+            while await stream.receive() is not None:
+                pass
+        store.make_room(8 * count)
+        assert store.get(1, first.result) is None
+
+    run_simulation(scenario, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from dht.simulated_link import Link
 from peer.rounds.session import NeedsResync
-from protocols.heads import Choice
+from protocols.heads import HISTORY, Choice
 from protocols.manifest import Averaging
 from protocols.round.machine import Phase
 from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, simulate
@@ -109,3 +109,41 @@ def test_who_did_not_run_catches_up_before_it_takes_the_whole_state_anew() -> No
             peer.participant._compare(ahead)
 
     simulate(scenario, data_parallel(target_batch=1_000_000))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_those_who_are_left_stay_together_while_one_does_not_answer(seed: int) -> None:
+    """Epochs are so short that a word is outdated before a request to who has vanished is given up."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3, speed=1500.0)
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        await swarm.network.clock.sleep(3 + 0.1 * seed)
+        vanished = swarm.peers[seed % 3]
+        left = [peer for peer in swarm.members if peer is not vanished]
+        swarm.network.partition([vanished.peer])
+        epoch = max(peer.state.epoch for peer in left)
+        await swarm.until(lambda: min(peer.state.epoch for peer in left) > epoch + 60, within=120)
+        one, other = (peer.digests for peer in left)
+        assert all(one[both] == other[both] for both in one.keys() & other.keys())
+        assert not any(peer.resyncs for peer in left)
+
+    simulate(scenario, data_parallel(epochs=10_000), seed=seed, link=Link(latency_seconds=0.001))
+
+
+def test_who_answers_at_once_tells_our_history_though_another_never_answers() -> None:
+    """When the last one is given up, the first answer is older than all that we then remember."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3, speed=1500.0)
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        we, another, vanished = (swarm.peers[number] for number in range(3))
+        swarm.network.partition([vanished.peer])
+        await swarm.until(lambda: {len(p.participant._group) for p in (we, another)} == {2}, within=60)
+        asked_at = we.state.epoch
+        choice = await we.participant._heads.choose([another.peer, vanished.peer])
+        assert we.state.epoch > asked_at + 2 * HISTORY
+        assert choice is not None
+        assert choice.tellers == {we.peer, another.peer}
+
+    simulate(scenario, data_parallel(epochs=10_000, target_batch=100), seed=1, link=Link(latency_seconds=0.001))

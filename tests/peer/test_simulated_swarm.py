@@ -4,6 +4,8 @@ with one state, bit for bit, and everybody who trains contributes."""
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
+from statistics import median
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from peer.rounds.post import ROUND_KIND
 from peer.sync import HEAD_KIND
 from protocols.heads import Head
 from protocols.identity import PeerId
-from protocols.manifest import Manifest
+from protocols.manifest import Averaging, Manifest
 from protocols.records import RosterEntry
 from protocols.rejection import Reason
 from protocols.round.machine import Phase, Round
@@ -71,7 +73,52 @@ def test_all_who_start_end_with_one_state(manifest_of: ManifestOf, count: int, s
         assert distance(swarm.peers[0].state) < (7 if count < 10 else 9)
         check_nobody_was_charged(swarm)
 
-    simulate(scenario, manifest_of(epochs=20 if count < 10 else 8, codec=codec), seed=count)
+    simulate(scenario, manifest_of(epochs=20, codec=codec), seed=count)
+
+
+@pytest.mark.parametrize("stagger", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("seed", range(5))
+def test_who_starts_together_has_one_history_however_short_the_epochs(stagger: float, seed: int) -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(4, stagger, speed=8000.0)
+        await swarm.epoch(20)
+        for epoch in range(20):
+            states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
+            assert len(states) <= 1, f"{len(states)} states at epoch {epoch}"
+
+    simulate(scenario, data_parallel(epochs=1000), seed)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_who_comes_while_the_first_member_closes_its_first_epoch_has_its_history(block: int) -> None:
+    async def scenario(swarm: SimulatedSwarm, delay: float) -> None:
+        await swarm.start(0)  # closes it after 2.2 seconds, if it is alone
+        await swarm.network.clock.sleep(delay)
+        await swarm.start(1)
+        await swarm.start(2)
+        await swarm.epoch(5)
+        for epoch in range(5):
+            states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
+            assert len(states) <= 1, f"{len(states)} states at epoch {epoch}, after {delay} s"
+
+    for number in range(10):
+        delay = 1.8 + 0.012 * (10 * block + number)
+        simulate(partial(scenario, delay=delay), data_parallel(epochs=1000), seed=number)
+
+
+def test_who_makes_up_the_quorum_has_its_time_to_train() -> None:
+    """However long the others have been done with their steps by then."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.network.clock.sleep(60)
+        assert not any(peer.state.epoch for peer in swarm.members)
+        await swarm.start(3)
+        await swarm.finish(within=120)
+        assert len(set(samples(swarm))) == 1
+
+    manifest = local_sgd(epochs=4)
+    simulate(scenario, manifest.model_copy(update={"averaging": Averaging(quorum=4)}), seed=1)
 
 
 def test_thirty_two_peers() -> None:
@@ -565,6 +612,29 @@ def test_a_member_with_a_slow_link_contributes(codec: str) -> None:
         check_nobody_was_charged(swarm)
 
     simulate(scenario, data_parallel(epochs=10, codec=codec, target_batch=4000), parameters=150_000)
+
+
+def test_a_slow_link_does_not_slow_the_rounds_by_half() -> None:
+    """1.25 Mbit/s among 25 Mbit/s, and an update of 4 MB: 26 seconds of that link, two or three of the others'."""
+
+    def seconds(slow_rate: float) -> float:
+        rounds: list[float] = []
+
+        async def scenario(swarm: SimulatedSwarm) -> None:
+            for number in range(4):
+                rate = slow_rate if number == 3 else 25 * MEGABIT
+                await swarm.start(number, link=Link(rate, rate))
+            for epoch in range(2, 9):
+                await swarm.until(lambda epoch=epoch: swarm.peers[0].state.epoch >= epoch, within=200)
+                last = swarm.peers[0].participant.last_round
+                assert last is not None
+                rounds.append(last[1].duration_seconds)
+            check_nobody_was_charged(swarm)
+
+        simulate(scenario, data_parallel(target_batch=8000), parameters=1_000_000)
+        return median(rounds[2:])  # the first ones share the parts out as if all were equal
+
+    assert seconds(1.25 * MEGABIT) <= 1.5 * seconds(25 * MEGABIT)
 
 
 # -- for long ---------------------------------------------------------------------------------------------------------

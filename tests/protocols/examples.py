@@ -1,5 +1,7 @@
 """One good message of every kind, for tests that spoil them."""
 
+import numpy as np
+
 from protocols.encoding import digest
 from protocols.heads import Head
 from protocols.identity import Identity
@@ -12,6 +14,7 @@ from protocols.round.messages import (
     Contribution,
     Done,
     Member,
+    Observed,
     Part,
     PartResult,
     Prepared,
@@ -22,7 +25,9 @@ from protocols.round.messages import (
     Standing,
     Suspect,
     Wait,
+    Weigh,
 )
+from protocols.round.weighing import pack
 from protocols.signed import Signed, Signer
 
 RUN = "demo-" + "a" * 26
@@ -91,6 +96,19 @@ def claiming(by: Identity = MEMBERS[0], origin: tuple[bytes, ...] | None = None,
     return signer(by).sign(Ready(**(fields | changes)), EPOCH)
 
 
+def observed(by: Identity = MEMBERS[0], *, epoch: int = EPOCH, run: str = RUN, **changes: object) -> Signed[Observed]:
+    """What the owner of a part sees of three members, and of the origin."""
+    fields = {"term": 2, "part": 0, "attempt": 0, "included": 0b10101, "gram": pack(np.eye(4))}
+    return signer(by, run).sign(Observed(**(fields | changes)), epoch)
+
+
+def weigh(*statements: Signed[Observed], **changes: object) -> Signed[Weigh]:
+    """Of two parts."""
+    collected = statements or (observed(), observed(MEMBERS[1], part=1, included=0b11111, gram=pack(np.eye(6))))
+    fields = {"term": 2, "observed": tuple(statement.wire for statement in collected)}
+    return signer(MEMBERS[2]).sign(Weigh(**(fields | changes)), EPOCH)
+
+
 EXAMPLES: tuple[Message, ...] = (
     Progress(base=BASE, samples=3, complete=False, client_mode=True, samples_per_second=1.5),
     Standing(base=BASE, samples=3),
@@ -98,6 +116,8 @@ EXAMPLES: tuple[Message, ...] = (
     claiming().body,
     begin(),
     begin(term=2, parts=(), adopted=RESULTS, holders=PEERS[:2], proof=(claiming().wire,)),
+    observed().body,
+    weigh().body,
     Suspect(term=2, part=1, attempt=0),
     Reassign(term=2, part=1, attempt=1, owner=PEERS[2]),
     Prepared(base=BASE, term=2, results=RESULTS),
@@ -118,5 +138,6 @@ EXAMPLES: tuple[Message, ...] = (
         samples_per_second=1.5,
         bandwidth_bytes_per_second=0.0,
         departed=False,
+        token=bytes(1024),
     ),
 )

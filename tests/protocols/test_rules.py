@@ -3,10 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 
-from protocols.rules import rule
+from protocols.aggregation import make_rule
+from protocols.manifest import Averaging
+from protocols.rules import COORDINATE_WISE, rule, rule_of
 
 finite_float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ROBUST = [name for name in COORDINATE_WISE if name != "sign_majority"]
 mean = rule("mean").aggregate
 
 
@@ -71,8 +75,76 @@ def test_mean_refuses_weights_that_are_none(weights):
 
 
 def test_mean_withstands_no_attacker():
-    assert rule("mean").supports(members=4, byzantine=0)
-    assert not rule("mean").supports(members=64, byzantine=1)
+    with pytest.raises(ValueError, match="median"):
+        rule("mean", byzantine=1)
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_a_robust_rule_stays_among_the_honest(name):
+    random = np.random.default_rng(1)
+    honest = random.normal(size=(5, 700)).astype(np.float32)
+    for wrong in (np.float32(3e38), np.float32(-1e3)):
+        rows = [*honest, np.full(700, wrong), np.full(700, wrong)]
+        result = rule(name, byzantine=2).aggregate(rows, [1] * 7)
+        assert result.dtype == np.float32
+        assert (result >= honest.min(axis=0)).all()
+        assert (result <= honest.max(axis=0)).all()
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_a_robust_rule_counts_every_member_alike_and_who_has_no_sample_not_at_all(name):
+    rows = np.random.default_rng(2).normal(size=(5, 300)).astype(np.float32)
+    alike = rule(name, byzantine=1).aggregate(rows, [1] * 5)
+    assert (rule(name, byzantine=1).aggregate(rows, [1000, 1, 2, 3, 4]) == alike).all()
+    with_idle = np.vstack([rows, np.full((1, 300), 1e30, np.float32)])
+    assert (rule(name, byzantine=1).aggregate(with_idle, [1, 1, 1, 1, 1, 0]) == alike).all()
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@pytest.mark.parametrize("present", [1, 2, 3, 4])
+def test_a_robust_rule_serves_what_few_have_delivered(name, present):
+    """It withstands then what so few can."""
+    rows = np.random.default_rng(3).normal(size=(present, 300)).astype(np.float32)
+    withstood = (present - 1) // 2
+    if withstood:
+        rows[:withstood] = 1e9
+    result = rule(name, byzantine=7).aggregate(rows, [1] * present)
+    assert np.abs(result).max() <= np.abs(rows[withstood:]).max()
+
+
+@pytest.mark.parametrize(
+    ("averaging", "message"),
+    [
+        ({"rule": "bulyan", "byzantine": 1, "quorum": 6}, "4f"),
+        ({"rule": "bucketing | median", "byzantine": 2, "quorum": 7}, "honest majority"),
+        ({"rule": "median", "options": {"tau": 1.0}}, "tau"),
+        ({"rule": "krum", "options": {"tau": 1.0}}, "tau"),
+        ({"rule": "nnm"}, "one rule"),
+        ({"rule": "mean", "byzantine": 1, "quorum": 5}, "choose another"),
+    ],
+)
+def test_a_manifest_whose_rule_cannot_serve_says_why(averaging, message):
+    with pytest.raises(ValueError, match=message):
+        rule_of(Averaging(**averaging))
+
+
+def test_a_rule_may_be_written_with_or_without_spaces():
+    assert Averaging(rule="nnm|median") == Averaging(rule="nnm  |median ") == Averaging(rule="nnm | median")
+
+
+def test_a_quorum_has_an_honest_majority():
+    with pytest.raises(ValidationError, match="at least 5 have to be there"):
+        Averaging(rule="median", byzantine=2, quorum=4)
+
+
+def test_parts_of_one_rule_are_the_rule_on_the_whole():
+    rows = np.random.default_rng(4).normal(size=(7, 900)).astype(np.float32)
+    rows[:2] *= 1000
+    made = rule("nnm | geometric_median", byzantine=2)
+    parts = [rows[:, :300], rows[:, 300:]]
+    plan = made.plan(sum(made.observe(part) for part in parts))
+    whole = make_rule("nnm | geometric_median", f=2)(rows)
+    np.testing.assert_allclose(np.concatenate([plan.apply(part) for part in parts]), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_an_unknown_rule_is_named_in_the_error():

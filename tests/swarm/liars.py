@@ -10,10 +10,12 @@ from dht.interfaces import Frame, Stream
 from dht.local_discovery import LocalDiscovery
 from dht.node import Node, count_nothing
 from peer.contents import BLOCKS_KIND, INDEX_KIND, ContentStore
+from peer.demo import demo_manifest
 from peer.home import Home
 from peer.membership import Membership
 from peer.sync import HEAD_KIND
 from peer.tasks import beside
+from protocols.admission import Admission
 from protocols.heads import Head
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
@@ -107,7 +109,10 @@ async def lying(kind: type[AnyLiar], home: Path, runtime: Path, run: str, state:
         resources.push_async_callback(node.close)
         liar = kind(node, Signer(identity, run, 1), state)
         border = Border(node.peer_id, node.transport.clock, count_nothing)
-        membership = Membership(node.transport, node.records, liar.signer, liar.entry, *([lambda _: None] * 3), border)
+        events, open_to_all = [lambda *_: None] * 3, Admission(demo_manifest())
+        membership = Membership(
+            node.transport, node.records, liar.signer, liar.entry, *events, border=border, admission=open_to_all
+        )
         await membership.start()
         await node.transport.serve_requests(HEAD_KIND, liar.head)
         await node.transport.serve_requests(INDEX_KIND, liar.index)

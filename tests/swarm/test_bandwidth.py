@@ -12,7 +12,7 @@ from tests.swarm.hosts import BACK_SECONDS, SENDING_RECIPE, hosts, needs_network
 from tests.swarm.processes import Swarm
 from tests.swarm.watcher import in_round_after
 
-pytestmark = [needs_networks, pytest.mark.timeout(600)]
+pytestmark = [needs_networks, pytest.mark.alone, pytest.mark.timeout(600)]
 
 LIMITED, OTHER, MEGABITS = 2, 1, 20
 BYTES_PER_SECOND = MEGABITS * 1e6 / 8

@@ -26,6 +26,8 @@ pytestmark = [needs_networks, pytest.mark.timeout(900)]
 PULLED_SECONDS = 10.0
 PARTED_SECONDS = 30.0
 ROUNDS = 8
+LONG_RECIPE = RECIPE.replace("target_batch = 3000", "target_batch = 60000")
+"""Epochs that take longer than the results of one need on a slow link: 8 MB at 5 Mbit/s."""
 SLOWDOWN = 1.5
 
 
@@ -93,7 +95,7 @@ def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
     """The median of the next rounds of these members."""
     first = run.epoch() + 1
     for watcher in watchers:
-        watcher.wait("some rounds on", lambda s: s.self_.epoch > first + ROUNDS, 2 * BACK_SECONDS)
+        watcher.wait("some rounds on", lambda s: s.self_.epoch > first + ROUNDS, 4 * BACK_SECONDS)
     return statistics.median(
         played.duration_seconds
         for watcher in watchers
@@ -103,7 +105,8 @@ def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [SENDING_RECIPE, RECIPE], ids=["short", "long"])
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("recipe", [SENDING_RECIPE, LONG_RECIPE], ids=["short", "long"])
 def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
     recipe: str, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

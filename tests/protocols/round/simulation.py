@@ -28,6 +28,7 @@ from protocols.round.events import (
     Lost,
     PartBroken,
     PartHeld,
+    PartObserved,
     Redirect,
     Relay,
     Resync,
@@ -35,10 +36,12 @@ from protocols.round.events import (
     Tick,
     Trained,
     UpdateReady,
+    Weighed,
 )
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, PartResult, Ready
+from protocols.round.messages import Begin, Observed, PartResult, Ready, Weigh
 from protocols.round.setting import Setting
+from protocols.round.weighing import everywhere
 from protocols.signed import Signed
 
 RUN = "simulated-aaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -79,6 +82,9 @@ class Node:
     """(term, part, attempt) that it reduces → who has sent."""
     reduced: dict[tuple[int, int, int], PartResult] = field(default_factory=dict)
     readers: dict[tuple[int, int, int], set[PeerId]] = field(default_factory=dict)
+    observed: set[tuple[int, int, int]] = field(default_factory=set)
+    weighed: dict[int, tuple[Observed, ...]] = field(default_factory=dict)
+    """By term: what the owners have observed."""
     content: set[PartResult] = field(default_factory=set)
     outcome: tuple[PartResult, ...] | None = None
     resynced: bool = False
@@ -98,7 +104,11 @@ class Swarm:
         base: bytes = BASE,
         electorate: Iterable[PeerId] | None = None,
         group_limit: int = 64,
+        weighs: bool = False,
+        chunks: int = 16,
     ) -> None:
+        self.weighs, self.chunks = weighs, chunks
+        self.made_of: dict[PartResult, list[PeerId]] = {}
         self.epoch, self.base = epoch, base
         self.electorate, self.group_limit = electorate, group_limit
         self.random = random.Random(seed)
@@ -124,9 +134,10 @@ class Swarm:
             base=self.base,
             me=peer,
             target_samples=target,
-            chunks=16,
+            chunks=self.chunks,
             client_mode=expected[peer],
             group_limit=self.group_limit,
+            weighs=self.weighs,
         )
         return Round(setting, expected, 0.0, electorate=self.electorate)
 
@@ -226,6 +237,10 @@ class Swarm:
                     self._stream(node, number, 0, part.owner)
             case Redirect(part, attempt, owner):
                 self._stream(node, part, attempt, owner)
+            case Weighed(term, observations):
+                node.weighed[term] = observations
+                for key in sorted(node.observed):
+                    self._reduce(node, key, late=True)
             case Fetch():
                 self._fetch(node, action)
             case Apply(results):
@@ -254,7 +269,8 @@ class Swarm:
             self.event(target, self._heard(statement))
 
     def _heard(self, statement: Signed) -> Heard:
-        return Heard(statement, claim=self._claim(statement))
+        observed = statement.body.observed if isinstance(statement.body, Weigh) else ()
+        return Heard(statement, claim=self._claim(statement), observed=tuple(self._said[wire] for wire in observed))
 
     def _claim(self, statement: Signed) -> Claim | None:
         match statement.body:
@@ -303,11 +319,33 @@ class Swarm:
             return
         part = owner.begin.parts[key[1]]
         made_of = sorted(owner.gathered[key])
+        if self.weighs and (made_of := self._weigh(owner, key)) is None:
+            return
         owner.reduced[key] = PartResult(
             start=part.start, stop=part.stop, digest=digest(encode([part.start, part.stop, made_of]))
         )
+        self.made_of[owner.reduced[key]] = made_of
         for reader in sorted(owner.readers[key]):
             self._send_result(owner, reader, key)
+
+    def _weigh(self, owner: Node, key: tuple[int, int, int]) -> list[PeerId] | None:
+        """Whom the part is made of; None as long as that is not known, or when they are not all there."""
+        assert owner.begin is not None
+        term, part, attempt = key
+        members = [member.peer for member in owner.begin.members]
+        if key not in owner.observed:
+            owner.observed.add(key)
+            included = sum(1 << members.index(peer) for peer in owner.gathered[key])
+            gram = bytes(4 * (len(owner.gathered[key]) + 1) * (len(owner.gathered[key]) + 2))
+            observed = Observed(term=term, part=part, attempt=attempt, included=included, gram=gram)
+            self.after(0, lambda: self.event(owner, PartObserved(observed)))
+        if term not in owner.weighed:
+            return None
+        chosen = [members[number] for number in everywhere(owner.weighed[term])]
+        if chosen and owner.gathered[key].issuperset(chosen):
+            return sorted(chosen)
+        self.after(0, lambda: self.event(owner, PartBroken(term, part, attempt)))
+        return None
 
     def _send_result(self, owner: Node, reader: PeerId, key: tuple[int, int, int]) -> None:
         result, target = owner.reduced[key], self.nodes[reader]

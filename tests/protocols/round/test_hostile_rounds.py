@@ -58,11 +58,15 @@ class Victim:
     """The second follower of five, with a clock."""
 
     def __init__(
-        self, me: PeerId = ME, target_samples: int | None = 1000, electorate: list[PeerId] | None = None
+        self,
+        me: PeerId = ME,
+        target_samples: int | None = 1000,
+        electorate: list[PeerId] | None = None,
+        elders: tuple[PeerId, ...] = (),
     ) -> None:
         others = {peer: False for peer in [LEADER, *FOLLOWERS] if peer != me}
         setting = Setting(run=RUN, epoch=EPOCH, base=BASE, me=me, target_samples=target_samples, chunks=CHUNKS)
-        self.machine = Round(setting, others, 0.0, electorate=electorate)
+        self.machine = Round(setting, others, 0.0, electorate=electorate, elders=elders)
         self.now, self._sequence = 0.0, 0
 
     def hear(self, sender: PeerId, body: Message) -> list[Action]:
@@ -94,6 +98,17 @@ def ready(term: int) -> Ready:
 
 def done(members: list[PeerId]) -> Done:
     return Done(base=BASE, term=0, members=tuple(members), results=RESULTS, votes=(b"checked by the driver",))
+
+
+def test_what_those_decide_who_were_there_before_us_stands_though_others_have_come_since() -> None:
+    """Where nobody has made the state yet; else two newcomers who know of each other would go on without the first."""
+    victim = Victim(elders=(LEADER,))
+    assert any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER])))
+    victim = Victim()
+    assert not any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER])))
+    victim = Victim(elders=(LEADER, FOLLOWERS[0]))
+    assert not any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER])))
+    assert not any(isinstance(action, Decided) for action in victim.hear(STRANGERS[0], done(STRANGERS)))
 
 
 @pytest.mark.parametrize(

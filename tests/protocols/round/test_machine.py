@@ -4,10 +4,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
+from dht.interfaces import MAX_REQUEST_BYTES
+from protocols.identity import Identity
 from protocols.round.machine import Phase
+from protocols.round.messages import MAX_OBSERVERS, Observed, Weigh
 from protocols.round.order import order
+from protocols.round.weighing import pack
+from protocols.signed import Signer
 from tests.protocols.round.simulation import RUN, Node, Swarm, Weather
 
 LIMIT = 300.0
@@ -24,13 +30,16 @@ BLOCKS = 20
 
 def check_agreement(swarm: Swarm) -> None:
     """Nobody hangs; all who applied anything applied the same (with a majority alive, the dead too); a survivor is
-    without the result only where no survivor has it."""
+    without the result only where no survivor has it. Where the rule looks at distances, all parts are made of the same
+    members."""
     hanging = [n.machine.phase for n in swarm.survivors if n.machine.phase not in (Phase.APPLIED, Phase.LOST)]
     assert not hanging, f"still {hanging} after {swarm.now} s"
     majority_lives = 2 * len(swarm.survivors) > len(swarm.nodes)
     witnesses = list(swarm.nodes.values()) if majority_lives else swarm.survivors
     outcomes = {node.outcome for node in witnesses if node.outcome is not None}
     assert len(outcomes) <= 1
+    if swarm.weighs:
+        assert all(len({tuple(swarm.made_of[result]) for result in outcome}) == 1 for outcome in outcomes)
     if not outcomes:
         assert len(swarm.survivors) < len(swarm.nodes)
     living = {result for node in swarm.survivors for result in node.content}
@@ -40,10 +49,14 @@ def check_agreement(swarm: Swarm) -> None:
             assert not set(node.machine.done.body.results) <= living
 
 
+WEIGHS = pytest.mark.parametrize("weighs", [False, True], ids=["coordinate-wise", "distances"])
+
+
+@WEIGHS
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16])
 @pytest.mark.parametrize("target", [100, None])
-def test_a_calm_round_takes_everybody_and_is_quick(count: int, target: int | None) -> None:
-    swarm = Swarm(seed=count, count=count, target=target)
+def test_a_calm_round_takes_everybody_and_is_quick(count: int, target: int | None, weighs: bool) -> None:
+    swarm = Swarm(seed=count, count=count, target=target, weighs=weighs)
     swarm.run(LIMIT)
     check_agreement(swarm)
     for node in swarm.nodes.values():
@@ -51,6 +64,20 @@ def test_a_calm_round_takes_everybody_and_is_quick(count: int, target: int | Non
         assert len(node.machine.done.body.members) == count
         assert node.machine.term == 0
     assert swarm.now < 12
+
+
+def test_what_all_owners_observe_fits_into_one_message() -> None:
+    swarm = Swarm(seed=1, count=48, weighs=True, chunks=64)
+    swarm.run(LIMIT)
+    check_agreement(swarm)
+    (results,) = {node.outcome for node in swarm.nodes.values()}
+    assert results is not None
+    assert len(results) == MAX_OBSERVERS
+    statement = Signer(Identity.generate(), RUN, 1).sign(
+        Observed(term=0, part=0, attempt=0, included=2**64 - 1, gram=pack(np.ones((65, 65)))), 1
+    )
+    largest = Weigh(term=0, observed=(statement.wire,) * MAX_OBSERVERS)
+    assert len(Signer(Identity.generate(), RUN, 1).sign(largest, 1).wire) < MAX_REQUEST_BYTES
 
 
 @dataclass
@@ -88,13 +115,14 @@ def member(swarm: Swarm, place: int) -> Node:
     return swarm.nodes[order(RUN, 7, swarm.nodes)[place]]
 
 
+@WEIGHS
 @pytest.mark.parametrize("weather", WEATHERS.values(), ids=WEATHERS.keys())
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_any_member_killed_in_any_phase(phase: Phase, place: int, weather: Weather) -> None:
+def test_any_member_killed_in_any_phase(phase: Phase, place: int, weather: Weather, weighs: bool) -> None:
     killed = 0
-    for seed in range(10):
-        swarm = Swarm(seed, count=4, weather=weather)
+    for seed in range(20):
+        swarm = Swarm(seed, count=4, weather=weather, weighs=weighs)
         strike = Strike(swarm, member(swarm, place), phase, swarm.kill)
         swarm.run(LIMIT)
         check_agreement(swarm)
@@ -164,13 +192,14 @@ def held_by(nodes: list[Node]) -> bool:
     return set(done.body.results) <= {result for node in nodes for result in node.content}
 
 
+@WEIGHS
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_a_thousand_seeds_of_kills_and_bad_weather(block: int) -> None:
+def test_a_thousand_seeds_of_kills_and_bad_weather(block: int, weighs: bool) -> None:
     """Of `BLOCKS` times 60 seeds, 1000 have a member that is killed before it has applied the result."""
     kills: Counter[Phase | None] = Counter()
     seeds_with_kill = 0
     for seed in range(block * 60, block * 60 + 60):
-        swarm, strikes = random_swarm(seed)
+        swarm, strikes = random_swarm(seed, weighs)
         swarm.run(LIMIT)
         check_agreement(swarm)
         phases = [strike.struck_in for strike in strikes if not strike.victim.alive]
@@ -180,7 +209,7 @@ def test_a_thousand_seeds_of_kills_and_bad_weather(block: int) -> None:
     assert all(kills[phase] >= 5 for phase in PHASES if phase is not Phase.APPLIED), kills
 
 
-def random_swarm(seed: int) -> tuple[Swarm, list[Strike]]:
+def random_swarm(seed: int, weighs: bool = False) -> tuple[Swarm, list[Strike]]:
     """Two to seven members, up to all but one of them killed at any moment, in any weather.
 
     The first of them before it has applied the result, if it comes to the phase that is its turn.
@@ -189,7 +218,7 @@ def random_swarm(seed: int) -> tuple[Swarm, list[Strike]]:
     count = 2 + seed % 6
     client_modes = (seed // 6) % 2
     target = [100, None][(seed // 12) % 2]
-    swarm = Swarm(seed, count, weather, target, client_modes)
+    swarm = Swarm(seed, count, weather, target, client_modes, weighs=weighs)
     victims = swarm.random.sample(list(swarm.nodes.values()), swarm.random.randrange(1, count))
     phases = [PHASES[seed // 6 % 5], *swarm.random.choices(PHASES, k=count)]
     return swarm, [Strike(swarm, victim, phase, swarm.kill) for victim, phase in zip(victims, phases, strict=False)]

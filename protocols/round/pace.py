@@ -1,0 +1,68 @@
+"""Who sends so much more slowly than the others that a part does not wait for it.
+
+No chunk of a slow sender is late by much, but each is late, and the fast ones wait with theirs: they may be ahead by so
+many chunks, and then stand still. So what counts is how long most of the senders stand still for one. Who only has the
+smaller share of a line, because others are faster to take theirs, gets the whole of it as soon as they do.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median_high
+
+from protocols.round.deadlines import Timing
+
+
+@dataclass(slots=True)
+class Sender:
+    """What one of them has done so far, in seconds."""
+
+    busy: float = 0.0
+    """In which it was read, and did not keep the others waiting."""
+    awaited: float = 0.0
+    """In which most of the others stood still, and it was read."""
+    is_read: bool = False
+
+
+@dataclass(slots=True)
+class Paces:
+    timing: Timing
+    senders: dict[int, Sender] = field(default_factory=dict)
+    """By member number; the owner, who has its own chunks at once, is none of them."""
+    _now: float = 0.0
+
+    def read(self, number: int, now: float) -> None:
+        """From now on this sender is read, and may be waited for."""
+        self._advance(now)
+        self.senders.setdefault(number, Sender()).is_read = True
+
+    def rest(self, number: int, now: float) -> None:
+        """From now on it is not: it is ahead, or has nothing more to send."""
+        self._advance(now)
+        if sender := self.senders.get(number):
+            sender.is_read = False
+
+    def forget(self, number: int) -> None:
+        """It is not counted on any more, so that it neither waits nor is waited for."""
+        self.senders.pop(number, None)
+
+    def slack(self, numbers: Iterable[int], now: float) -> dict[int, float]:
+        """How many seconds each of these may still keep the others waiting; none, and it is too slow.
+
+        The measure is what the middle sender has taken for its chunks, of two the slower: who sends faster than all
+        others cannot make anybody look slow.
+        """
+        self._advance(now)
+        if not self.senders:
+            return {}
+        usual = median_high(sender.busy for sender in self.senders.values())
+        allowed = self.timing.slack + (self.timing.slower - 1) * usual
+        return {number: allowed - self.senders[number].awaited for number in numbers if number in self.senders}
+
+    def _advance(self, now: float) -> None:
+        elapsed, self._now = now - self._now, now
+        read = [sender for sender in self.senders.values() if sender.is_read]
+        for sender in read:
+            if 2 * len(read) < len(self.senders):
+                sender.awaited += elapsed
+            else:
+                sender.busy += elapsed
