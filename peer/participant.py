@@ -61,6 +61,8 @@ CATCH_UP_EPOCHS = 6
 EMPTY_CLAIMS = 3
 """Whose state could not be had so many times is not asked what the swarm's is: who claims what nobody has would keep
 all who start beside it from ever starting."""
+GRACE_EVERY = 8
+"""Every so many epochs the leader waits for who is late."""
 EARLY_MESSAGES = 256
 EARLY_MESSAGES_OF_ONE = 16
 """So many messages of the next epochs are kept, and so many of one sender, so that nobody crowds out the others."""
@@ -149,6 +151,8 @@ class Participant:
         self._empty_claims: Counter[PeerId] = Counter()
         """How often nobody gave the state that these said to hold, since we have fetched one."""
         self._advanced_at = self._now()
+        self._epoch_seconds = 0.0
+        """How long the last epoch took."""
         self._leaving = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -271,7 +275,7 @@ class Participant:
         self.state = state
         self._heads.note(state)
         self.contents.put(state.index, state.buffers())
-        self._advanced_at = self._now()
+        self._epoch_seconds, self._advanced_at = self._now() - self._advanced_at, self._now()
         self.membership.announce()
         self.changed.notify()
 
@@ -314,6 +318,7 @@ class Participant:
             client_mode=self.profile.client_mode,
             trains=trains,
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
+            grace=self._grace(),
             timing=self._timing,
         )
         session = Session(
@@ -325,6 +330,7 @@ class Participant:
             self.learner,
             self.changed.notify,
             () if self._group else self._elders,
+            self._late(),
         )
         self._open(session)
         self._enter("training")
@@ -381,6 +387,23 @@ class Participant:
                 or not _contradicts(history, member.epoch, member.entry.state_digest)
             )
         ]
+
+    def _late(self) -> list[PeerId]:
+        """Who comes after us, with some state of our history; a part of the last group it was not."""
+        history = self._heads.history
+        return [
+            member.peer
+            for member in self.membership.roster
+            if member.entry.role != "monitor"
+            and member.peer not in self._group
+            and member.epoch < self.state.epoch
+            and member.entry.state_digest is not None
+            and history.get(member.epoch) == member.entry.state_digest
+        ]
+
+    def _grace(self) -> float:
+        """For who is late: now and then as long as an epoch takes, which is all that a liar can cost us."""
+        return min(self._epoch_seconds, self._timing.straggler) if self.state.epoch % GRACE_EVERY == 0 else 0.0
 
     def _open(self, session: Session) -> None:
         self._sessions[session.epoch] = session

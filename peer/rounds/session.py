@@ -120,10 +120,11 @@ class Session:
         learner: Learner,
         on_change: Callable[[], None],
         elders: Iterable[PeerId] = (),
+        late: Iterable[PeerId] = (),
     ) -> None:
-        """`expected`, `audience`, `electorate` and `elders` as in `Round`."""
+        """`expected`, `audience`, `electorate`, `elders` and `late` as in `Round`."""
         self.plan, self.setting, self.learner = plan, setting, learner
-        self.machine = Round(setting, expected, self._now(), audience, electorate, elders)
+        self.machine = Round(setting, expected, self._now(), audience, electorate, elders, late)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._owned: dict[tuple[int, int, int], OwnedPart] = {}
         """(term, part, attempt) → the part that is reduced here."""

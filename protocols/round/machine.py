@@ -131,6 +131,7 @@ class Round:
         audience: Iterable[PeerId] = (),
         electorate: Iterable[PeerId] | None = None,
         elders: Iterable[PeerId] = (),
+        late: Iterable[PeerId] = (),
     ) -> None:
         """`expected`: the members that took part in the last round or are known to have its result (client mode?).
 
@@ -138,11 +139,12 @@ class Round:
         `electorate`: who had a say in `base` (the last group, or those whose state we took). None: nobody has made
         `base`; everybody may lead then, and all `expected` have a say.
         `elders`: who was there before us then; what most of them decide stands, though we know of others.
+        `late`: those of the audience who follow us and are an epoch or more behind.
         """
         self.setting = setting
         self.started = now
         self._awake = AwakeTime(now, setting.timing.resend)
-        self.tally = Tally(setting, expected)
+        self.tally = Tally(setting, expected, late)
         self.peers = self.tally.peers
         self.audience = set(audience)
         makers = [*self.peers, setting.me] if electorate is None else electorate

@@ -27,4 +27,6 @@ class Setting:
     client_mode: bool = False
     trains: bool = True
     speed: float = 1.0
+    grace: float = 0.0
+    """Seconds for which the epoch may stay open for members who follow us, and are not there yet."""
     timing: Timing = field(default_factory=Timing)

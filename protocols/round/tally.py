@@ -1,6 +1,6 @@
 """While an epoch is gathered: how far each member has come, and when that is enough to close it."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from protocols.identity import PeerId
@@ -33,8 +33,8 @@ class PeerView:
 
 
 class Tally:
-    def __init__(self, setting: Setting, expected: Mapping[PeerId, bool]) -> None:
-        """`expected`: the members, and whether they are in client mode."""
+    def __init__(self, setting: Setting, expected: Mapping[PeerId, bool], late: Iterable[PeerId] = ()) -> None:
+        """`expected`: the members, and whether they are in client mode; `late` as in `Round`."""
         self.own = PeerView(setting.client_mode, heard_after=0.0, complete=not setting.trains)
         self.peers = {peer: PeerView(mode) for peer, mode in expected.items() if peer != setting.me}
         """The others."""
@@ -43,6 +43,9 @@ class Tally:
         self.heard = 0
         """… and how many of the swarm's it has told us of."""
         self._setting = setting
+        self._late = set(late)
+        self._enough_after: float | None = None
+        """Seconds from the round's start until the epoch could be closed, but for the late."""
 
     def know(self, peer: PeerId) -> PeerView:
         return self.peers.setdefault(peer, PeerView())
@@ -68,8 +71,16 @@ class Tally:
         if assembled is None:
             return False
         if self._setting.target_samples is not None:
-            return self.samples(suspected) >= self._setting.target_samples
-        return self._enough_complete(suspected, assembled, elapsed)
+            enough = self.samples(suspected) >= self._setting.target_samples
+        else:
+            enough = self._enough_complete(suspected, assembled, elapsed)
+        return enough and not self._waits_for_late(suspected, elapsed)
+
+    def _waits_for_late(self, suspected: Set[PeerId], elapsed: float) -> bool:
+        """Who fetches each result after its round could else come after each epoch's close for ever."""
+        self._enough_after = elapsed if self._enough_after is None else self._enough_after
+        here = {peer for peer, view in self.peers.items() if view.heard_after is not None}
+        return bool(self._late - suspected - here) and elapsed < self._enough_after + self._setting.grace
 
     def seems_enough(self, suspected: Set[PeerId]) -> bool:
         """Whether it has all that it waits for, as far as a follower can know."""

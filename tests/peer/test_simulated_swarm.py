@@ -208,6 +208,49 @@ def test_a_joiner_on_a_slow_link_catches_up() -> None:
     simulate(scenario, data_parallel(epochs=40, codec="int8", target_batch=1500), parameters=150_000)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_joiner_that_has_each_result_after_the_next_epoch_is_closed_is_waited_for(seed: int) -> None:
+    """An epoch trains for 0.3 s and averages for 0.5 s, and its result takes the joiner another 0.5 s."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2, speed=3000.0, link=Link(100 * MEGABIT, 100 * MEGABIT))
+        await swarm.epoch(5)
+        await swarm.network.clock.sleep(random.Random(seed).uniform(0, 1))
+        joiner = await swarm.start(2, speed=2000.0, link=Link(100 * MEGABIT, 100 * MEGABIT))
+        await swarm.until(lambda: joiner.participant.joined, within=10)
+        await swarm.until(lambda: joiner.participant.samples_contributed, within=10)
+
+    simulate(scenario, data_parallel(epochs=2000, target_batch=2000), seed, parameters=620_000)
+
+
+class Laggard(Participant):
+    """Has the swarm's state, and stays where it is."""
+
+    async def _play_round(self) -> None:
+        await self._leaving.wait()
+
+    async def _watch(self) -> None:
+        await self._leaving.wait()
+
+
+def test_who_is_always_late_costs_an_eighth() -> None:
+    def pace(joins: bool) -> float:
+        async def scenario(swarm: SimulatedSwarm) -> float:
+            await swarm.start_all(2)
+            await swarm.epoch(3)
+            if joins:
+                late = await swarm.start(2, make=Laggard)
+                await swarm.until(lambda: late.participant.joined, within=60)
+                await swarm.epoch(late.state.epoch + 2)
+            began, first = swarm.now, swarm.peers[0].state.epoch
+            await swarm.epoch(first + 8)
+            return swarm.now - began
+
+        return simulate(scenario, data_parallel(epochs=100))
+
+    assert 1.02 * pace(joins=False) < pace(joins=True) < 1.15 * pace(joins=False)
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_a_joiner_that_runs_after_short_epochs_leaves_nobody_a_history_of_its_own(seed: int) -> None:
     """An epoch takes 0.2 s; the other closes it while the joiner still fetches the one before."""
