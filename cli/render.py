@@ -65,6 +65,7 @@ def peers_view(status: Status) -> RenderableType:
     members: list[SelfStatus | PeerStatus] = [*filter(None, [status.self_]), *status.peers]
     for member in members:
         seen = f"{member.last_seen_seconds:.0f} s ago" if isinstance(member, PeerStatus) else "here"
+        banned = member.banned if isinstance(member, PeerStatus) else None
         table.add_row(
             printable(member.name),
             printable(member.role),
@@ -72,9 +73,9 @@ def peers_view(status: Status) -> RenderableType:
             f"{member.samples_contributed:,}",
             f"{member.samples_per_second:,.0f}",
             seen,
-            _short(member.state_digest),
+            f"banned: {printable(banned)}" if banned else _short(member.state_digest),
             member.peer_id,
-            style="" if isinstance(member, PeerStatus) else "bold",
+            style="red" if banned else "" if isinstance(member, PeerStatus) else "bold",
         )
     return table
 
@@ -167,7 +168,7 @@ def _table(*headings: str) -> Table:
 
 
 def _members(status: Status) -> str:
-    return _count(len(status.peers) + (status.self_ is not None), "member")
+    return _count(sum(not peer.banned for peer in status.peers) + (status.self_ is not None), "member")
 
 
 def _activity(status: Status) -> str:

@@ -171,6 +171,9 @@ class ExchangeTransport(Transport):
     def reject(self, peer: PeerId, reason: str, message: str) -> None:
         self._gate.reject(peer, reason, message)
 
+    def ban(self, peer: PeerId, why: str) -> None:
+        self._gate.ban(peer, why)
+
     async def _send(self, connection: Connection, frame: Frame) -> None:
         """A request or its answer: within the limit on what we send, but too little to measure the link by."""
         await self.bandwidth.allow(frame.size_bytes)

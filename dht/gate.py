@@ -52,10 +52,13 @@ class Gate:
         self._streams: Counter[PeerId] = Counter()
         self._strikes = Strikes()
         self._rates = Rates(EXCHANGES_PER_SECOND, EXCHANGES_AT_ONCE)
+        self._banned: dict[PeerId, str] = {}
 
     @contextmanager
     def admit(self, peer: PeerId) -> Iterator[None]:
-        """Holds a place for one incoming stream of `peer`. Raises Rejected (busy)."""
+        """Holds a place for one incoming stream of `peer`. Raises Rejected (banned, busy)."""
+        if peer in self._banned:
+            raise Rejected(Reason.BANNED, f"banned: {self._banned[peer]}")
         if self._strikes.suspended(peer, self._clock.monotonic()):
             raise Rejected(Reason.BUSY, "refused for a while after too much bad input")
         if self._streams[peer] >= MAX_STREAMS_PER_PEER:
@@ -74,6 +77,11 @@ class Gate:
         """Raises Rejected (busy)."""
         if not self._rates.take(peer, self._clock.monotonic()):
             raise Rejected(Reason.BUSY, f"more than {EXCHANGES_PER_SECOND:.0f} requests and streams a second")
+
+    def ban(self, peer: PeerId, why: str) -> None:
+        """Refuses all streams of `peer` from now on."""
+        self._banned[peer] = why
+        self._on_suspended(peer)
 
     def reject(self, peer: PeerId, reason: str, message: str) -> None:
         """Counts a refusal and charges it to `peer`."""

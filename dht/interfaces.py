@@ -146,6 +146,10 @@ class Transport(ABC):
         """Counts bad input that came from `peer` in an answer, and charges it as if it had come in a request."""
 
     @abstractmethod
+    def ban(self, peer: PeerId, why: str) -> None:
+        """Disconnects `peer`, and refuses all that it asks for from now on."""
+
+    @abstractmethod
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs heavy work off the event loop (at once, in zero virtual time, in a simulation)."""
 

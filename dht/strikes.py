@@ -21,6 +21,7 @@ _WEIGHTS: dict[str, int] = {
     Reason.BUSY: 0,
     Reason.ABSENT: 0,
     Reason.NOT_ADMITTED: 0,
+    Reason.BANNED: 0,
     Reason.STALE: 1,
     Reason.REPLAYED: 1,
     Reason.UNEXPECTED: 1,

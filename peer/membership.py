@@ -94,6 +94,11 @@ class Membership:
         """The members, this peer not among them."""
         return self.roster.status(self._now())
 
+    def banish(self, peer: PeerId, why: str) -> str | None:
+        """`peer` is none of the members any more; returns its name, where it was one."""
+        self._transport.remember(peer, ())
+        return self.roster.banish(peer, why, self._now())
+
     def announce(self) -> None:
         """Something about us is worth telling at once."""
         self._news_at = self._now()

@@ -89,7 +89,11 @@ class _StatusCollector(Collector):
         state = GaugeMetricFamily("peer_state", "1 for what the daemon does now", labels=["state"])
         state.add_metric([me.state], 1)
         yield state
-        yield GaugeMetricFamily("peer_members", "Live members of the run, this one included", 1 + len(status.peers))
+        yield GaugeMetricFamily(
+            "peer_members",
+            "Live members of the run, this one included",
+            1 + sum(not peer.banned for peer in status.peers),
+        )
         yield CounterMetricFamily("peer_samples", "Samples contributed to the run", me.samples_contributed)
         yield GaugeMetricFamily("peer_samples_per_second", "Samples trained on a second", me.samples_per_second)
         if run.loss is not None:

@@ -179,6 +179,20 @@ class Participant:
         """Finish the round if one is under way, then depart."""
         self._leaving.set()
 
+    def ban(self, peer: PeerId, why: str) -> None:
+        """Has nothing more to do with `peer` in this run; ends when that is us."""
+        if peer in self._admission.banned:
+            return
+        self._admission.ban(peer, why)
+        if peer == self._transport.peer_id:
+            log.error("this peer is banned from the run", reason=why)
+            self.leave()
+            return
+        member = self.membership.banish(peer, why)
+        log.warning("banned", peer=peer, member=member, reason=why)
+        self._transport.ban(peer, why)
+        self._left(peer)
+
     @property
     def finished(self) -> bool:
         """Whether the run's last epoch is reached."""

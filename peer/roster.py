@@ -51,6 +51,8 @@ class Roster:
         self.last_departed_epoch = 0
         """At which the member was that left last; a run may end in the very word with which its last member leaves."""
         self._members: dict[PeerId, Member] = {}
+        self._banned: dict[PeerId, PeerStatus] = {}
+        """Who was banished, as last seen."""
         self._newest: dict[PeerId, int] = {}
         """The newest sequence number of those who were here last, so that an old word brings nobody back."""
 
@@ -60,7 +62,7 @@ class Roster:
         True when this makes it a member that was none before.
         """
         peer = statement.sender
-        if peer == self._me:
+        if peer == self._me or peer in self._banned:
             return False
         if statement.sequence <= self._newest.get(peer, -1):
             if directly and peer in self._members:
@@ -79,6 +81,23 @@ class Roster:
         new = peer not in self._members
         self._members[peer] = Member(statement, now, float("-inf") if new else self._members[peer].told)
         return new
+
+    def banish(self, peer: PeerId, why: str, now: float) -> str | None:
+        """Forgets `peer` as a member, and remembers why; returns its name."""
+        member = self._members.pop(peer, None)
+        name = member.entry.name if member else None
+        self._banned[peer] = PeerStatus(
+            peer_id=peer,
+            name=name or peer,
+            role=member.entry.role if member else "trainer",
+            epoch=member.epoch if member else 0,
+            samples_contributed=member.entry.samples_contributed if member else 0,
+            samples_per_second=0.0,
+            last_seen_seconds=round(max(0.0, now - member.seen), 1) if member else 0.0,
+            state_digest=None,
+            banned=why,
+        )
+        return name
 
     def told(self, peer: PeerId, now: float) -> None:
         """`peer` has our word of `now`."""
@@ -129,4 +148,4 @@ class Roster:
                 state_digest=member.entry.state_digest.hex() if member.entry.state_digest else None,
             )
             for member in sorted(self, key=lambda member: member.entry.name)
-        )
+        ) + tuple(self._banned.values())

@@ -51,6 +51,7 @@ class PeerStatus(_Part):
     samples_per_second: float
     last_seen_seconds: float
     state_digest: str | None
+    banned: str | None = Field(None, description="why it may not take part any more; null for a member")
 
 
 class RoundStatus(_Part):

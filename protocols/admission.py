@@ -36,6 +36,11 @@ class Admission:
         self._run, self._organiser, self._rule = manifest.run_id, manifest.organiser, manifest.admission
         self._tokens: dict[PeerId, float] = {}
         """Who has shown one → when it expires."""
+        self.banned: dict[PeerId, str] = {}
+        """Who may not take part any more, and why."""
+
+    def ban(self, peer: PeerId, why: str) -> None:
+        self.banned.setdefault(peer, why)
 
     def admit(self, peer: PeerId, token: bytes, now: float) -> None:
         """`peer` shows its `token` (b"": none) at `now` (Unix seconds). Raises Rejected (not_admitted), and what
@@ -50,7 +55,9 @@ class Admission:
         self.require(peer, now)
 
     def require(self, peer: PeerId, now: float) -> None:
-        """Raises Rejected (not_admitted) unless `peer` may take part, as far as it has shown."""
+        """Raises Rejected (not_admitted, banned) unless `peer` may take part, as far as it has shown."""
+        if peer in self.banned:
+            raise Rejected(Reason.BANNED, f"{peer} is banned: {self.banned[peer]}")
         match self._rule.policy:
             case "allowlist" if peer != self._organiser and peer not in self._rule.peers:
                 raise Rejected(Reason.NOT_ADMITTED, f"{peer} is not on this run's list")
@@ -62,9 +69,13 @@ class Admission:
                     raise Rejected(Reason.NOT_ADMITTED, f"the token of {peer} has expired")
 
     def check_listed(self, peers: Iterable[PeerId]) -> None:
-        """Whom somebody else names; whether they have a token is for whoever talks to them. Raises Rejected."""
+        """Whom somebody else names; whether they have a token is for whoever talks to them. Raises Rejected.
+
+        Who is banned may be named by who does not know of it yet.
+        """
         for peer in peers if self._rule.policy == "allowlist" else ():
-            self.require(peer, 0.0)
+            if peer not in self.banned:
+                self.require(peer, 0.0)
 
     def open(self, token: bytes) -> Signed[Token]:
         """Raises Rejected unless it is this run's organiser's."""

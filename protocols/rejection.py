@@ -19,6 +19,7 @@ class Reason(StrEnum):
     BUSY = "busy"
     ABSENT = "absent"
     NOT_ADMITTED = "not_admitted"
+    BANNED = "banned"
 
 
 class Rejected(ValueError):

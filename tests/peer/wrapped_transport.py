@@ -33,6 +33,9 @@ class WrappedTransport(Transport):
     def reject(self, peer: PeerId, reason: str, message: str) -> None:
         self._transport.reject(peer, reason, message)
 
+    def ban(self, peer: PeerId, why: str) -> None:
+        self._transport.ban(peer, why)
+
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await self._transport.in_thread(function, *arguments)
 
