@@ -127,7 +127,9 @@ class Participant:
         self._timing = timing or Timing()
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
-        self._inbox = Inbox(manifest.run_id, grid.chunks, transport.clock, self._is_open)
+        self._inbox = Inbox(
+            manifest.run_id, grid.chunks, transport.clock, self._is_open, manifest.training.most_samples
+        )
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
         self._plan = Plan(
@@ -307,6 +309,7 @@ class Participant:
                     await self._leaving.wait()
         except NeedsResync as reason:
             log.info("taking the swarm's state anew", epoch=self.state.epoch, reason=str(reason))
+            self._signer.forget()
             self._heads.restart()
             self._results.clear()
             self._sessions.clear()

@@ -59,8 +59,10 @@ class Trainer:
 
     @property
     def complete(self) -> bool:
-        """Whether the peer has done all it may do in this epoch; never in data_parallel, where the swarm decides."""
-        return isinstance(self._training, LocalSgd) and self._microbatches >= self._training.inner_steps
+        """Whether the peer has done all it may do in this epoch."""
+        if isinstance(self._training, LocalSgd):
+            return self._microbatches >= self._training.inner_steps
+        return self.samples >= self._training.most_samples
 
     def start_epoch(self, state: ModelState) -> None:
         """Takes on `state` and forgets what the last epoch has gathered."""

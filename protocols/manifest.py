@@ -117,6 +117,11 @@ class DataParallel(_Part):
         """The optimizer that is part of the shared state."""
         return self.optimizer
 
+    @property
+    def most_samples(self) -> int:
+        """Behind one peer's update: whole microbatches, until it has what the whole swarm needs."""
+        return -(-self.target_batch // self.batch_size) * self.batch_size
+
 
 class LocalSgd(_Part):
     """Each peer takes `inner_steps` local steps; pseudo-gradients are averaged (DiLoCo, Douillard et al. 2023)."""
@@ -126,6 +131,11 @@ class LocalSgd(_Part):
     inner_steps: Positive
     inner: Optimizer
     outer: Sgd = Sgd(learning_rate=0.7, momentum=0.9, nesterov=True)
+
+    @property
+    def most_samples(self) -> int:
+        """Behind one peer's update."""
+        return self.inner_steps * self.batch_size
 
 
 Training = Annotated[DataParallel | LocalSgd, Field(discriminator="mode")]
@@ -188,6 +198,16 @@ class Admission(_Part):
         return self
 
 
+class Verification(_Part):
+    """Members check each other's work (BTARD, Gorbunov et al. 2022), and whoever is found out is banned."""
+
+    validators: Annotated[int, Field(ge=0, le=32)] = 0
+    """So many members, drawn anew in each epoch, each check one sender and one owner; 0: nobody is checked."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """How far what is recomputed may be from what was sent, by the length of the difference to that of the vector:
+    more than floating-point arithmetic differs between machines."""
+
+
 class Manifest(_Part):
     version: Literal[1] = 1
     name: Name
@@ -201,6 +221,7 @@ class Manifest(_Part):
     averaging: Averaging = Averaging()
     evaluation: Evaluation = Evaluation()
     admission: Admission = Admission()
+    verification: Verification = Verification()
     test: bool = False
     """Whether members may attack it on purpose (`peer join --misbehave`), to see that it withstands them."""
 

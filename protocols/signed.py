@@ -17,6 +17,8 @@ BodyT = TypeVar("BodyT", bound=Message)
 
 _DOMAIN = b"peer/1/signed\x00"
 _ENVELOPE_TYPES = [str, str, str, int, int, bytes, bytes]
+LEAP = 2_000_000
+"""Of sequence numbers, when their signer has forgotten what it has said: two milliseconds of them at a start."""
 ENVELOPE_BYTES = 512
 """What the envelope may add to the body on the wire, at most."""
 
@@ -49,6 +51,10 @@ class Signer:
     @property
     def peer_id(self) -> PeerId:
         return self.identity.peer_id
+
+    def forget(self) -> None:
+        """What was said so far may be contradicted from now on, as after a restart (`protocols.verification`)."""
+        self._sequence += LEAP
 
     def sign(self, body: BodyT, epoch: int) -> Signed[BodyT]:
         self._sequence += 1

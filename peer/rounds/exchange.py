@@ -14,7 +14,7 @@ from protocols.rejection import Reason, Rejected
 from protocols.round.messages import Contribution, Part, PartResult, Result, commitment
 from protocols.round.parts import MAX_CHUNK, Grid
 from protocols.round.reduction import EncodedUpdate
-from protocols.signed import Signer, open_signed
+from protocols.signed import Signed, Signer, open_signed
 from protocols.vectors import Vector
 
 PART_KIND = "part"
@@ -40,6 +40,20 @@ class PartAddress:
     attempt: int
     part: Part
     owner: PeerId
+    begin: bytes
+    """`begin_digest` of the round."""
+
+
+def sign_contribution(signer: Signer, address: PartAddress, update: EncodedUpdate | None) -> Signed[Contribution]:
+    """The head of our stream to the owner; `update`: None where we only read the result."""
+    body = Contribution(
+        term=address.term,
+        part=address.number,
+        attempt=address.attempt,
+        begin=address.begin,
+        chunks=update.digests if update else (),
+    )
+    return signer.sign(body, address.epoch)
 
 
 async def exchange_part(
@@ -58,15 +72,7 @@ async def exchange_part(
     `values` gets what the result decodes to, chunk by chunk as it comes.
     Raises Unreachable, TimedOut (nothing came for `stall_seconds`), Refused, Rejected.
     """
-    contribution = signer.sign(
-        Contribution(
-            term=address.term,
-            part=address.number,
-            attempt=address.attempt,
-            chunks=update.digests if update else (),
-        ),
-        address.epoch,
-    )
+    contribution = sign_contribution(signer, address, update)
     async with await transport.open_stream(address.owner, PART_KIND) as stream:
         await stream.send(Frame(contribution.wire))
         async with beside(_send_chunks(stream, address.part, update, traffic)):
@@ -101,7 +107,7 @@ def _check_statement(
     statement = open_signed(wire, Result, run=run, sender=address.owner)
     body = statement.body
     where = (statement.epoch, body.term, body.part, body.attempt)
-    if where != (address.epoch, address.term, address.number, address.attempt):
+    if where != (address.epoch, address.term, address.number, address.attempt) or body.begin != address.begin:
         raise Rejected(Reason.UNEXPECTED, "the owner's statement is about another part")
     if body.chunks != tuple(digests) or len(chunks) != address.part.stop - address.part.start:
         raise Rejected(Reason.WRONG_DIGEST, "the owner's statement is not about the chunks it sent")

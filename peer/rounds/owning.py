@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from dht.interfaces import Clock, Frame, Stream, Transport, Unreachable
 from peer.rounds.chunk_frames import SIGN_OF_LIFE, chunk_frames, chunks_of
+from peer.rounds.exchange import PartAddress, sign_contribution
 from peer.rounds.results import HeldPart
 from peer.signal import Signal
 from peer.tasks import beside
@@ -13,10 +14,10 @@ from protocols.awake import AwakeTime
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.deadlines import Timing, straggler_deadline
-from protocols.round.messages import Contribution, Observed, PartResult, Result, commitment
+from protocols.round.messages import Contribution, Observed, PartResult, Result, commitment, weighing_digest
 from protocols.round.pace import Paces
 from protocols.round.reduction import EncodedUpdate, PartReduction, ReducedChunk
-from protocols.signed import Signer
+from protocols.signed import Signed, Signer
 from protocols.vectors import Vector
 
 WINDOW_CHUNKS = 8
@@ -39,10 +40,11 @@ class OwnedPart:
         transport: Transport,
         signer: Signer,
         timing: Timing,
-        address: tuple[int, int, int, int],
+        address: PartAddress,
     ) -> None:
-        """`address`: epoch, term, part and attempt."""
         self.reduction = reduction
+        self.contributions: dict[int, bytes] = {}
+        """Member number → wire bytes of what it has signed for this part."""
         self.address = address
         self.held: HeldPart | None = None
         self.bytes_sent = self.bytes_received = 0
@@ -103,7 +105,8 @@ class OwnedPart:
             stop = self._complete_until(chunk)
             await self._transport.in_thread(self._observe, chunk, stop)
             chunk = stop
-        on_observed(self.reduction.observed(*self.address[1:]))
+        address = self.address
+        on_observed(self.reduction.observed(address.term, address.number, address.attempt))
         await self._weighed.wait()
         assert self._observations is not None
         await self._transport.in_thread(self.reduction.weigh, self._observations)
@@ -125,10 +128,14 @@ class OwnedPart:
         grid, first = self.reduction.grid, self.reduction.part.start
         return [self.reduction.reduce(chunk, values[grid.within(chunk, first)]) for chunk in range(start, stop)]
 
-    async def serve(self, stream: Stream, contribution: Contribution) -> None:
+    async def serve(self, stream: Stream, contribution: Signed[Contribution]) -> None:
         """One member's stream: takes its chunks, sends the results. Raises Rejected, Unreachable."""
         number = self._number(stream.peer)
-        digests = self.reduction.open(number, contribution)
+        if contribution.body.begin != self.address.begin:
+            raise Rejected(Reason.UNEXPECTED, "the contribution is to another round than its leader has told us of")
+        digests = self.reduction.open(number, contribution.body)
+        if digests:
+            self.contributions[number] = contribution.wire
         self._arrived.notify()
         self._open.append(stream.peer)
         try:
@@ -162,6 +169,7 @@ class OwnedPart:
         if own is None:
             return
         number = self._number(self._transport.peer_id)
+        self.contributions[number] = sign_contribution(self._signer, self.address, own).wire
         while (chunk := self.reduction.next_chunk(number)) is not None:
             await self._window(chunk)
             self.reduction.add(number, chunk, own.chunks[chunk])
@@ -273,11 +281,20 @@ class OwnedPart:
         await stream.send(SIGN_OF_LIFE)
 
     def _sign(self) -> HeldPart:
-        epoch, term, part, attempt = self.address
+        address = self.address
         digests = tuple(reduced.digest for reduced in self._results)
         included = tuple(reduced.included for reduced in self._results)
         statement = self._signer.sign(
-            Result(term=term, part=part, attempt=attempt, chunks=digests, included=included), epoch
+            Result(
+                term=address.term,
+                part=address.number,
+                attempt=address.attempt,
+                begin=address.begin,
+                chunks=digests,
+                included=included,
+                weighed=weighing_digest(self._observations) if self._observations is not None else None,
+            ),
+            address.epoch,
         )
         bounds = self.reduction.part
         result = PartResult(start=bounds.start, stop=bounds.stop, digest=commitment(digests))

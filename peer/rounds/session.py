@@ -50,7 +50,7 @@ from protocols.round.events import (
     Weighed,
 )
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, Contribution, Done, Observed, PartResult, Weigh
+from protocols.round.messages import Begin, Contribution, Done, Observed, PartResult, Weigh, begin_digest
 from protocols.round.parts import Grid
 from protocols.round.reduction import EncodedUpdate, PartReduction
 from protocols.round.setting import Setting
@@ -138,6 +138,7 @@ class Session:
         self._closing = asyncio.Event()
         self._closed_at: float | None = None
         self._begin: Begin | None = None
+        self._begin_digest = b""
         self._parts: dict[int, asyncio.Task[None]] = {}
         """Part → the running exchange of its latest attempt."""
         self._running: list[asyncio.Task[None]] = []
@@ -234,7 +235,7 @@ class Session:
                     await self._owning_changed.wait()
         except TimeoutError as error:
             raise Rejected(Reason.UNEXPECTED, "this part is not reduced here") from error
-        await self._owned[address].serve(stream, body)
+        await self._owned[address].serve(stream, statement)
 
     # -- the epoch ----------------------------------------------------------------------------------------------------
 
@@ -271,7 +272,7 @@ class Session:
                         self._closing.set()
                         self._on_change()
                     case Exchange(begin):
-                        self._begin = begin
+                        self._begin, self._begin_digest = begin, begin_digest(begin)
                         self.plan.results.make_room(self.plan.codec.encoded_size(self.plan.grid.count))
                         for number, part in enumerate(begin.parts):
                             self._start_part(number, 0, part.owner, tasks)
@@ -349,7 +350,7 @@ class Session:
         assert begin is not None
         if number in self._parts:
             self._parts[number].cancel()
-        address = PartAddress(self.epoch, begin.term, number, attempt, begin.parts[number], owner)
+        address = PartAddress(self.epoch, begin.term, number, attempt, begin.parts[number], owner, self._begin_digest)
         if self._key(address) in self._owned:
             return
         values = self._aggregate.room(address.part.start, address.part.stop)
@@ -360,7 +361,7 @@ class Session:
                 self.plan.transport,
                 self.plan.signer,
                 self.setting.timing,
-                (self.epoch, *self._key(address)),
+                address,
             )
             self._owned[self._key(address)] = owned
             self._owning_changed.notify()
@@ -392,7 +393,8 @@ class Session:
     def _contribution(self, begin: Begin) -> EncodedUpdate | None:
         """Our update, if the leader has named what we committed to."""
         ours = next(member for member in begin.members if member.peer == self.setting.me)
-        return self._update if self._update is not None and ours.root == self._update.root else None
+        same = self._update is not None and (ours.root, ours.weight) == (self._update.root, self._weight)
+        return self._update if same else None
 
     async def _hold(self, address: PartAddress, exchange: Coroutine[Any, Any, HeldPart], values: Vector) -> None:
         """`values`: what `exchange` decodes its result into."""

@@ -3,7 +3,7 @@
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
-from protocols.round.messages import Begin, Done, PartResult, Prepared
+from protocols.round.messages import Begin, Done, PartResult, Prepared, Progress, Ready
 from protocols.signed import Signed, open_signed
 
 TERM_LEAP = 64
@@ -49,6 +49,19 @@ def check_done(done: Signed[Done], chunks: int) -> None:
         if vote.sender in voters:
             raise Rejected(Reason.MALFORMED, f"done: {vote.sender} votes twice")
         voters.add(vote.sender)
+
+
+def check_samples(body: Message, most: int) -> None:
+    """No peer says to have, or is said to have, more samples than one can (`most`). Raises Rejected (unexpected)."""
+    match body:
+        case Progress(samples=samples) | Ready(weight=samples):
+            said = samples
+        case Begin(members=members):
+            said = max(member.weight for member in members)
+        case _:
+            return
+    if said > most:
+        raise Rejected(Reason.UNEXPECTED, f"{body.kind}: {said} samples of one peer, which has {most} at the most")
 
 
 def check_term(body: Message, ours: int) -> None:

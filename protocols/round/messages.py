@@ -4,6 +4,7 @@
 `term` numbers the attempts at an epoch; each has one leader.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -216,6 +217,8 @@ class Contribution(Message):
     term: Term
     part: PartNumber
     attempt: Attempt
+    begin: Digest
+    """`begin_digest` of what it follows, so that nobody can be shown another round than the one it has signed for."""
     chunks: Annotated[Many[Digest], Field(max_length=MAX_CHUNKS)]
     """Empty where the member only reads the result."""
 
@@ -228,10 +231,14 @@ class Result(Message):
     term: Term
     part: PartNumber
     attempt: Attempt
+    begin: Digest
+    """As in `Contribution`."""
     chunks: Annotated[Many[Digest], Field(min_length=1, max_length=MAX_CHUNKS)]
     """Digest of every encoded chunk of the part, in order."""
     included: Annotated[Many[MemberMask], Field(min_length=1, max_length=MAX_CHUNKS)]
     """Whose updates each chunk is made of."""
+    weighed: Digest | None = None
+    """`weighing_digest` of what its weights follow from, where the rule looks at distances."""
 
     @model_validator(mode="after")
     def _says_it_of_every_chunk(self) -> Self:
@@ -294,6 +301,16 @@ ROUND_MESSAGES: dict[str, type[Message]] = {
 def _check_commitment(weight: int, root: bytes | None) -> None:
     if (weight > 0) != (root is not None):
         raise ValueError("who contributes commits to it, and nobody else does")
+
+
+def begin_digest(begin: Begin) -> bytes:
+    """Names the round: its base, term, members, what they committed to, and the parts."""
+    return digest(b"peer/1/begin\x00", begin.to_bytes())
+
+
+def weighing_digest(observations: Sequence[Observed]) -> bytes:
+    """Names what the owners of all parts have observed."""
+    return digest(b"peer/1/weighing\x00", *(observed.to_bytes() for observed in observations))
 
 
 def commitment(chunk_digests: tuple[bytes, ...]) -> bytes:

@@ -39,13 +39,21 @@ class ReducedChunk:
 
 
 class PartReduction:
-    def __init__(self, part: Part, grid: Grid, members: Sequence[Member], codec: Codec, rule: Rule) -> None:
-        """`members` as in the `Begin`; those with weight 0 send nothing."""
+    def __init__(
+        self, part: Part, grid: Grid, members: Sequence[Member], codec: Codec, rule: Rule, *, keeps: bool = False
+    ) -> None:
+        """`members` as in the `Begin`; those with weight 0 send nothing.
+
+        `keeps`: whether what chunks were reduced from stays here, for who checks it.
+        """
         self.part = part
         self.grid = grid
         self.members = members
         self.codec = codec
         self._rule = rule
+        self._keeps = keeps
+        self.inputs: dict[int, dict[int, Payload]] = {}
+        """Of each reduced chunk, where they are kept: member number → what it was made of."""
         self._rows: dict[int, dict[int, Payload]] = {chunk: {} for chunk in range(part.start, part.stop)}
         """Chunk → member number → what it has sent, checked, until the chunk is reduced."""
         self._delivered = {number: part.start for number, member in enumerate(members) if member.weight > 0}
@@ -110,6 +118,8 @@ class PartReduction:
             raise Rejected(Reason.UNEXPECTED, f"nobody has delivered chunk {chunk}")
         weights = self._weights
         numbers = sorted(rows) if weights is None else weights.numbers
+        if self._keeps:
+            self.inputs[chunk] = {number: rows[number] for number in numbers}
         for piece, values in self._decoded(rows, numbers, len(out)):
             out[piece] = self._aggregate(values, numbers) if weights is None else weights.plan.apply(values)
         payload = self.codec.encode(out)

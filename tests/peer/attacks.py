@@ -192,6 +192,9 @@ BAD_REQUESTS = [
     BadRequest("speed of NaN", ROUND_KIND, lambda s: s.signed(s.ready(speed=float("nan"))), Reason.MALFORMED),
     BadRequest("short base", ROUND_KIND, lambda s: s.signed(s.progress(base=b"short")), Reason.MALFORMED),
     BadRequest("weight alone", ROUND_KIND, lambda s: s.signed(s.ready(root=None)), Reason.MALFORMED),
+    BadRequest(
+        "more samples than one can have", ROUND_KIND, lambda s: s.signed(s.progress(samples=2**40)), Reason.UNEXPECTED
+    ),
     BadRequest("negative samples", ROUND_KIND, lambda s: s.signed(s.progress(samples=-1)), Reason.MALFORMED),
     BadRequest("last term", ROUND_KIND, lambda s: s.signed(Close(base=s.base, term=2**31)), Reason.UNEXPECTED),
     BadRequest("far term", ROUND_KIND, lambda s: s.signed(s.ready(term=2**31 - 1)), Reason.UNEXPECTED),
@@ -261,7 +264,7 @@ def messages_of_another_round() -> list[Message]:
     """For a victim that does not play that epoch, or not from that base: answered, and nothing else."""
     result = PartResult(start=0, stop=8, digest=FORGED)
     return [
-        Progress(base=FORGED, samples=2**53, complete=True, client_mode=False, samples_per_second=0.0),
+        Progress(base=FORGED, samples=100, complete=True, client_mode=False, samples_per_second=0.0),
         Standing(base=FORGED, samples=2**53),
         Close(base=FORGED, term=0),
         Prepared(base=FORGED, term=0, results=(result,)),

@@ -111,7 +111,7 @@ class QuadraticLearner(Learner):
     @property
     def _complete(self) -> bool:
         training = self._manifest.training
-        return isinstance(training, LocalSgd) and self._steps >= training.inner_steps
+        return self._steps * BATCH >= training.most_samples
 
     async def update(self) -> tuple[Vector, int] | None:
         if not self._steps:

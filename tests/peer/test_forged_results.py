@@ -20,6 +20,7 @@ from protocols.round.messages import (
     Begin,
     Busy,
     Close,
+    Contribution,
     Done,
     Member,
     Part,
@@ -48,6 +49,8 @@ class Forger(Liar):
     def __init__(self, swarm: SimulatedSwarm) -> None:
         super().__init__(swarm, lambda _liar, _heard: [])
         self.asked: Counter[str] = Counter()
+        self.followed = digest(b"begin")
+        """What the last contribution followed."""
 
     async def enter(self) -> None:
         for kind in (PART_KIND, FETCH_KIND):
@@ -55,11 +58,18 @@ class Forger(Liar):
         await super().enter()
 
     async def _give(self, kind: str, stream: Stream) -> None:
-        await stream.receive()
+        asked = await stream.receive()
         self.asked[kind] += 1
+        if kind == PART_KIND and asked is not None:
+            contribution = open_signed(
+                bytes(asked.header), Contribution, run=signed_run_and_kind(asked.header, 2**20)[0]
+            )
+            self.followed = contribution.body.begin
         for number in range(CHUNKS):
             await stream.send(Frame(chunk_header(number), CHUNK))
-        result = Result(term=0, part=0, attempt=0, chunks=DIGESTS, included=(1,) * CHUNKS)
+        result = Result(
+            term=0, part=0, attempt=0, begin=self.followed, chunks=DIGESTS, included=(1,) * CHUNKS, weighed=None
+        )
         await stream.send(Frame(b"", self.attacker.wire(result, self.epoch)))
         while await stream.receive() is not None:
             pass

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from dht.simulated import SimulatedNetwork, run_simulation
+from peer.rounds.exchange import PartAddress
 from peer.rounds.owning import OwnedPart
 from peer.tasks import beside
 from protocols.codecs import codec
+from protocols.encoding import digest
 from protocols.round.deadlines import Timing
 from protocols.round.messages import Member, Part
 from protocols.round.parts import Grid
@@ -35,7 +37,8 @@ def test_an_owner_that_did_not_run_reads_what_came_meanwhile_before_it_drops_any
         part = Part(owner=owner.peer_id, start=0, stop=GRID.chunks)
         reduction = PartReduction(part, GRID, members, NONE, rule("mean"))
         signer = Signer(owner, "demo-" + "a" * 26, 1)
-        owned = OwnedPart(reduction, network.join(owner.peer_id), signer, Timing(), (0, 0, 0, 0))
+        address = PartAddress(0, 0, 0, 0, part, owner.peer_id, digest(b"begin"))
+        owned = OwnedPart(reduction, network.join(owner.peer_id), signer, Timing(), address)
         values = np.empty(GRID.count, np.float32)
         async with beside(owned.run(ours, values, lambda observed: None)) as running:
             await asyncio.sleep(0.5)

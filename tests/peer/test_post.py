@@ -41,7 +41,7 @@ class Checks:
 
 def test_a_done_is_proved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(network: SimulatedNetwork) -> None:
-        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: True)
+        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: True, 10)
         wire = done(1)
         checks = Checks(monkeypatch)
         opened = [inbox.open(member.peer_id, wire) for member in MEMBERS for _ in range(10)]
@@ -54,7 +54,7 @@ def test_a_done_is_proved_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_done_that_decides_nothing_here_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(network: SimulatedNetwork) -> None:
         asked: list[tuple[int, bytes]] = []
-        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: asked.append((epoch, base)) is not None)
+        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: asked.append((epoch, base)) is not None, 10)
         wire = done(1)
         checks = Checks(monkeypatch)
         inbox.open(ATTACKER.peer_id, wire)
@@ -68,7 +68,7 @@ def test_one_that_shows_ever_new_ones_is_turned_away_and_others_are_not(monkeypa
     monkeypatch.setattr("peer.rounds.post.CHECKS_AT_ONCE", 10)
 
     async def main(network: SimulatedNetwork) -> None:
-        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: True)
+        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: True, 10)
         for sequence in range(5):
             inbox.open(ATTACKER.peer_id, done(sequence))
         with pytest.raises(Rejected) as refused:
@@ -81,7 +81,7 @@ def test_one_that_shows_ever_new_ones_is_turned_away_and_others_are_not(monkeypa
 
 def test_a_forged_one_is_refused_however_often() -> None:
     async def main(network: SimulatedNetwork) -> None:
-        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: True)
+        inbox = Inbox(RUN, 1, network.clock, lambda epoch, base: True, 10)
         for _ in range(2):
             with pytest.raises(Rejected) as refused:
                 inbox.open(ATTACKER.peer_id, done(1, votes=1))

@@ -7,7 +7,7 @@ from dht.interfaces import Frame
 from dht.simulated import SimulatedNetwork, run_simulation
 from peer.rounds.results import FETCH_KIND, HeldPart, ResultStore, Wanted, fetch
 from protocols.codecs import codec
-from protocols.encoding import encode
+from protocols.encoding import digest, encode
 from protocols.identity import Identity
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
@@ -20,6 +20,7 @@ from tests.peer.simulated_swarm import identity
 RUN = "demo-" + "a" * 26
 EPOCH = 3
 GRID = Grid(1000)
+BEGIN = digest(b"begin")
 NONE = codec("none")
 PART = EncodedUpdate(np.ones(GRID.count, np.float32), NONE)
 RESULT = PartResult(start=0, stop=GRID.chunks, digest=commitment(PART.digests))
@@ -27,7 +28,7 @@ OWNER, HOLDER, ASKER, STRANGER = (identity(number) for number in range(4))
 
 
 def statement(digests: tuple[bytes, ...] = PART.digests) -> Result:
-    return Result(term=0, part=0, attempt=0, chunks=digests, included=(1,) * len(digests))
+    return Result(term=0, part=0, attempt=0, begin=BEGIN, chunks=digests, included=(1,) * len(digests))
 
 
 def fetched(body: Message, *, signed_by: Identity = OWNER, epoch: int = EPOCH, run: str = RUN) -> HeldPart:

@@ -37,6 +37,7 @@ CHUNKS = 8
 BASE = digest(b"base")
 MEMBERS = [Identity.from_seed(bytes([number]) * 32) for number in range(1, 6)]
 STRANGER = Identity.from_seed(b"s" * 32)
+BEGIN = digest(b"begin")
 PEERS = tuple(member.peer_id for member in MEMBERS)
 RESULTS = (
     PartResult(start=0, stop=5, digest=digest(b"first")),
@@ -124,8 +125,16 @@ EXAMPLES: tuple[Message, ...] = (
     Wait(term=2),
     Busy(term=2, leader=PEERS[3]),
     done().body,
-    Contribution(term=2, part=1, attempt=0, chunks=tuple(digest(bytes([n])) for n in range(CHUNKS))),
-    Result(term=2, part=1, attempt=0, chunks=(digest(b"a"), digest(b"b")), included=(3, 2**64 - 1)),
+    Contribution(term=2, part=1, attempt=0, begin=BEGIN, chunks=tuple(digest(bytes([n])) for n in range(CHUNKS))),
+    Result(
+        term=2,
+        part=1,
+        attempt=0,
+        begin=BEGIN,
+        chunks=(digest(b"a"), digest(b"b")),
+        included=(3, 2**64 - 1),
+        weighed=None,
+    ),
     Head(digests=(digest(b"new"), digest(b"old")), nonce=b"n" * 16),
     RosterEntry(
         expires=1_800_000_000.5,

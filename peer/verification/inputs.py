@@ -1,0 +1,126 @@
+"""What the parts of the last rounds were reduced from: kept by their owners, shown to whoever checks.
+
+Every chunk comes with what its sender has signed, so nobody can show anything that was not sent.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+from dht.interfaces import Frame, Stream, Transport
+from peer.streams import next_request
+from protocols.codecs import Codec, Payload
+from protocols.encoding import DIGEST_BYTES, EncodingError, decode_scalars, encode
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+from protocols.round.messages import MAX_MEMBERS, Begin, begin_digest
+from protocols.round.parts import Grid
+from protocols.signed import Signed
+from protocols.verification.charges import open_sent
+
+INPUTS_KIND = "inputs"
+KEPT_ROUNDS = 2
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Of one round, as far as they are here."""
+
+    contributions: dict[int, bytes] = field(default_factory=dict)
+    """Member number → wire bytes of a `Signed[Contribution]` of it."""
+    rows: dict[int, dict[int, Payload]] = field(default_factory=dict)
+    """Chunk → member number → what it has sent."""
+
+    def add(self, contributions: Mapping[int, bytes], rows: Mapping[int, Mapping[int, Payload]]) -> None:
+        self.contributions |= contributions
+        for chunk, of_members in rows.items():
+            self.rows.setdefault(chunk, {}).update(of_members)
+
+
+class InputStore:
+    """The inputs of the last KEPT_ROUNDS rounds."""
+
+    def __init__(self) -> None:
+        self._rounds: OrderedDict[bytes, Inputs] = OrderedDict()
+        """By `begin_digest`."""
+
+    def put(self, begin: bytes, contributions: Mapping[int, bytes], rows: Mapping[int, Mapping[int, Payload]]) -> None:
+        self._rounds.setdefault(begin, Inputs()).add(contributions, rows)
+        while len(self._rounds) > KEPT_ROUNDS:
+            self._rounds.popitem(last=False)
+
+    def get(self, begin: bytes) -> Inputs:
+        return self._rounds.get(begin) or Inputs()
+
+    async def serve(self, stream: Stream) -> None:
+        """Answers requests (round, chunk, member or −1 for all of whom there is something), each with a frame for each
+        member, in order: its number and its contribution for a header, its chunk for a payload; then an empty frame.
+
+        Raises Rejected.
+        """
+        while (frame := await next_request(stream)) is not None:
+            begin, chunk, member = _parse(frame.header)
+            inputs = self.get(begin)
+            for number, payload in sorted(inputs.rows.get(chunk, {}).items()):
+                if member in (number, -1) and number in inputs.contributions:
+                    header = encode([number, inputs.contributions[number]])
+                    await stream.send(Frame(header, payload))
+            await stream.send(Frame())
+
+
+def _parse(header: bytes) -> tuple[bytes, int, int]:
+    try:
+        begin, chunk, member = decode_scalars(header, 3)
+    except EncodingError as error:
+        raise Rejected(Reason.MALFORMED, "not a request for inputs") from error
+    if type(begin) is not bytes or len(begin) != DIGEST_BYTES or type(chunk) is not int or type(member) is not int:
+        raise Rejected(Reason.MALFORMED, "not a request for inputs")
+    return begin, chunk, member
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one member has sent, checked."""
+
+    number: int
+    contribution: bytes
+    payload: Payload
+
+
+async def fetch_rows(
+    transport: Transport,
+    holder: PeerId,
+    begin: Signed[Begin],
+    chunks: range | tuple[int, ...],
+    codec: Codec,
+    grid: Grid,
+    member: int = -1,
+) -> AsyncIterator[tuple[int, dict[int, Row]]]:
+    """What `holder` shows of these chunks, one after the other: member number → what it has sent (`member`: only it).
+
+    Raises Unreachable, TimedOut, Rejected (where it shows what was not sent).
+    """
+    round_ = begin_digest(begin.body)
+    async with await transport.open_stream(holder, INPUTS_KIND) as stream:
+        for chunk in chunks:
+            await stream.send(Frame(encode([round_, chunk, member])))
+            rows: dict[int, Row] = {}
+            while (frame := await stream.receive()) is not None and frame.header:
+                row = _row(frame)
+                if row.number in rows or len(rows) >= MAX_MEMBERS or member not in (row.number, -1):
+                    raise Rejected(Reason.UNEXPECTED, "more inputs than there are members")
+                sent = await transport.in_thread(open_sent, begin, row.contribution, chunk, row.payload, codec, grid)
+                if begin.body.members[row.number].peer != sent.sender:
+                    raise Rejected(Reason.UNEXPECTED, "the input is another member's")
+                rows[row.number] = row
+            yield chunk, rows
+
+
+def _row(frame: Frame) -> Row:
+    try:
+        number, contribution = decode_scalars(frame.header, 2)
+    except EncodingError as error:
+        raise Rejected(Reason.MALFORMED, "not an input") from error
+    if type(number) is not int or not 0 <= number < MAX_MEMBERS or type(contribution) is not bytes:
+        raise Rejected(Reason.MALFORMED, "not an input")
+    return Row(number, contribution, frame.payload)
