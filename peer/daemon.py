@@ -113,6 +113,8 @@ class Daemon:
         self._stopped_by_user = False
         self._main: asyncio.Task[int]
         self._model: FlatModel
+        self._second_model: FlatModel | None = None
+        """To do others' work once more; made when it is first needed."""
         self._node: Node
         self._p2pd: P2pd | None = None
         self._neighbourhood: Neighbourhood | None = None
@@ -301,11 +303,18 @@ class Daemon:
         if attack == LABEL_FLIP:
             dataset = await asyncio.to_thread(FlippedLabels, dataset)
         trainer = Trainer(manifest, self._model, dataset, self._node.peer_id)
-        learner = TrainerLearner(trainer, self._node.transport.clock)
+        examine = partial(self._examine, manifest, dataset) if manifest.checks_senders else None
+        learner = TrainerLearner(trainer, self._node.transport.clock, examine)
         resources.push_async_callback(learner.close)
         if attack is None or attack == LABEL_FLIP:
             return learner
         return MisbehavingLearner(learner, attack, self._node.peer_id)
+
+    def _examine(self, manifest: Manifest, dataset: Dataset, peer: PeerId) -> Trainer:
+        """Does what `peer` does, with a model of its own."""
+        if self._second_model is None:
+            self._second_model = FlatModel.of(manifest.model)
+        return Trainer(manifest, self._second_model, dataset, peer)
 
     async def _open_data(self, manifest: Manifest) -> Dataset:
         """What of the data is not here is fetched from the other members."""

@@ -4,9 +4,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from dht.interfaces import Clock
+from protocols.identity import PeerId
 from protocols.round.events import Trained
 from protocols.state import ModelState
 from protocols.vectors import Vector
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DROPPED = 8
+"""Microbatches that are not finite are dropped; a few, of whoever trains."""
 SMOOTHING = 0.1
 """Weight of the newest microbatch in the speed and the loss that are reported."""
 
@@ -43,6 +49,10 @@ class Learner(ABC):
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         """The metrics of the run's data set."""
 
+    async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
+        """The update that `peer` makes of so many samples in the epoch of `state`; None where we cannot tell."""
+        return None
+
 
 class IdleLearner(Learner):
     """Of a member that does not train."""
@@ -61,8 +71,10 @@ class IdleLearner(Learner):
 
 
 class TrainerLearner(Learner):
-    def __init__(self, trainer: "Trainer", clock: Clock) -> None:
-        self._trainer, self._clock = trainer, clock
+    def __init__(self, trainer: "Trainer", clock: Clock, examine: "Callable[[PeerId], Trainer] | None" = None) -> None:
+        """`examine`: makes a trainer that does what another peer does, with a model of its own."""
+        self._trainer, self._clock, self._examine = trainer, clock, examine
+        self._examining = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trainer")
 
     async def begin(self, state: ModelState) -> None:
@@ -80,6 +92,24 @@ class TrainerLearner(Learner):
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return await self._in_thread(lambda: self._trainer.evaluate(state))
+
+    async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
+        """Microbatch by microbatch, between those of our own training."""
+        if self._examine is None:
+            return None
+        async with self._examining:
+            return await self._recompute(await self._in_thread(partial(self._examine, peer)), state, samples)
+
+    async def _recompute(self, trainer: "Trainer", state: ModelState, samples: int) -> Vector | None:
+        await self._in_thread(partial(trainer.start_epoch, state))
+        steps = 0
+        while trainer.samples < samples and not trainer.complete:
+            await self._in_thread(trainer.train_microbatch)
+            steps += 1
+            if trainer.dropped > steps // 2 + DROPPED:
+                return None  # it may have trained on more than we are ready to try
+        update = await self._in_thread(trainer.update)
+        return update if trainer.samples == samples else np.zeros_like(update)
 
     async def close(self) -> None:
         """Returns when a microbatch that is under way has ended; cancelled, it does not wait for it."""

@@ -59,6 +59,9 @@ class MisbehavingLearner(Learner):
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return await self._honest.evaluate(state)
 
+    async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
+        return await self._honest.recompute(state, peer, samples)
+
 
 class FlippedLabels(Dataset):
     """The classes of the data in reverse: the last for the first. Evaluation is what it was."""

@@ -186,6 +186,7 @@ class Participant:
         if peer in self._admission.banned:
             return
         self._admission.ban(peer, why)
+        self._heads.banned = self._admission.banned
         if peer == self._transport.peer_id:
             log.error("this peer is banned from the run", reason=why)
             self.leave()
@@ -255,6 +256,7 @@ class Participant:
         await self.membership.introduce()
         believed = [peer for peer in self._others() if self._empty_claims[peer] < EMPTY_CLAIMS]
         choice = await self._heads.choose(believed, snapshot=self.state if self.state.epoch else None)
+        self._ban_as_most(choice)
         if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
             self._group = self._makers(choice)
             self._elders = choice.tellers if choice else frozenset()
@@ -272,6 +274,11 @@ class Participant:
         log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
         self._group = self._makers(choice)
         await self._become(state)
+
+    def _ban_as_most(self, choice: Choice | None) -> None:
+        """Those who have seen the evidence have banned whom it proves guilty; we come too late for it."""
+        for peer, why in (choice.banned if choice else {}).items():
+            self.ban(peer, why)
 
     def _makers(self, choice: Choice | None) -> dict[PeerId, bool]:
         """Who has made the state that was chosen; nobody the one where the run starts, we our own snapshot."""
@@ -466,6 +473,7 @@ class Participant:
                 continue
             asked_at, pause = now, min(2 * pause, LONGEST_WATCH_SECONDS)
             if (choice := await self._heads.choose(self._others())) is not None:
+                self._ban_as_most(choice)
                 self._compare(choice)
 
     def _suspicious(self) -> bool:
@@ -473,8 +481,11 @@ class Participant:
         history = self._heads.history
         newest = max(history)
         return any(
-            member.entry.state_digest is not None
-            and (member.epoch > newest + 1 or _contradicts(history, member.epoch, member.entry.state_digest))
+            member.entry.banned > len(self._admission.banned)
+            or (
+                member.entry.state_digest is not None
+                and (member.epoch > newest + 1 or _contradicts(history, member.epoch, member.entry.state_digest))
+            )
             for member in self.membership.roster
         )
 
@@ -502,6 +513,7 @@ class Participant:
             samples_contributed=self.samples_contributed,
             samples_per_second=self.learner.samples_per_second,
             bandwidth_bytes_per_second=self.profile.bandwidth(),
+            banned=len(self._admission.banned),
             departed=False,
             token=self.profile.token,
         )

@@ -3,13 +3,25 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import structlog
 
 from dht.border import Border
 from dht.interfaces import Transport, TransportError
 from peer.content_fetch import fetch_content
-from protocols.heads import HISTORY, Choice, Head, History, choose, choose_from, history_of
+from protocols.heads import (
+    HISTORY,
+    MAX_BANNED,
+    Banned,
+    Choice,
+    Head,
+    History,
+    banned_by_most,
+    choose,
+    choose_from,
+    history_of,
+)
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signer, open_signed
@@ -28,7 +40,11 @@ class Heads:
     def __init__(self, transport: Transport, signer: Signer, border: Border) -> None:
         self.history: dict[int, bytes] = {}
         """Epoch → digest of our states, the newest last; empty as long as we have no say in what the swarm's is."""
+        self.banned: dict[PeerId, str] = {}
+        """Whom we have banned, and why, the last ones last."""
         self._transport, self._signer, self._border = transport, signer, border
+        self._told: dict[PeerId, tuple[Banned, ...]] = {}
+        """Whom those asked last have banned."""
 
     def note(self, state: ModelState) -> None:
         self.history[state.epoch] = state.digest
@@ -49,7 +65,10 @@ class Heads:
         digests: list[bytes] = []
         while newest - len(digests) in self.history:
             digests.append(self.history[newest - len(digests)])
-        return self._signer.sign(Head(digests=tuple(digests), nonce=nonce), newest).wire
+        return self._signer.sign(Head(digests=tuple(digests), banned=self._banned(), nonce=nonce), newest).wire
+
+    def _banned(self) -> tuple[Banned, ...]:
+        return tuple(Banned(peer=peer, why=why) for peer, why in list(self.banned.items())[-MAX_BANNED:])
 
     async def ask(self, peers: Iterable[PeerId], on_answer: Callable[[], None] = lambda: None) -> dict[PeerId, History]:
         """The histories of those among `peers` who answer; `on_answer` is called after each."""
@@ -60,6 +79,7 @@ class Heads:
             return history
 
         peers = list(peers)
+        self._told.clear()
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(ask_one(peer)) for peer in peers]
         answers = zip(peers, (task.result() for task in asked), strict=True)
@@ -76,10 +96,12 @@ class Heads:
         ours = dict(self.history)
         histories: dict[PeerId, History] = dict(await self.ask(peers, lambda: ours.update(self.history)))
         if snapshot is not None:
-            return choose_from(histories, self._transport.peer_id, {snapshot.epoch: snapshot.digest})
-        if self.history:
-            histories[self._transport.peer_id] = ours
-        return choose(histories)
+            choice: Choice | None = choose_from(histories, self._transport.peer_id, {snapshot.epoch: snapshot.digest})
+        else:
+            if self.history:
+                histories[self._transport.peer_id] = ours
+            choice = choose(histories)
+        return replace(choice, banned=banned_by_most(choice.tellers, self._told)) if choice else None
 
     async def _ask_one(self, peer: PeerId) -> History | None:
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -89,6 +111,7 @@ class Heads:
                 head = open_signed(wire, Head, run=self._signer.run, sender=peer)
                 if head.body.nonce != nonce:
                     raise Rejected(Reason.REPLAYED, "the head was signed for another question")
+                self._told[peer] = head.body.banned
                 return history_of(head.epoch, head.body)
             except TransportError as error:
                 log.debug("no head", peer=peer, error=str(error))

@@ -31,7 +31,8 @@ class Trainer:
 
     data_parallel: the gradient at the epoch's parameters, averaged over the samples (DeDLOC, Diskin et al. 2021).
     local_sgd: the parameters before minus those after `inner_steps` of the inner optimizer, whose state stays with
-    the peer from epoch to epoch (DiLoCo, Douillard et al. 2023).
+    the peer from epoch to epoch (DiLoCo, Douillard et al. 2023); where members check each other it starts anew with
+    each epoch, so that an update follows from the epoch's state alone.
 
     A microbatch whose loss or gradient is not finite is dropped: it adds no samples, and `dropped` counts it.
     """
@@ -52,9 +53,7 @@ class Trainer:
         """Behind the update of this epoch."""
         self.dropped = 0
         """Microbatches, in all epochs."""
-        if isinstance(self._training, LocalSgd):
-            self._inner = _torch_optimizer(self._training.inner, model.parameters)
-        else:
+        if isinstance(self._training, DataParallel):
             self._gradient_sum = torch.zeros(model.parameter_count)
 
     @property
@@ -71,7 +70,9 @@ class Trainer:
         self._model.load(state.parameters)
         self._microbatches = self.samples = 0
         self._gradient_sum.zero_()
-        if self._inner is not None and isinstance(self._training, LocalSgd):
+        if isinstance(self._training, LocalSgd):
+            if self._inner is None or self._manifest.verification.validators:
+                self._inner = _torch_optimizer(self._training.inner, self._model.parameters)
             rate = learning_rate(self._training.inner, state.epoch, self._manifest.epochs)
             for group in self._inner.param_groups:
                 group["lr"] = rate

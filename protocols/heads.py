@@ -5,17 +5,28 @@ epoch that both mention. A head is as good as the number of peers whose heads te
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from protocols.identity import PeerId
-from protocols.message import Digest, Many, Message
+from protocols.message import Digest, Many, Message, Peer, ShortText
 
 HISTORY = 16
 """Epochs that a head mentions, at most."""
+MAX_BANNED = 128
+"""Bans that a head mentions, at most."""
+
+
+class Banned(BaseModel):
+    """A peer that may not take part any more, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    peer: Peer
+    why: ShortText
 
 
 class Head(Message):
@@ -24,6 +35,8 @@ class Head(Message):
     kind: ClassVar[str] = "head"
     digests: Annotated[Many[Digest], Field(min_length=1, max_length=HISTORY)]
     """Newest first."""
+    banned: Annotated[Many[Banned], Field(max_length=MAX_BANNED)] = ()
+    """Whom it has banned from the run, those last banned."""
     nonce: Annotated[bytes, Field(max_length=32)]
     """What the asker sent, so that an old head cannot be shown again."""
 
@@ -53,6 +66,8 @@ class Choice:
     makers: tuple[PeerId, ...]
     """Those of the holders who have gone through the epoch before, so that they have made the state, not fetched it."""
     tellers: frozenset[PeerId]
+    banned: Mapping[PeerId, str] = field(default_factory=dict)
+    """Whom most of the tellers have banned, and why."""
 
 
 def choose(histories: Mapping[PeerId, History]) -> Choice | None:
@@ -79,6 +94,17 @@ def choose(histories: Mapping[PeerId, History]) -> Choice | None:
     holders = tuple(sorted(peer for peer in told if histories[peer].get(epoch) == digest))
     makers = tuple(peer for peer in holders if epoch - 1 in histories[peer]) or holders
     return Choice(epoch, digest, holders, makers, frozenset(told))
+
+
+def banned_by_most(tellers: Collection[PeerId], banned: Mapping[PeerId, Iterable[Banned]]) -> dict[PeerId, str]:
+    """Whom more than half of the `tellers` say to have banned, and why by the first of them.
+
+    `banned`: what each of those who were asked says.
+    """
+    of_each = [{said.peer: said for said in banned.get(teller, ())} for teller in sorted(tellers)]
+    told = [said for bans in of_each for said in bans.values()]
+    counted = Counter(one.peer for one in told)
+    return {one.peer: one.why for one in reversed(told) if 2 * counted[one.peer] > len(tellers)}
 
 
 def choose_from(histories: Mapping[PeerId, History], me: PeerId, snapshot: History) -> Choice:

@@ -72,6 +72,8 @@ class Data(_Part):
     dataset: RegistryName
     options: Options = {}
     shards: Annotated[Many[Shard], Field(max_length=1024)] = ()
+    private: bool = False
+    """Whether members train on data that others do not have, so that nobody can check what they send."""
 
 
 class Sgd(_Part):
@@ -236,6 +238,11 @@ class Manifest(_Part):
         if len(self.to_bytes()) > MAX_MANIFEST_BYTES:
             raise ValueError(f"the manifest is longer than {MAX_MANIFEST_BYTES} bytes")
         return self
+
+    @property
+    def checks_senders(self) -> bool:
+        """Whether members do each other's work once more; not where the data for it is not everybody's."""
+        return self.verification.validators > 0 and not self.data.private
 
     def to_bytes(self) -> bytes:
         """The canonical encoding."""

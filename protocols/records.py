@@ -51,6 +51,8 @@ class RosterEntry(Record):
     samples_per_second: NonNegative
     bandwidth_bytes_per_second: NonNegative
     """0: not known."""
+    banned: Count = 0
+    """How many peers it has banned."""
     departed: bool
     """It has left in order; this is its last entry."""
     token: Annotated[bytes, Field(max_length=Token.limit_bytes + ENVELOPE_BYTES)] = b""

@@ -8,7 +8,7 @@ clock in nanoseconds, so that they go on rising when a daemon restarts.
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from protocols.encoding import EncodingError, decode_scalars, encode
+from protocols.encoding import EncodingError, decode_scalars, digest, encode
 from protocols.identity import SIGNATURE_BYTES, Identity, IdentityError, PeerId, parse_peer_id, verify
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
@@ -16,6 +16,7 @@ from protocols.rejection import Reason, Rejected
 BodyT = TypeVar("BodyT", bound=Message)
 
 _DOMAIN = b"peer/1/signed\x00"
+_SECRET_DOMAIN = b"peer/1/secret\x00"
 _ENVELOPE_TYPES = [str, str, str, int, int, bytes, bytes]
 LEAP = 2_000_000
 """Of sequence numbers, when their signer has forgotten what it has said: two milliseconds of them at a start."""
@@ -46,15 +47,21 @@ class Signer:
         """`first_sequence`: the wall clock in nanoseconds."""
         self.identity = identity
         self.run = run
-        self._sequence = first_sequence
+        self._first = self._sequence = first_sequence
 
     @property
     def peer_id(self) -> PeerId:
         return self.identity.peer_id
 
+    def secret(self, purpose: str, *context: str | int | bytes) -> bytes:
+        """32 bytes that nobody else can know, the same for the same context as long as this process lives."""
+        what = encode([self.run, self.peer_id, self._first, purpose, *context])
+        return digest(_SECRET_DOMAIN, self.identity.sign(_SECRET_DOMAIN + what))
+
     def forget(self) -> None:
         """What was said so far may be contradicted from now on, as after a restart (`protocols.verification`)."""
         self._sequence += LEAP
+        self._first = self._sequence
 
     def sign(self, body: BodyT, epoch: int) -> Signed[BodyT]:
         self._sequence += 1

@@ -15,7 +15,7 @@ from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
-from protocols.round.checks import check_begin, check_done, check_samples
+from protocols.round.checks import check_begin, check_done, check_samples, check_seed
 from protocols.round.messages import ROUND_MESSAGES, Begin, Done
 from protocols.signed import ReplayGuard, Signed, Signer, open_signed, signed_run_and_kind
 
@@ -40,10 +40,20 @@ class Inbox:
     """Opens what comes in: signature, sender, replay, and what `Begin` and `Done` must satisfy."""
 
     def __init__(
-        self, run: str, chunks: int, clock: Clock, is_open: Callable[[int, bytes], bool], most_samples: int
+        self,
+        run: str,
+        chunks: int,
+        clock: Clock,
+        is_open: Callable[[int, bytes], bool],
+        most_samples: int,
+        *,
+        verifies: bool = False,
     ) -> None:
-        """`is_open`: whether a `Done` of this epoch and base would decide anything here. `most_samples`: of one."""
-        self._most_samples = most_samples
+        """`is_open`: whether a `Done` of this epoch and base would decide anything here. `most_samples`: of one.
+
+        `verifies`: whether members check each other.
+        """
+        self._most_samples, self._verifies = most_samples, verifies
         self._run, self._chunks, self._clock, self._is_open = run, chunks, clock, is_open
         self._replays = ReplayGuard()
         self._proved: OrderedDict[bytes, Signed[Done]] = OrderedDict()
@@ -65,6 +75,8 @@ class Inbox:
         if isinstance(statement.body, Begin):
             check_begin(statement.body, self._chunks)
         check_samples(statement.body, self._most_samples)
+        if self._verifies:
+            check_seed(statement.body)
         return statement
 
     def _open_done(self, shown_by: PeerId, wire: bytes) -> Signed[Done]:

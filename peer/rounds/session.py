@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import structlog
@@ -16,6 +16,8 @@ from peer.rounds.post import Outbox
 from peer.rounds.results import HeldPart, ResultStore, Wanted, fetch
 from peer.signal import Signal
 from peer.tasks import beside
+from peer.verification.account import RoundAccount, recipients
+from peer.verification.inputs import InputStore
 from protocols.codecs import Codec
 from protocols.identity import PeerId
 from protocols.message import Message
@@ -50,14 +52,26 @@ from protocols.round.events import (
     Weighed,
 )
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, Contribution, Done, Observed, PartResult, Weigh, begin_digest
+from protocols.round.messages import (
+    Begin,
+    Contribution,
+    Done,
+    Observed,
+    PartResult,
+    Prepared,
+    Ready,
+    Reassign,
+    Weigh,
+    begin_digest,
+)
 from protocols.round.parts import Grid
 from protocols.round.reduction import EncodedUpdate, PartReduction
 from protocols.round.setting import Setting
 from protocols.round.weighing import open_weigh
 from protocols.rules import Rule
-from protocols.signed import Signed, Signer
+from protocols.signed import Signed, Signer, open_signed
 from protocols.vectors import Vector
+from protocols.verification.dealing import Context, Dealing, deal, public_key
 
 TICK_SECONDS = 0.2
 FETCH_SECONDS = 60.0
@@ -85,10 +99,24 @@ class RoundOutcome:
     bytes_received: int
     recovered_parts: int
     missing_senders: int
+    account: RoundAccount | None = None
+    """Where members check each other, and this one was there."""
 
     def without_aggregate(self) -> "RoundOutcome":
         """To keep: the aggregate is as large as the model."""
-        return replace(self, aggregate=np.empty(0, np.float32))
+        return replace(self, aggregate=np.empty(0, np.float32), account=None)
+
+
+class Checking(Protocol):
+    """What a session tells those who check its round (`peer.verification`)."""
+
+    inputs: InputStore
+
+    def witness(self, wire: bytes) -> None:
+        """A signed statement of somebody, verified before."""
+
+    def testify(self, peer: PeerId, begin: Signed[Begin]) -> None:
+        """`peer` follows another `Begin` of this round than ours."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +131,8 @@ class Plan:
     codec: Codec
     rule: Rule
     memory: AggregateMemory
+    checking: Checking | None = None
+    """Where members check each other."""
 
 
 class NeedsResync(Exception):
@@ -129,7 +159,7 @@ class Session:
         self._owned: dict[tuple[int, int, int], OwnedPart] = {}
         """(term, part, attempt) → the part that is reduced here."""
         self._owning_changed = Signal()
-        self._observations: dict[int, tuple[Observed, ...]] = {}
+        self._observed: dict[int, tuple[Signed[Observed], ...]] = {}
         """Term → what the owners of its parts have observed."""
         self._update: EncodedUpdate | None = None
         self._weight = 0
@@ -139,6 +169,8 @@ class Session:
         self._closed_at: float | None = None
         self._begin: Begin | None = None
         self._begin_digest = b""
+        self._dealings: dict[int, Dealing] = {}
+        """Term → what we have dealt in it."""
         self._parts: dict[int, asyncio.Task[None]] = {}
         """Part → the running exchange of its latest attempt."""
         self._running: list[asyncio.Task[None]] = []
@@ -235,7 +267,10 @@ class Session:
                     await self._owning_changed.wait()
         except TimeoutError as error:
             raise Rejected(Reason.UNEXPECTED, "this part is not reduced here") from error
-        await self._owned[address].serve(stream, statement)
+        owned, begin = self._owned[address], self.machine.begun(body.term)
+        if self.plan.checking is not None and begin is not None and body.begin != owned.address.begin:
+            self.plan.checking.testify(stream.peer, begin)
+        await owned.serve(stream, statement)
 
     # -- the epoch ----------------------------------------------------------------------------------------------------
 
@@ -278,11 +313,11 @@ class Session:
                             self._start_part(number, 0, part.owner, tasks)
                     case Redirect(part, attempt, owner):
                         self._start_part(part, attempt, owner, tasks)
-                    case Weighed(term, observations):
-                        self._observations[term] = observations
+                    case Weighed(term, observed):
+                        self._observed[term] = observed
                         for (of_term, *_), part in self._owned.items():
                             if of_term == term:
-                                part.weigh(observations)
+                                part.weigh(_bodies(observed))
                     case Fetch():
                         self._running.append(tasks.create_task(self._fetch(action)))
                     case Decided(done):
@@ -295,11 +330,49 @@ class Session:
     def _say(self, action: Action) -> None:
         match action:
             case Send(to, body):
-                statement = self.plan.outbox.send(to, body, self.epoch)
+                statement = self.plan.outbox.send(to, self._with_part_in_seed(body), self.epoch)
                 if to == self.setting.me and not self._over:
                     self._events.put_nowait(self._heard(statement))
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
+
+    def _with_part_in_seed(self, body: Message) -> Message:
+        """What we say when we are ready, and when we vote, where members check each other."""
+        if self.plan.checking is None:
+            return body
+        match body:
+            case Ready(term=term):
+                return body.model_copy(update={"key": public_key(self._secret("key", term))})
+            case Prepared(term=term) if self.machine.begin is not None:
+                if term not in self._dealings:
+                    context = Context(self.setting.run, self.epoch, self.setting.base, self.setting.me)
+                    self._dealings[term] = deal(self._secret("dealt", term), context, recipients(self.machine.begin))
+                return body.model_copy(update={"dealing": self._dealings[term]})
+        return body
+
+    def _secret(self, purpose: str, term: int) -> bytes:
+        return self.plan.signer.secret(purpose, self.epoch, self.setting.base, term)
+
+    def _account(self) -> RoundAccount | None:
+        """What is known here of the round that was decided, for those who check it."""
+        origin, group, done = self.machine.origin, self.machine.begin, self.machine.done
+        if self.plan.checking is None or not origin or group is None or done is None or done.body.term != group.term:
+            return None
+        begin = open_signed(origin[0], Begin, run=self.setting.run)
+        reassigned = [open_signed(wire, Reassign, run=self.setting.run).body for wire in origin[1:]]
+        owners = {number: part.owner for number, part in enumerate(begin.body.parts)}
+        owners |= {body.part: body.owner for body in sorted(reassigned, key=lambda body: body.attempt)}
+        held = [self.plan.results.get(self.epoch, result) for result in done.body.results]
+        return RoundAccount(
+            begin=begin,
+            owners=tuple(owners[number] for number in range(len(owners))),
+            group=group,
+            done=done,
+            results=tuple(part for part in held if part is not None),
+            observed=self._observed.get(begin.body.term, ()),
+            private_key=self._secret("key", group.term),
+            secret=self._secret("dealt", group.term),
+        )
 
     async def _finish(self, results: tuple[PartResult, ...]) -> RoundOutcome:
         done = self.machine.done
@@ -313,6 +386,7 @@ class Session:
             bytes_received=self._traffic.received + sum(part.bytes_received for part in self._owned.values()),
             recovered_parts=self.machine.recovered_parts,
             missing_senders=max((part.missing_senders for part in self._owned.values()), default=0),
+            account=self._account(),
         )
 
     # -- training -----------------------------------------------------------------------------------------------------
@@ -355,7 +429,14 @@ class Session:
             return
         values = self._aggregate.room(address.part.start, address.part.stop)
         if owner == self.setting.me:
-            reduction = PartReduction(address.part, self.plan.grid, begin.members, self.plan.codec, self.plan.rule)
+            reduction = PartReduction(
+                address.part,
+                self.plan.grid,
+                begin.members,
+                self.plan.codec,
+                self.plan.rule,
+                keeps=self.plan.checking is not None,
+            )
             owned = OwnedPart(
                 reduction,
                 self.plan.transport,
@@ -365,9 +446,9 @@ class Session:
             )
             self._owned[self._key(address)] = owned
             self._owning_changed.notify()
-            if observations := self._observations.get(begin.term):
-                owned.weigh(observations)
-            work = owned.run(self._contribution(begin), values, self._observed)
+            if observed := self._observed.get(begin.term):
+                owned.weigh(_bodies(observed))
+            work = owned.run(self._contribution(begin), values, self._say_observed)
         else:
             work = exchange_part(
                 self.plan.transport,
@@ -383,7 +464,7 @@ class Session:
         self._parts[number] = tasks.create_task(self._hold(address, work, values))
         self._running.append(self._parts[number])
 
-    def _observed(self, observed: Observed) -> None:
+    def _say_observed(self, observed: Observed) -> None:
         self._events.put_nowait(PartObserved(observed))
 
     @staticmethod
@@ -407,9 +488,18 @@ class Session:
             self._events.put_nowait(PartBroken(address.term, address.number, address.attempt))
             return
         self.plan.results.put(self.epoch, held)
+        self._show(address, held)
         result = held.result
         self._aggregate.keep(result, values)
         self._events.put_nowait(PartHeld(result, address.term, address.attempt))
+
+    def _show(self, address: PartAddress, held: HeldPart) -> None:
+        """To those who check the round."""
+        if (checking := self.plan.checking) is None:
+            return
+        checking.witness(held.statement)
+        if owned := self._owned.get(self._key(address)):
+            checking.inputs.put(address.begin, owned.contributions, owned.reduction.inputs)
 
     async def _fetch(self, wanted: Fetch) -> None:
         result = wanted.result
@@ -439,3 +529,7 @@ class Session:
 
     def _now(self) -> float:
         return self.plan.transport.clock.monotonic()
+
+
+def _bodies(observed: Iterable[Signed[Observed]]) -> tuple[Observed, ...]:
+    return tuple(statement.body for statement in observed)

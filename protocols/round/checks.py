@@ -64,6 +64,19 @@ def check_samples(body: Message, most: int) -> None:
         raise Rejected(Reason.UNEXPECTED, f"{body.kind}: {said} samples of one peer, which has {most} at the most")
 
 
+def check_seed(body: Message) -> None:
+    """Whoever takes part has its part in the seed, where members check each other. Raises Rejected (malformed)."""
+    match body:
+        case Ready(key=None) | Prepared(dealing=None):
+            lacking = True
+        case Begin(members=members):
+            lacking = any(member.key is None for member in members)
+        case _:
+            lacking = False
+    if lacking:
+        raise Rejected(Reason.MALFORMED, f"{body.kind}: a member has no part in the seed")
+
+
 def check_term(body: Message, ours: int) -> None:
     """A term is one of those that follow on ours (−1 while no term has begun).
 

@@ -176,7 +176,7 @@ class Weighed:
     """What the owners of all parts of this term's exchange have observed: reduce our own with it."""
 
     term: int
-    observations: tuple[Observed, ...]
+    observed: tuple[Signed[Observed], ...]
 
 
 @dataclass(frozen=True, slots=True)

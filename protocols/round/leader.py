@@ -186,7 +186,7 @@ class Leadership:
     def _begin(self, present: list[PeerId], now: float) -> list[Action]:
         setting = self._setting
         group = self._group(present)
-        members = tuple(Member(peer=p, weight=self._ready[p].weight, root=self._ready[p].root) for p in group)
+        members = tuple(self._member(p) for p in group)
         adopted, holders, proof = self._carried_over(group)
         parts: tuple[Part, ...] = ()
         if not adopted:
@@ -207,6 +207,10 @@ class Leadership:
             proof=proof,
         )
         return [Send(peer, self.begin) for peer in group]
+
+    def _member(self, peer: PeerId) -> Member:
+        ready = self._ready[peer]
+        return Member(peer=peer, weight=ready.weight, root=ready.root, key=ready.key)
 
     def _group(self, present: list[PeerId]) -> list[PeerId]:
         """All, as far as they fit in; else most of the last group, and whoever comes first in the order.

@@ -191,6 +191,20 @@ class Round:
         self._said_at = now - setting.timing.resend
         self._actions: list[Action] = []
 
+    def begun(self, term: int) -> Signed[Begin] | None:
+        """The one that we have followed in that term, if parts were reduced in it."""
+        return self._begun.get(term)
+
+    @property
+    def origin(self) -> tuple[bytes, ...]:
+        """Under whom the decided results were reduced, as `Ready.origin` says it; empty where we do not know."""
+        if self.done is None:
+            return ()
+        if self._vote is not None and self._vote.results == self.done.body.results:
+            return self._vote_origin
+        ours = self._ledger is not None and self._ledger.begin.body.term == self.done.body.term
+        return self._ledger.origin() if self._ledger is not None and ours else ()
+
     # -- events ----------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Action]:
@@ -589,7 +603,7 @@ class Round:
         if self.phase is Phase.EXCHANGING and self._ledger.weigh(observed):
             self._waiting_since = now
             self._patience.relax()
-            self._actions.append(Weighed(self.term, tuple(one.body for one in observed)))
+            self._actions.append(Weighed(self.term, observed))
 
     def _part_broken(self, term: int, part: int, attempt: int, now: float) -> None:
         if self.phase is Phase.FETCHING:

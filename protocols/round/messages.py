@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocols.encoding import digest
 from protocols.message import Count, Digest, Many, Message, Peer
+from protocols.verification.dealing import Dealing, Key
 
 MAX_MEMBERS = 64
 MAX_CHUNKS = 16_380
@@ -39,6 +40,8 @@ class Member(_Item):
     """Samples behind the update; 0: sends nothing, only reads the result."""
     root: Digest | None
     """`commitment` of its encoded chunks; None where weight is 0."""
+    key: Key | None = None
+    """Where members check each other: as in `Ready`."""
 
     @model_validator(mode="after")
     def _contributes_what_it_commits_to(self) -> Self:
@@ -100,6 +103,8 @@ class Prepared(Message):
     base: Digest
     term: Term
     results: Results
+    dealing: Dealing | None = None
+    """Its part in the seed that says who checks whom, where members do (`protocols.verification.seed`)."""
 
 
 UNMEASURED = 1.0
@@ -116,6 +121,8 @@ class Ready(Message):
     root: Digest | None
     client_mode: bool
     """Cannot be dialled, so cannot own a part."""
+    key: Key | None = None
+    """X25519, of this term and nothing else: its share of others' secrets is sealed for that."""
     speed: Annotated[float, Field(gt=0, le=1e12)]
     """Bytes per second that it can send, for the size of its part; UNMEASURED where it does not know."""
     held_term: Term | None

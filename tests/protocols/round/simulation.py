@@ -237,8 +237,8 @@ class Swarm:
                     self._stream(node, number, 0, part.owner)
             case Redirect(part, attempt, owner):
                 self._stream(node, part, attempt, owner)
-            case Weighed(term, observations):
-                node.weighed[term] = observations
+            case Weighed(term, observed):
+                node.weighed[term] = tuple(statement.body for statement in observed)
                 for key in sorted(node.observed):
                     self._reduce(node, key, late=True)
             case Fetch():
