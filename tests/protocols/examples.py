@@ -29,6 +29,7 @@ from protocols.round.messages import (
 )
 from protocols.round.weighing import pack
 from protocols.signed import Signed, Signer
+from protocols.verification.seed import DealtShare, Reveal
 
 RUN = "demo-" + "a" * 26
 OTHER_RUN = "demo-" + "b" * 26
@@ -148,5 +149,12 @@ EXAMPLES: tuple[Message, ...] = (
         bandwidth_bytes_per_second=0.0,
         departed=False,
         token=bytes(1024),
+    ),
+    Reveal(
+        base=BASE,
+        secret=digest(b"secret"),
+        shares=(DealtShare(dealer=1, share=bytes(33)), DealtShare(dealer=4, share=bytes(33))),
+        key=digest(b"key"),
+        asks=(1, 4),
     ),
 )
