@@ -31,6 +31,7 @@ from peer.signal import Signal
 from peer.streams import REQUEST_BYTES, next_request
 from peer.sync import HEAD_KIND, Heads, fetch_state
 from peer.tasks import beside
+from peer.verification.inspector import Inspector
 from protocols.admission import Admission
 from protocols.awake import AwakeTime
 from protocols.codecs import codec
@@ -128,19 +129,43 @@ class Participant:
         self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
         self._inbox = Inbox(
-            manifest.run_id, grid.chunks, transport.clock, self._is_open, manifest.training.most_samples
+            manifest.run_id,
+            grid.chunks,
+            transport.clock,
+            self._is_open,
+            manifest.training.most_samples,
+            verifies=manifest.verification.validators > 0,
         )
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
+        rule, codec_ = rule_of(manifest.averaging), codec(manifest.averaging.codec)
+        self.inspector = (
+            Inspector(
+                transport,
+                signer,
+                manifest,
+                codec_,
+                rule,
+                grid,
+                lambda: self.learner,
+                lambda: [member.peer for member in self.membership.roster],
+                self.ban,
+                self._border,
+            )
+            if manifest.verification.validators
+            else None
+        )
+        """Where members check each other."""
         self._plan = Plan(
             transport,
             signer,
             self._outbox,
             self._results,
             grid,
-            codec(manifest.averaging.codec),
-            rule_of(manifest.averaging),
+            codec_,
+            rule,
             AggregateMemory(grid.count),
+            self.inspector,
         )
         self._heads = Heads(transport, signer, self._border)
         self._sessions: dict[int, Session] = {}
@@ -169,13 +194,19 @@ class Participant:
         await transport.serve_streams(PART_KIND, self._serve_part, PART_FRAME_BYTES)
         await transport.serve_streams(FETCH_KIND, self._results.serve, REQUEST_BYTES)
         await self.contents.serve(transport)
+        if self.inspector is not None:
+            await self.inspector.serve()
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
-        async with beside(self.membership.run()), beside(self._outbox.run()):
+        async with beside(self.membership.run()), beside(self._outbox.run()), beside(self._check_rounds()):
             await self._take_part(max_epochs)
             self._enter("stopping")
             await self.membership.depart()
+
+    async def _check_rounds(self) -> None:
+        if self.inspector is not None:
+            await self.inspector.run()
 
     def leave(self) -> None:
         """Finish the round if one is under way, then depart."""
@@ -362,6 +393,8 @@ class Participant:
         if outcome is None:
             return
         base = self.state
+        if self.inspector is not None:
+            self.inspector.inspect(outcome.account, base)
         state = await self._transport.in_thread(advance, base, outcome.aggregate, self._optimizer)
         self.samples_contributed += outcome.weight
         self.epochs_played += 1
@@ -554,6 +587,8 @@ class Participant:
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
         self._admission.require(sender, self._transport.clock.wall())
         statement = self._inbox.open(sender, wire)
+        if self.inspector is not None:
+            self.inspector.hear_statement(statement)
         if isinstance(statement.body, Begin):
             self._admission.check_listed(member.peer for member in statement.body.members)
         current = max(self._sessions, default=-1)

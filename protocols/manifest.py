@@ -205,7 +205,7 @@ class Verification(_Part):
 
     validators: Annotated[int, Field(ge=0, le=32)] = 0
     """So many members, drawn anew in each epoch, each check one sender and one owner; 0: nobody is checked."""
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """How far what is recomputed may be from what was sent, by the length of the difference to that of the vector:
     more than floating-point arithmetic differs between machines."""
 

@@ -19,7 +19,9 @@ from protocols.signed import Signed
 from protocols.verification.charges import open_sent
 
 INPUTS_KIND = "inputs"
-KEPT_ROUNDS = 2
+FEWEST_ROUNDS, MOST_ROUNDS = 2, 16
+KEPT_BYTES = 64 * 1024 * 1024
+"""Where rounds are small more of them are kept, as far as they take no more than this."""
 
 
 @dataclass(slots=True)
@@ -36,9 +38,13 @@ class Inputs:
         for chunk, of_members in rows.items():
             self.rows.setdefault(chunk, {}).update(of_members)
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(memoryview(row).nbytes for of_members in self.rows.values() for row in of_members.values())
+
 
 class InputStore:
-    """The inputs of the last KEPT_ROUNDS rounds."""
+    """The inputs of the last rounds."""
 
     def __init__(self) -> None:
         self._rounds: OrderedDict[bytes, Inputs] = OrderedDict()
@@ -46,8 +52,12 @@ class InputStore:
 
     def put(self, begin: bytes, contributions: Mapping[int, bytes], rows: Mapping[int, Mapping[int, Payload]]) -> None:
         self._rounds.setdefault(begin, Inputs()).add(contributions, rows)
-        while len(self._rounds) > KEPT_ROUNDS:
+        while len(self._rounds) > FEWEST_ROUNDS and (len(self._rounds) > MOST_ROUNDS or self.size_bytes > KEPT_BYTES):
             self._rounds.popitem(last=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(inputs.size_bytes for inputs in self._rounds.values())
 
     def get(self, begin: bytes) -> Inputs:
         return self._rounds.get(begin) or Inputs()

@@ -75,6 +75,8 @@ class OwnerCharge(Message):
     """Wire bytes of the `Signed[Observed]` of all parts, in their order, where the rule looks at distances."""
     chunk: ChunkNumber | None
     """The chunk that is not right; None: what the owner says to have observed is not."""
+    payload: Annotated[bytes, Field(max_length=4 * MAX_CHUNK)]
+    """That chunk of the result; of the senders' chunks, whoever charges has those to show."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ A liar that leaps ahead as if it had restarted is not proved guilty by this; its
 what a round decides needs a majority's votes.
 """
 
+from collections import OrderedDict
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -13,13 +14,13 @@ from pydantic import Field
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
-from protocols.round.messages import Begin, Prepared, Ready, Result
+from protocols.round.messages import Begin, Done, Prepared, Ready, Result
 from protocols.signed import LEAP, Signed, open_signed, signed_run_and_kind
 
 ONE_MEMORY = LEAP // 2
 """Nobody makes so many statements in a round."""
 MAX_STATEMENT_BYTES = 1024 * 1024
-BINDING: dict[str, type[Message]] = {body.kind: body for body in (Begin, Ready, Prepared, Result)}
+BINDING: dict[str, type[Message]] = {body.kind: body for body in (Begin, Ready, Prepared, Result, Done)}
 """The statements that a peer makes once in a term (of a part: once in an attempt)."""
 
 
@@ -30,6 +31,14 @@ class Equivocation(Message):
     limit_bytes: ClassVar[int] = 2 * MAX_STATEMENT_BYTES
     first: Annotated[bytes, Field(max_length=MAX_STATEMENT_BYTES)]
     second: Annotated[bytes, Field(max_length=MAX_STATEMENT_BYTES)]
+
+
+class Testimony(Message):
+    """A statement of a third peer that its receiver may not have heard, and may contradict what it has."""
+
+    kind: ClassVar[str] = "testimony"
+    limit_bytes: ClassVar[int] = MAX_STATEMENT_BYTES + 1024
+    statement: Annotated[bytes, Field(max_length=MAX_STATEMENT_BYTES)]
 
 
 Place = tuple[Any, ...]
@@ -66,14 +75,41 @@ def _said(statement: Signed[Any]) -> Any:
 
 def proved_guilty(evidence: Equivocation, run: str) -> PeerId:
     """The signer of both. Raises Rejected, also (unexpected) when the two do not contradict each other."""
-    first, second = _open(evidence.first, run), _open(evidence.second, run)
+    first, second = open_binding(evidence.first, run), open_binding(evidence.second, run)
     if not contradict(first, second):
         raise Rejected(Reason.UNEXPECTED, "equivocation: the two statements do not contradict each other")
     return first.sender
 
 
-def _open(wire: bytes, run: str) -> Signed[Any]:
+def open_binding(wire: bytes, run: str) -> Signed[Any]:
+    """A statement that its signer is bound to. Raises Rejected."""
     _, kind = signed_run_and_kind(wire, MAX_STATEMENT_BYTES)
     if kind not in BINDING:
         raise Rejected(Reason.WRONG_KIND, f"equivocation: a statement of kind {kind[:32]!r} binds nobody")
     return open_signed(wire, BINDING[kind], run=run)
+
+
+class Witness:
+    """Remembers what was signed in the last epochs, and notices what contradicts it."""
+
+    def __init__(self, epochs: int = 4, at_most: int = 8192) -> None:
+        self._epochs, self._at_most = epochs, at_most
+        self._heard: OrderedDict[Place, Signed[Any]] = OrderedDict()
+
+    def hear(self, statement: Signed[Any]) -> Equivocation | None:
+        """The proof, when its signer has said something else before."""
+        where = place(statement)
+        if where is None:
+            return None
+        before = self._heard.setdefault(where, statement)
+        while (
+            len(self._heard) > self._at_most or next(iter(self._heard.values())).epoch + self._epochs < statement.epoch
+        ):
+            self._heard.popitem(last=False)
+        if not contradict(before, statement):
+            return None
+        return Equivocation(first=before.wire, second=statement.wire)
+
+    @property
+    def _oldest(self) -> int:
+        return next(iter(self._heard.values())).epoch

@@ -94,6 +94,15 @@ class Reveal(Message):
         return self
 
 
+class SeedWord(Message):
+    """A reveal, of the dealings that this `Done` (`done_digest`) has made the agreed ones."""
+
+    kind: ClassVar[str] = "seed"
+    limit_bytes: ClassVar[int] = Reveal.limit_bytes + 1024
+    done: Digest
+    reveal: Reveal
+
+
 class SeedRound:
     """One member's part in the seed of one epoch, from when the set of dealings is agreed on."""
 

@@ -120,6 +120,14 @@ class QuadraticLearner(Learner):
             return self._start - self._parameters, self._steps * BATCH
         return self._gradients / np.float32(self._steps), self._steps * BATCH
 
+    async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
+        other = QuadraticLearner(self._manifest, peer, self._clock, self.samples_per_second)
+        await other.begin(state)
+        while other._steps * BATCH < samples:
+            await other.step()
+        made = await other.update()
+        return made[0] if made else None
+
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return {"distance": distance(state)}
 

@@ -1,0 +1,281 @@
+"""After each round: draws the seed that says who checks whom, does our share of the checks, and tells what came of it.
+
+Runs beside the next epochs. Nothing here holds up a round, and a member that takes no part in it is none the worse
+for it, so neither a crash nor a slow line is an offence.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from dht.border import Border
+from dht.interfaces import Transport, TransportError
+from peer.learner import Learner
+from peer.signal import Signal
+from peer.verification.account import RoundAccount, recipients
+from peer.verification.checks import Checks
+from peer.verification.inputs import INPUTS_KIND, InputStore
+from protocols.codecs import Codec
+from protocols.encoding import digest
+from protocols.identity import PeerId
+from protocols.manifest import Manifest
+from protocols.message import Message
+from protocols.rejection import Reason, Rejected
+from protocols.round.messages import Begin, Done, Prepared
+from protocols.round.parts import Grid
+from protocols.rules import Rule
+from protocols.signed import ReplayGuard, Signed, Signer, open_signed, signed_run_and_kind
+from protocols.state import ModelState
+from protocols.verification.charges import OwnerCharge, SenderCharge
+from protocols.verification.duties import duties
+from protocols.verification.equivocation import Equivocation, Testimony, Witness, open_binding, proved_guilty
+from protocols.verification.seed import Reveal, SeedRound, SeedWord
+
+VERIFY_KIND = "verify"
+MESSAGES: dict[str, type[Message]] = {
+    body.kind: body for body in (SeedWord, SenderCharge, OwnerCharge, Equivocation, Testimony)
+}
+MAX_MESSAGE_BYTES = max(body.limit_bytes for body in MESSAGES.values()) + 1024
+REQUEST_SECONDS = 10.0
+OVERDUE_SECONDS = 2.0
+"""Who has not opened what it has dealt by then is opened by the others."""
+SEED_SECONDS = 20.0
+"""A seed that has not come by then does not come: half of the group is gone."""
+ROUNDS_AT_ONCE = 3
+"""Older ones are given up: their states and inputs are let go."""
+EARLY = 256
+AT_ONCE = 8
+"""Messages on their way."""
+CHARGES_WAITING = 16
+
+log = structlog.get_logger()
+
+
+class Inspector:
+    """Of one run, at one member."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer,
+        manifest: Manifest,
+        codec: Codec,
+        rule: Rule,
+        grid: Grid,
+        learner: Callable[[], Learner],
+        members: Callable[[], Iterable[PeerId]],
+        on_guilty: Callable[[PeerId, str], None],
+        border: Border,
+    ) -> None:
+        """`learner`: recomputes updates; `members`: all that we know; `on_guilty`: whose guilt is proved, and why."""
+        self.inputs = InputStore()
+        self.validated_samples = 0
+        """That we have trained on once more: a validator's work."""
+        self._transport, self._signer, self._manifest = transport, signer, manifest
+        self._members, self._on_guilty, self._border = members, on_guilty, border
+        self._checks = Checks(transport, manifest, codec, rule, grid, learner, self.inputs)
+        self._witness = Witness()
+        self._replays = ReplayGuard()
+        self._seeds: OrderedDict[int, tuple[bytes, SeedRound]] = OrderedDict()
+        """Epoch → `done_digest` of its round, and the seed."""
+        self._dones: dict[int, bytes] = {}
+        """Epoch → wire bytes of the `Done` that we go by."""
+        self._early: deque[Signed[SeedWord]] = deque(maxlen=EARLY)
+        """Of rounds that are not over here."""
+        self._revealed = Signal()
+        self._accounts: asyncio.Queue[tuple[RoundAccount, ModelState]] = asyncio.Queue()
+        self._charges: asyncio.Queue[Signed[Any]] = asyncio.Queue(CHARGES_WAITING)
+        self._outgoing: asyncio.Queue[tuple[PeerId, bytes]] = asyncio.Queue()
+        self._guilty: set[PeerId] = set()
+
+    async def serve(self) -> None:
+        await self._transport.serve_requests(VERIFY_KIND, self._hear, MAX_MESSAGE_BYTES)
+        await self._transport.serve_streams(INPUTS_KIND, self.inputs.serve)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(AT_ONCE):
+                tasks.create_task(self._send())
+            tasks.create_task(self._judge())
+            inspections: deque[asyncio.Task[None]] = deque()
+            while True:
+                account, state = await self._accounts.get()
+                inspections.append(tasks.create_task(self._inspect(account, state)))
+                if len(inspections) > ROUNDS_AT_ONCE:
+                    inspections.popleft().cancel()
+
+    def inspect(self, account: RoundAccount | None, state: ModelState) -> None:
+        """A round is over; `state` is what its updates were made from. No account: we were not there."""
+        self._checks.remember(state)
+        if account is not None:
+            self._accounts.put_nowait((account, state))
+
+    # -- what a session tells -----------------------------------------------------------------------------------------
+
+    def hear_statement(self, statement: Signed[Any]) -> None:
+        """A verified one of a round."""
+        if (proof := self._witness.hear(statement)) is not None:
+            self._say_to_all(proof, statement.epoch)
+            self._find_guilty(statement.sender, f"has signed two different {statement.kind} statements in one term")
+
+    def witness(self, wire: bytes) -> None:
+        """The wire bytes of one that was verified."""
+        self.hear_statement(open_binding(wire, self._manifest.run_id))
+
+    def testify(self, peer: PeerId, begin: Signed[Begin]) -> None:
+        self._say(peer, Testimony(statement=begin.wire), begin.epoch)
+
+    # -- what others say ----------------------------------------------------------------------------------------------
+
+    async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
+        run, kind = signed_run_and_kind(wire, MAX_MESSAGE_BYTES)
+        body_type = MESSAGES.get(kind)
+        if run != self._manifest.run_id or body_type is None:
+            raise Rejected(Reason.WRONG_KIND, f"there is no such message here: {kind[:32]!r}")
+        statement = open_signed(wire, body_type, run=run, sender=sender)
+        self._replays.admit(statement)
+        match statement.body:
+            case SeedWord():
+                self._hear_reveal(statement)  # type: ignore[arg-type]
+            case Testimony(statement=theirs):
+                self.witness(theirs)
+            case Equivocation() as proof:
+                guilty = proved_guilty(proof, run)
+                self._find_guilty(guilty, "has signed two statements that contradict each other")
+            case SenderCharge() | OwnerCharge():
+                if self._charges.full():
+                    raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
+                self._charges.put_nowait(statement)
+        return b""
+
+    def _hear_reveal(self, statement: Signed[SeedWord]) -> None:
+        if statement.epoch not in self._seeds:
+            newest = next(reversed(self._seeds), -1)
+            if statement.epoch > newest:
+                self._early.append(statement)
+            return
+        done, seed = self._seeds[statement.epoch]
+        if statement.body.done != done:
+            if statement.epoch in self._dones:  # one leader has told two stories: together they prove it
+                self._say(statement.sender, Testimony(statement=self._dones[statement.epoch]), statement.epoch)
+            return
+        answer = seed.hear(statement.sender, statement.body.reveal)
+        if answer is not None:
+            self._say(statement.sender, SeedWord(done=done, reveal=answer), statement.epoch)
+        self._revealed.notify()
+
+    async def _judge(self) -> None:
+        """One charge after the other: each costs as much as the work that it is about."""
+        while True:
+            charge = await self._charges.get()
+            async with self._border.around(f"looking into a charge by {charge.sender}"):
+                if charge.sender in self._guilty:
+                    continue
+                try:
+                    verdict = await self._checks.judge(charge)
+                except (Rejected, TransportError) as error:
+                    reason = error.reason if isinstance(error, Rejected) else Reason.ABSENT
+                    self._transport.reject(charge.sender, reason, f"{charge.kind}: {error}")
+                    continue
+                if verdict is not None:
+                    self._find_guilty(*verdict)
+
+    # -- a round that is over -----------------------------------------------------------------------------------------
+
+    async def _inspect(self, account: RoundAccount, state: ModelState) -> None:
+        async with self._border.around(f"checking the round of epoch {account.epoch}"):
+            seed = await self._draw_seed(account)
+            if seed is None:
+                log.debug("no seed", epoch=account.epoch)
+                return
+            me = self._transport.peer_id
+            for duty in duties(seed, account.begin.body, account.owners, self._manifest.verification.validators):
+                if duty.validator == me:
+                    async for charge in self._checks.do(duty, account, state):
+                        log.warning("found out", peer=charge.peer, epoch=account.epoch, reason=charge.why)
+                        self._say_to_all(charge.body, account.epoch)
+                        self._find_guilty(charge.peer, charge.why)
+                    self.validated_samples = self._checks.validated_samples
+
+    async def _draw_seed(self, account: RoundAccount) -> bytes | None:
+        """None when most of the group does not answer for SEED_SECONDS."""
+        seed, clock = self._open_seed(account), self._transport.clock
+        self._say_to_group(seed.start(), account)
+        began = clock.monotonic()
+        while not seed.is_settled and clock.monotonic() < began + SEED_SECONDS:
+            try:
+                async with asyncio.timeout(OVERDUE_SECONDS):
+                    while not seed.is_settled:
+                        await self._revealed.wait()
+            except TimeoutError:
+                self._say_to_group(seed.overdue(), account)
+        for peer in seed.cheats:
+            log.warning("a dealing was not sound", peer=peer, epoch=account.epoch)
+        return seed.seed
+
+    def _open_seed(self, account: RoundAccount) -> SeedRound:
+        """What others have said of it before counts now."""
+        done, group = account.done, recipients(account.group)
+        me = [recipient.peer for recipient in group].index(self._transport.peer_id)
+        seed = SeedRound(
+            done.run, done.epoch, account.base, group, _dealings(done), me, account.private_key, account.secret
+        )
+        self._seeds[done.epoch] = (done_digest(done.body), seed)
+        self._dones[done.epoch] = done.wire
+        while len(self._seeds) > ROUNDS_AT_ONCE:
+            epoch, _ = self._seeds.popitem(last=False)
+            del self._dones[epoch]
+        for statement in [early for early in self._early if early.epoch <= done.epoch]:
+            self._early.remove(statement)
+            if statement.epoch == done.epoch:
+                try:
+                    self._hear_reveal(statement)
+                except Rejected as error:
+                    self._transport.reject(statement.sender, error.reason, str(error))
+        return seed
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def _find_guilty(self, peer: PeerId, why: str) -> None:
+        if peer not in self._guilty:
+            self._guilty.add(peer)
+            self._on_guilty(peer, why)
+
+    def _say_to_all(self, body: Message, epoch: int) -> None:
+        statement = self._signer.sign(body, epoch)
+        for peer in self._members():
+            self._outgoing.put_nowait((peer, statement.wire))
+
+    def _say_to_group(self, reveal: Reveal | None, account: RoundAccount) -> None:
+        if reveal is not None:
+            word = SeedWord(done=done_digest(account.done.body), reveal=reveal)
+            for member in account.group.members:
+                self._say(member.peer, word, account.epoch)
+
+    def _say(self, peer: PeerId, body: Message, epoch: int) -> None:
+        if peer != self._transport.peer_id:
+            self._outgoing.put_nowait((peer, self._signer.sign(body, epoch).wire))
+
+    async def _send(self) -> None:
+        while True:
+            peer, wire = await self._outgoing.get()
+            async with self._border.around(f"telling {peer} of a check"):
+                try:
+                    await self._transport.request(peer, VERIFY_KIND, wire, REQUEST_SECONDS)
+                except TransportError as error:
+                    log.debug("not told of a check", peer=peer, error=str(error))
+
+
+def done_digest(done: Done) -> bytes:
+    """Names what was decided, and by whose votes: the dealings in those make the seed."""
+    return digest(b"peer/1/done\x00", done.to_bytes())
+
+
+def _dealings(done: Signed[Done]) -> dict[PeerId, Any]:
+    """Those of the voters that `Done` names, verified with it before."""
+    votes = [open_signed(wire, Prepared, run=done.run) for wire in done.body.votes]
+    return {vote.sender: vote.body.dealing for vote in votes if vote.body.dealing is not None}
