@@ -192,6 +192,10 @@ class Admission(_Part):
     policy: Literal["open", "allowlist", "token"] = "open"
     peers: Annotated[Many[Peer], Field(max_length=1024)] = ()
     """The list, beside the organiser; with `token` the organiser admits each by a signed token."""
+    probation_epochs: Annotated[int, Field(ge=0, le=2**20)] = 0
+    """In so many rounds a newcomer takes part before it is one no more (`protocols.probation`); 0: there are none."""
+    probation_share: Fraction = 0.25
+    """So much of a group may be newcomers, by their number; one may be in any case."""
 
     @model_validator(mode="after")
     def _has_a_list_if_it_needs_one(self) -> Self:
