@@ -39,6 +39,8 @@ class Head(Message):
     """Whom it has banned from the run, those last banned."""
     nonce: Annotated[bytes, Field(max_length=32)]
     """What the asker sent, so that an old head cannot be shown again."""
+    seniors: Annotated[Many[Peer], Field(max_length=64)] = ()
+    """Where newcomers serve a probation: who has a say in the epoch, and is none."""
 
 
 History = Mapping[int, bytes]
@@ -117,3 +119,9 @@ def choose_from(histories: Mapping[PeerId, History], me: PeerId, snapshot: Histo
     assert choice is not None
     others = {peer: histories[peer] for peer in choice.tellers if peer != me}
     return choose(others) or choice
+
+
+def most_named(named: Collection[Collection[PeerId]]) -> frozenset[PeerId]:
+    """Who is named by more than half of those who were asked."""
+    counted = Counter(peer for peers in named for peer in set(peers))
+    return frozenset(peer for peer, count in counted.items() if 2 * count > len(named))

@@ -14,6 +14,7 @@ from statistics import median_low
 
 from protocols.identity import PeerId
 from protocols.message import Message
+from protocols.probation import room_for
 from protocols.round.checks import covers
 from protocols.round.deadlines import straggler_deadline
 from protocols.round.electorate import Electorate
@@ -39,6 +40,7 @@ from protocols.round.order import order
 from protocols.round.parts import share
 from protocols.round.setting import Setting
 from protocols.signed import Signed
+from protocols.suspension import Fault
 
 FASTEST = 8.0
 """So many times the median speed is believed; who says more would reduce the whole vector alone."""
@@ -69,6 +71,8 @@ class Leadership:
         self.stuck = False
         self.begin: Begin | None = None
         self.decided = False
+        self.faults: list[tuple[PeerId, Fault]] = []
+        """Who kept this term waiting, and how."""
         self._setting = setting
         self._term = term
         self._invited = list(invited)
@@ -79,7 +83,8 @@ class Leadership:
         self._ready: dict[PeerId, Ready] = {}
         self._claims: dict[PeerId, Signed[Ready]] = {}
         """Those of them that claim results of an earlier term, and prove it."""
-        self._arrivals: list[float] = []
+        self._arrivals: dict[PeerId, float] = {}
+        """Seconds from the opening until each was Ready."""
         self._deserted: set[PeerId] = set()
         self._owners: list[list[PeerId]] = []
         """Of each part: all its owners so far; the last one counts, its index is the attempt."""
@@ -158,7 +163,7 @@ class Leadership:
                 answers = [self.begin, *self._reassignments(), *([self._weigh] if self._weigh else []), *answers]
             return [Send(sender, answer) for answer in answers]
         if sender not in self._ready:
-            self._arrivals.append(now - self._opened)
+            self._arrivals[sender] = now - self._opened
             if sender not in self._invited:
                 self._invited.append(sender)
         self._ready[sender] = body
@@ -168,20 +173,60 @@ class Leadership:
         return actions
 
     def _begin_when_ready(self, suspected: set[PeerId], now: float) -> list[Action]:
-        awaited = [peer for peer in self._invited if peer not in suspected or peer in self._ready]
-        present = [peer for peer in self._ready if peer not in suspected]
+        awaited = self._awaited(suspected)
+        here = [peer for peer in awaited if peer in self._ready and peer not in suspected]
         waited = now - self._opened
-        enough = len(present) == len([p for p in awaited if p not in suspected])
-        if not enough and 2 * len(present) > len(awaited):
-            enough = waited >= straggler_deadline(self._arrivals, len(awaited), self._setting.timing)
+        enough = len(here) == len([p for p in awaited if p not in suspected])
+        if not enough and 2 * len(here) > len(awaited):
+            arrivals = [self._arrivals[peer] for peer in awaited if peer in self._arrivals]
+            enough = waited >= straggler_deadline(arrivals, len(awaited), self._setting.timing)
         if not enough:
             enough = waited >= self._setting.timing.failure
-        something = any(self._ready[peer].weight or peer in self._claims for peer in present)
-        if not enough or not something or self._setting.me not in present or len(present) < self._setting.quorum:
+        present = [peer for peer in self._ready if peer not in suspected]
+        fit = self._without_suspended(present)
+        present = fit if self._suffices(fit) else present
+        if not enough or not self._suffices(present):
             return []
         if not self._electorate.half_in(present, self._electorate.peers):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
-        return self._begin(present, now) if enough else []
+        if not enough:
+            return []
+        self.faults += [(peer, Fault.ABSENT) for peer in awaited if peer not in here]
+        return self._begin(present, now)
+
+    def _awaited(self, suspected: set[PeerId]) -> list[PeerId]:
+        """Of the newcomers no more than there is room for; of the suspended nobody, where the others suffice."""
+        invited = [peer for peer in self._invited if peer not in suspected or peer in self._ready]
+        return self._with_some_newcomers(self._without_suspended(invited))
+
+    def _suffices(self, present: list[PeerId]) -> bool:
+        """Whether a round of these comes to something."""
+        something = any(self._ready[peer].weight or peer in self._claims for peer in present)
+        return something and self._setting.me in present and len(present) >= self._setting.quorum
+
+    def _without_suspended(self, peers: list[PeerId]) -> list[PeerId]:
+        """All, where these would leave out more than a quarter of the electorate, or half of a small one.
+
+        Who suspends so many may have the bad line itself; and who is left out has to recognise the others as a group.
+        """
+        fit = [peer for peer in peers if peer not in self._setting.suspended]
+        voters = self._electorate.peers
+        few = len(voters.intersection(peers).difference(fit)) <= max(1, len(voters) // 4)
+        return fit if few and len(fit) >= self._setting.quorum and self._electorate.most_in(fit, voters) else peers
+
+    def _with_some_newcomers(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """All who have served, and as many newcomers as there is room for, those who come first in the order.
+
+        All, where nobody is left who has served: whoever is left out follows those alone who have.
+        """
+        setting = self._setting
+        ranked = order(setting.run, setting.epoch, peers)
+        if setting.seniors is None or setting.seniors.isdisjoint(ranked):
+            return ranked
+        newcomers = [peer for peer in ranked if setting.is_newcomer(peer)]
+        room = room_for(setting.newcomers_share, len(ranked) - len(newcomers), setting.quorum, setting.group_limit)
+        turned_away = set(newcomers[room:])
+        return [peer for peer in ranked if peer not in turned_away]
 
     def _begin(self, present: list[PeerId], now: float) -> list[Action]:
         setting = self._setting
@@ -219,7 +264,7 @@ class Leadership:
         everybody's turn comes.
         """
         limit = self._setting.group_limit
-        ranked = order(self._setting.run, self._setting.epoch, present)
+        ranked = self._with_some_newcomers(present)
         staying = [peer for peer in ranked if peer in self._electorate.peers][: limit - limit // ROTATION]
         chosen = list(dict.fromkeys([self._setting.me, *staying, *ranked]))[:limit]
         return [peer for peer in ranked if peer in chosen]
@@ -229,6 +274,7 @@ class Leadership:
 
         Who is slower than SLOWEST owns nothing: all would wait for its part.
         """
+        able = [peer for peer in able if peer not in self._setting.not_owning] or able
         said = {peer: self._ready[peer].speed for peer in able}
         ordinary = median_low([speed for speed in said.values() if speed != UNMEASURED] or [UNMEASURED])
         speeds = {peer: ordinary if speed == UNMEASURED else speed for peer, speed in said.items()}
@@ -277,6 +323,7 @@ class Leadership:
         if owner in self._votes:
             # It has reduced its part. Who cannot get it from there gets it from the voters, in a term that adopts it.
             self.stuck = lasting
+            self.faults += [(owner, Fault.WITHHELD)] if lasting else []
             return []
         others = [m.peer for m in self.begin.members if m.peer not in suspected and m.peer != owner]
         believed = owner in suspected or sender == owner or 2 * len(complaints) > len(others)
@@ -326,6 +373,7 @@ class Leadership:
 
     def _reassign(self, part: int, suspected: set[PeerId]) -> list[Action]:
         assert self.begin is not None
+        self.faults.append((self._owners[part][-1], Fault.WITHHELD))
         able = [
             member.peer
             for member in self.begin.members
@@ -336,6 +384,7 @@ class Leadership:
         if not able:
             self.stuck = True
             return []
+        able = [peer for peer in able if peer not in self._setting.not_owning] or able
         self._owners[part].append(able[part % len(able)])
         self._complaints[part] = {}
         self._observed.pop(part, None)

@@ -38,6 +38,10 @@ class Ledger:
             self._reassigned[body.part] = statement
         return True
 
+    def silent_owner(self, part: int) -> PeerId | None:
+        """Who owns the part, if its result does not come to us."""
+        return self.owners[part][1] if part in self.lacking else None
+
     def hold(self, result: PartResult, attempt: int | None) -> bool:
         """Whether it is the result of the latest attempt at a part; kept then."""
         for number, part in enumerate(self.begin.body.parts):

@@ -105,6 +105,7 @@ from protocols.round.patience import Patience
 from protocols.round.setting import Setting
 from protocols.round.tally import Tally
 from protocols.signed import Signed
+from protocols.suspension import Fault
 
 SLOWER = 10.0
 """Others may take this many times as long as we did, for the same thing, before we give their leader up."""
@@ -204,6 +205,11 @@ class Round:
             return self._vote_origin
         ours = self._ledger is not None and self._ledger.begin.body.term == self.done.body.term
         return self._ledger.origin() if self._ledger is not None and ours else ()
+
+    @property
+    def faults(self) -> Mapping[PeerId, Fault]:
+        """Who has kept the round waiting, as far as we have seen it ourselves."""
+        return self._patience.faults
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -394,6 +400,7 @@ class Round:
             self._notice_silence(self.peers, now)
             self._close_when_enough(now)
         elif now - max(self._heard_at.get(favourite, self.started), self._waiting_since) > self.setting.timing.failure:
+            self._blame(favourite, Fault.ABSENT)
             self._suspect(favourite, now)
         elif self.tally.seems_enough(self.suspected):
             self._patience.wait(now, SLOWER * self.tally.own.complete_after)
@@ -441,6 +448,9 @@ class Round:
         if leader != self.leader:
             self._patience.relax()
             self._doubted_at = None
+        if self._ledger is not None and self.phase is Phase.EXCHANGING:
+            for part in sorted(self._ledger.lacking):
+                self._blame(self._ledger.owners[part][1], Fault.WITHHELD)
         self.phase, self.term, self.leader = Phase.READY, term, leader
         self.begin = self._ledger = None
         self._fetch_at = None
@@ -550,8 +560,11 @@ class Round:
             return
         if self.phase not in (Phase.EXCHANGING, Phase.PREPARED):
             return
+        silent = self._ledger.silent_owner(body.part)
         if not self._ledger.reassign(statement, voted=self.phase is Phase.PREPARED):
             return
+        if silent is not None:  # the leader's word alone is nobody's fault
+            self._blame(silent, Fault.WITHHELD)
         self.recovered_parts += 1
         self._patience.relax()
         self._actions.append(Redirect(body.part, body.attempt, body.owner))
@@ -638,6 +651,8 @@ class Round:
         if self._fetch_at is not None and now >= self._fetch_at:
             self._fetch_adopted()
         if self.leader in self.suspected or now - self._waiting_since > self.setting.timing.failure:
+            if self.leader not in self.suspected:
+                self._blame(self.leader, Fault.ABSENT)
             self._suspect(self.leader, now)
             return
         match self.phase:
@@ -693,6 +708,7 @@ class Round:
 
     def _give_up(self, leader: PeerId, now: float) -> None:
         """It leads us no more in this epoch."""
+        self._blame(leader, Fault.ASTRAY)
         self._patience.give_up(leader)
         self._suspect(leader, now)
 
@@ -725,6 +741,7 @@ class Round:
         for peer in list(peers):
             heard = max(self._heard_at.get(peer, self._waiting_since), self._waiting_since)
             if peer not in self.suspected and peer != self.setting.me and now - heard > self.setting.timing.failure:
+                self._blame(peer, Fault.ABSENT)
                 self._lose(peer, now)
 
     def _lead_with(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
@@ -745,8 +762,17 @@ class Round:
 
     def _leadership_acts(self, actions: list[Action], now: float) -> None:
         self._actions += actions
+        if self._leadership is not None:
+            for peer, fault in self._leadership.faults:
+                self._blame(peer, fault)
+            self._leadership.faults.clear()
         if self._leadership is not None and self._leadership.stuck:
             self._start_over(now)
+
+    def _blame(self, peer: PeerId, fault: Fault) -> None:
+        """Not who plays another epoch or history: it is not to be waited for."""
+        if peer != self.setting.me and peer not in self._elsewhere:
+            self._patience.faults[peer] = fault
 
     def _start_over(self, now: float) -> None:
         """Lead the next term, this one has failed."""

@@ -7,6 +7,7 @@ alive, and has brought us no further, leads us no more in this epoch. And nobody
 from collections import Counter
 
 from protocols.identity import PeerId
+from protocols.suspension import Fault
 
 MOST_MOVES = 16
 """So many times one peer may bring us into another term, or under another leader, within an epoch."""
@@ -18,6 +19,8 @@ class Patience:
     def __init__(self, failure_seconds: float) -> None:
         self.given_up: set[PeerId] = set()
         """Who leads us no more."""
+        self.faults: dict[PeerId, Fault] = {}
+        """Who has kept us waiting; of each the last of its faults."""
         self._seconds = PATIENCE * failure_seconds
         self._moves: Counter[PeerId] = Counter()
         self._ends_at: float | None = None

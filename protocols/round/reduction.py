@@ -101,6 +101,10 @@ class PartReduction:
         """Counts on member `number` no longer."""
         self._dropped.add(number)
 
+    def has_begun(self, number: int) -> bool:
+        """Whether member `number` has delivered any chunk of the part."""
+        return self._delivered.get(number, self.part.start) > self.part.start
+
     def missing(self, chunk: int) -> set[int]:
         """The members that are counted on and have not delivered `chunk`."""
         return {n for n, following in self._delivered.items() if following <= chunk and n not in self._dropped}

@@ -27,6 +27,22 @@ class Setting:
     client_mode: bool = False
     trains: bool = True
     speed: float = 1.0
+    seniors: frozenset[PeerId] | None = None
+    """Who has served its probation; None: there are no newcomers (`protocols.probation`)."""
+    newcomers_share: float = 0.25
+    """So much of a group the newcomers make up, at most."""
+    suspended: frozenset[PeerId] = frozenset()
+    """Whom we, leading, neither wait for nor take into the group, where there are enough others …"""
+    not_owning: frozenset[PeerId] = frozenset()
+    """… and who gets no part from us (`protocols.suspension`)."""
     grace: float = 0.0
     """Seconds for which the epoch may stay open for members who follow us, and are not there yet."""
     timing: Timing = field(default_factory=Timing)
+
+    def is_newcomer(self, peer: PeerId) -> bool:
+        """Not we ourselves: who leads is in its group."""
+        return self.seniors is not None and peer not in self.seniors and peer != self.me
+
+    def awaits(self, peer: PeerId) -> bool:
+        """Whether the epoch stays open for what it still trains."""
+        return peer not in self.suspended and not self.is_newcomer(peer)

@@ -101,6 +101,12 @@ class Tally:
     def _views(self, suspected: Set[PeerId]) -> list[PeerView]:
         return [self.own, *(view for peer, view in self.peers.items() if peer not in suspected)]
 
+    def _awaited_views(self, suspected: Set[PeerId]) -> list[PeerView]:
+        """Of those whom the epoch stays open for; of all, where none of those has anything to train."""
+        others = [view for peer, view in self.peers.items() if peer not in suspected and self._setting.awaits(peer)]
+        views = [self.own, *others]
+        return views if any(view.samples or not view.complete for view in views) else self._views(suspected)
+
     def _assembled_after(self, suspected: Set[PeerId]) -> float | None:
         """How long it took until a quorum had spoken; None while there is none."""
         heard = sorted(view.heard_after for view in self._views(suspected) if view.heard_after is not None)
@@ -111,7 +117,7 @@ class Tally:
 
         Their time counts from when a quorum had `assembled`: its last member may come long after the others are done.
         """
-        trainers = [view for view in self._views(suspected) if view.samples or not view.complete]
+        trainers = [view for view in self._awaited_views(suspected) if view.samples or not view.complete]
         arrivals = [max(0.0, view.complete_after - assembled) for view in trainers if view.complete]
         if not arrivals or 2 * len(arrivals) < len(trainers):
             return False

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols.encoding import digest, encode
 from protocols.identity import Identity, PeerId
@@ -73,6 +74,10 @@ class Node:
     alive: bool = True
     wakes_at: float = 0.0
     """Frozen until then."""
+    withholds: bool = False
+    """Whether it keeps the results of its parts to itself."""
+    mute: bool = False
+    """Whether it says nothing, though it listens."""
     results_late_seconds: float = 0.0
     """So much later do the owners' results reach it."""
     samples: int = 0
@@ -106,7 +111,11 @@ class Swarm:
         group_limit: int = 64,
         weighs: bool = False,
         chunks: int = 16,
+        views: Callable[[PeerId], dict[str, Any]] = lambda _peer: {},
+        quorum: int = 1,
     ) -> None:
+        """`views`: what of the `Setting` is each member's own; `electorate` there is that of its `Round`."""
+        self.views, self.quorum = views, quorum
         self.weighs, self.chunks = weighs, chunks
         self.made_of: dict[PartResult, list[PeerId]] = {}
         self.epoch, self.base = epoch, base
@@ -128,6 +137,8 @@ class Swarm:
             self.after(self.random.uniform(0, 0.2), lambda node=node: self._tick(node))
 
     def _machine(self, peer: PeerId, expected: dict[PeerId, bool], target: int | None) -> Round:
+        views = dict(self.views(peer))
+        electorate = views.pop("electorate", self.electorate)
         setting = Setting(
             run=RUN,
             epoch=self.epoch,
@@ -138,8 +149,10 @@ class Swarm:
             client_mode=expected[peer],
             group_limit=self.group_limit,
             weighs=self.weighs,
+            quorum=self.quorum,
+            **views,
         )
-        return Round(setting, expected, 0.0, electorate=self.electorate)
+        return Round(setting, expected, 0.0, electorate=electorate)
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -253,6 +266,8 @@ class Swarm:
 
     def _transmit(self, node: Node, to: PeerId, statement: Signed) -> None:
         target = self.nodes[to]
+        if node.mute and target is not node:
+            return
         if target is node:
             self.after(0, lambda: self.event(target, self._heard(statement)))
             return
@@ -349,6 +364,8 @@ class Swarm:
 
     def _send_result(self, owner: Node, reader: PeerId, key: tuple[int, int, int]) -> None:
         result, target = owner.reduced[key], self.nodes[reader]
+        if owner.withholds and target is not owner:
+            return
 
         def arrive() -> None:
             if target.alive and owner.alive:
