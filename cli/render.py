@@ -66,6 +66,7 @@ def peers_view(status: Status) -> RenderableType:
     for member in members:
         seen = f"{member.last_seen_seconds:.0f} s ago" if isinstance(member, PeerStatus) else "here"
         banned = member.banned if isinstance(member, PeerStatus) else None
+        suspended = _suspension(member) if isinstance(member, PeerStatus) else ""
         table.add_row(
             printable(member.name),
             printable(member.role),
@@ -73,9 +74,9 @@ def peers_view(status: Status) -> RenderableType:
             f"{member.samples_contributed:,}",
             f"{member.samples_per_second:,.0f}",
             seen,
-            f"banned: {printable(banned)}" if banned else _short(member.state_digest),
+            f"banned: {printable(banned)}" if banned else suspended or _short(member.state_digest),
             member.peer_id,
-            style="red" if banned else "" if isinstance(member, PeerStatus) else "bold",
+            style="red" if banned else "yellow" if suspended else "" if isinstance(member, PeerStatus) else "bold",
         )
     return table
 
@@ -165,6 +166,10 @@ def _table(*headings: str) -> Table:
             overflow="ellipsis",
         )
     return table
+
+
+def _suspension(member: PeerStatus) -> str:
+    return f"suspended for {_count(member.suspended, 'epoch')}" if member.suspended else ""
 
 
 def _members(status: Status) -> str:

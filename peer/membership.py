@@ -94,6 +94,20 @@ class Membership:
         """The members, this peer not among them."""
         return self.roster.status(self._now())
 
+    def clock(self) -> float:
+        """Seconds, as `is_at` counts them."""
+        return self._now()
+
+    def is_at(self, peer: PeerId, epoch: int, since: float) -> bool:
+        """Whether `peer` has told us since then that it lives, and has come to this epoch."""
+        member = self.roster.get(peer)
+        return (
+            member is not None
+            and member.seen >= since
+            and member.epoch >= epoch
+            and member.entry.state_digest is not None
+        )
+
     def banish(self, peer: PeerId, why: str) -> str | None:
         """`peer` is none of the members any more; returns its name, where it was one."""
         self._transport.remember(peer, ())

@@ -9,7 +9,7 @@ idle      the last epoch is reached: serves what others need
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
@@ -40,17 +40,19 @@ from protocols.identity import PeerId
 from protocols.manifest import DataParallel, Manifest
 from protocols.message import Message
 from protocols.optimizers import make_optimizer
+from protocols.probation import Probation, room_for
 from protocols.records import RosterEntry
 from protocols.rejection import Reason, Rejected
 from protocols.round.aggregate import AggregateMemory
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
-from protocols.round.messages import UNMEASURED, Begin, Contribution, Progress, Ready
+from protocols.round.messages import MAX_MEMBERS, UNMEASURED, Begin, Contribution, Progress, Ready
 from protocols.round.parts import Grid
 from protocols.round.setting import Setting
 from protocols.rules import DistanceRule, rule_of
 from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState, advance
+from protocols.suspension import Suspensions
 
 WATCH_SECONDS = 1.0
 LONGEST_WATCH_SECONDS = 8.0
@@ -174,6 +176,8 @@ class Participant:
         """The members of the last round, or those who made the state that we took."""
         self._elders: frozenset[PeerId] = frozenset()
         """Who was there before us, where nobody has made the state that we start from."""
+        self._probation = Probation(manifest.admission.probation_epochs)
+        self._suspensions = Suspensions()
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
         self._empty_claims: Counter[PeerId] = Counter()
         """How often nobody gave the state that these said to hold, since we have fetched one."""
@@ -226,6 +230,11 @@ class Participant:
         log.warning("banned", peer=peer, member=member, reason=why)
         self._transport.ban(peer, why)
         self._left(peer)
+
+    @property
+    def suspended(self) -> dict[PeerId, int]:
+        """With whom we rather do without, and for how many epochs."""
+        return self._suspensions.left(self.state.epoch)
 
     @property
     def finished(self) -> bool:
@@ -289,7 +298,7 @@ class Participant:
         choice = await self._heads.choose(believed, snapshot=self.state if self.state.epoch else None)
         self._ban_as_most(choice)
         if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
-            self._group = self._makers(choice)
+            self._meet_makers(choice)
             self._elders = choice.tellers if choice else frozenset()
             await self._become(self.state)
             await self.membership.greet()  # others may have begun in this moment, as we do
@@ -303,13 +312,25 @@ class Participant:
             return
         self._empty_claims.clear()
         log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
-        self._group = self._makers(choice)
+        self._meet_makers(choice)
         await self._become(state)
 
     def _ban_as_most(self, choice: Choice | None) -> None:
         """Those who have seen the evidence have banned whom it proves guilty; we come too late for it."""
         for peer, why in (choice.banned if choice else {}).items():
             self.ban(peer, why)
+
+    def _meet_makers(self, choice: Choice | None) -> None:
+        """Who has a say in what comes next: who has made the state; with a probation, whom most of those name."""
+        self._group = self._makers(choice)
+        has_probation = self.manifest.admission.probation_epochs > 0
+        seniors = self._heads.seniors_of(choice) if choice and has_probation else frozenset()
+        self._probation.resume(choice.epoch if choice else self.state.epoch, seniors)
+        members = {peer: self.membership.roster.get(peer) for peer in seniors}
+        group = {peer: member.entry.client_mode for peer, member in members.items() if member is not None}
+        if self._transport.peer_id in seniors:
+            group[self._transport.peer_id] = self.profile.client_mode
+        self._group = group or self._group
 
     def _makers(self, choice: Choice | None) -> dict[PeerId, bool]:
         """Who has made the state that was chosen; nobody the one where the run starts, we our own snapshot."""
@@ -358,7 +379,10 @@ class Participant:
         trains = self.profile.role == "trainer"
         if trains:
             await self.learner.begin(self.state)
-        training = self.manifest.training
+        training, admission = self.manifest.training, self.manifest.admission
+        seniors = self._probation.seniors(self.state.epoch, self._group)
+        electorate = [peer for peer in self._group if seniors is None or peer in seniors]
+        self._heads.seniors = frozenset() if seniors is None else frozenset(electorate[:MAX_MEMBERS])
         setting = Setting(
             run=self.manifest.run_id,
             epoch=self.state.epoch,
@@ -373,6 +397,10 @@ class Participant:
             client_mode=self.profile.client_mode,
             trains=trains,
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
+            seniors=seniors,
+            newcomers_share=admission.probation_share,
+            suspended=frozenset(self.suspended),
+            not_owning=self._suspensions.not_owning(self.state.epoch),
             grace=self._grace(),
             timing=self._timing,
         )
@@ -381,12 +409,13 @@ class Participant:
             setting,
             self._expected(),
             self._audience(),
-            self._group or None,
+            electorate or None,
             self.learner,
             self.changed.notify,
             () if self._group else self._elders,
             self._late(),
         )
+        began = self.membership.clock()
         self._open(session)
         self._enter("training")
         outcome = await self._finish_when_leaving(session)
@@ -403,10 +432,27 @@ class Participant:
         members = outcome.done.body.members
         self.largest_group = max(self.largest_group, len(members))
         self._group = {peer: session.client_mode_of(peer) for peer in members}
+        self._probation.count(base.epoch, members)
+        self._settle(session, members, began)
         if trains and (state.epoch % self.manifest.evaluation.every_epochs == 0 or state.epoch >= self.manifest.epochs):
             await self._evaluate(state)
         await self._become(state)
         log.debug("epoch", epoch=state.epoch, group=len(members), seconds=round(outcome.duration_seconds, 3))
+
+    def _settle(self, session: Session, members: Sequence[PeerId], began: float) -> None:
+        """What is to be remembered of the members after the round of a session that began then.
+
+        Who was dead, or not yet back, is at no fault.
+        """
+        setting, epoch = session.setting, session.epoch
+        faults = {p: fault for p, fault in session.faults.items() if self.membership.is_at(p, epoch, began)}
+        for peer in self._suspensions.settle(epoch, members, faults):
+            left = self._suspensions.left(epoch + 1)[peer]
+            log.info("suspended", peer=peer, fault=str(faults[peer]), epochs=left)
+        newcomers = sum(setting.is_newcomer(peer) for peer in members)
+        seniors = len(members) - newcomers
+        if newcomers > room_for(setting.newcomers_share, seniors, setting.quorum, setting.group_limit):
+            log.info("more newcomers in a group than is their share", epoch=epoch, newcomers=newcomers, seniors=seniors)
 
     async def _unless_leaving(self, work: Coroutine[Any, Any, None]) -> None:
         """Until it is done, or we leave."""

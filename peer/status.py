@@ -52,6 +52,9 @@ class PeerStatus(_Part):
     last_seen_seconds: float
     state_digest: str | None
     banned: str | None = Field(None, description="why it may not take part any more; null for a member")
+    suspended: int = Field(
+        0, description="for so many epochs this peer neither waits for it nor takes it into a group that it leads"
+    )
 
 
 class RoundStatus(_Part):

@@ -21,6 +21,7 @@ from protocols.heads import (
     choose,
     choose_from,
     history_of,
+    most_named,
 )
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
@@ -42,6 +43,10 @@ class Heads:
         """Epoch → digest of our states, the newest last; empty as long as we have no say in what the swarm's is."""
         self.banned: dict[PeerId, str] = {}
         """Whom we have banned, and why, the last ones last."""
+        self.seniors: frozenset[PeerId] = frozenset()
+        """Who has a say in our epoch, to be told to who asks; nobody where nobody serves a probation."""
+        self._named: dict[PeerId, tuple[PeerId, ...]] = {}
+        """By those whom we asked last: who has a say in theirs."""
         self._transport, self._signer, self._border = transport, signer, border
         self._told: dict[PeerId, tuple[Banned, ...]] = {}
         """Whom those asked last have banned."""
@@ -65,7 +70,9 @@ class Heads:
         digests: list[bytes] = []
         while newest - len(digests) in self.history:
             digests.append(self.history[newest - len(digests)])
-        return self._signer.sign(Head(digests=tuple(digests), banned=self._banned(), nonce=nonce), newest).wire
+        seniors = tuple(sorted(self.seniors))
+        head = Head(digests=tuple(digests), banned=self._banned(), nonce=nonce, seniors=seniors)
+        return self._signer.sign(head, newest).wire
 
     def _banned(self) -> tuple[Banned, ...]:
         return tuple(Banned(peer=peer, why=why) for peer, why in list(self.banned.items())[-MAX_BANNED:])
@@ -93,6 +100,7 @@ class Heads:
 
         `snapshot`: what we resume from; it tells for its history, and what the others make of that goes before it.
         """
+        self._named.clear()
         ours = dict(self.history)
         histories: dict[PeerId, History] = dict(await self.ask(peers, lambda: ours.update(self.history)))
         if snapshot is not None:
@@ -103,6 +111,10 @@ class Heads:
             choice = choose(histories)
         return replace(choice, banned=banned_by_most(choice.tellers, self._told)) if choice else None
 
+    def seniors_of(self, choice: Choice) -> frozenset[PeerId]:
+        """Whom most of those name who told of what was chosen last, but us."""
+        return most_named([self._named[peer] for peer in choice.tellers if peer in self._named])
+
     async def _ask_one(self, peer: PeerId) -> History | None:
         nonce = secrets.token_bytes(NONCE_BYTES)
         async with self._border.around(f"asking {peer} for its head"):
@@ -112,6 +124,7 @@ class Heads:
                 if head.body.nonce != nonce:
                     raise Rejected(Reason.REPLAYED, "the head was signed for another question")
                 self._told[peer] = head.body.banned
+                self._named[peer] = head.body.seniors
                 return history_of(head.epoch, head.body)
             except TransportError as error:
                 log.debug("no head", peer=peer, error=str(error))

@@ -14,6 +14,7 @@ def status_of(participant: Participant, peer_id: str) -> Status:
     epoch = epoch_of(participant)
     has_state = participant.profile.role != "monitor" and participant.joined
     digest = participant.state.digest.hex() if has_state else None
+    suspended = participant.suspended
     return Status(
         run=RunStatus(
             id=participant.manifest.run_id,
@@ -36,7 +37,10 @@ def status_of(participant: Participant, peer_id: str) -> Status:
             addresses=participant.profile.addresses(),
             round_phase=participant.round_phase,
         ),
-        peers=participant.membership.status(),
+        peers=tuple(
+            member.model_copy(update={"suspended": suspended.get(member.peer_id, 0)})
+            for member in participant.membership.status()
+        ),
         last_round=_last_round(participant),
         rejected=dict(participant.rejections.by_reason),
     )

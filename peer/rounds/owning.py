@@ -18,6 +18,7 @@ from protocols.round.messages import Contribution, Observed, PartResult, Result,
 from protocols.round.pace import Paces
 from protocols.round.reduction import EncodedUpdate, PartReduction, ReducedChunk
 from protocols.signed import Signed, Signer
+from protocols.suspension import Fault
 from protocols.vectors import Vector
 
 WINDOW_CHUNKS = 8
@@ -48,6 +49,8 @@ class OwnedPart:
         self.address = address
         self.held: HeldPart | None = None
         self.bytes_sent = self.bytes_received = 0
+        self.faults: dict[PeerId, Fault] = {}
+        """Whom we waited for, and went on without."""
         self._transport, self._signer, self._timing = transport, signer, timing
         self._clock: Clock = transport.clock
         self._results: list[ReducedChunk] = []
@@ -233,7 +236,7 @@ class OwnedPart:
             left = self._paces.slack(missing, self._now()) if delivered > len(missing) else {}
             late = {number for number, seconds in left.items() if seconds <= 0}
             if late or remaining <= 0:
-                self._drop_all(late if remaining > 0 else missing)
+                self._drop_late(late if remaining > 0 else missing)
                 continue
             pause = min(
                 remaining, LONGEST_WAIT_SECONDS, *(max(seconds, SLACK_STEP_SECONDS) for seconds in left.values())
@@ -247,8 +250,10 @@ class OwnedPart:
     def _now(self) -> float:
         return self._awake.at(self._clock.monotonic())
 
-    def _drop_all(self, numbers: Iterable[int]) -> None:
+    def _drop_late(self, numbers: Iterable[int]) -> None:
         for number in numbers:
+            slow = self.reduction.has_begun(number) or number in self._paces.senders
+            self.faults[self.reduction.members[number].peer] = Fault.SLOW if slow else Fault.WITHHELD
             self._drop(number)
 
     # -- giving -------------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ from protocols.round.setting import Setting
 from protocols.round.weighing import open_weigh
 from protocols.rules import Rule
 from protocols.signed import Signed, Signer, open_signed
+from protocols.suspension import Fault
 from protocols.vectors import Vector
 from protocols.verification.dealing import Context, Dealing, deal, public_key
 
@@ -254,6 +255,12 @@ class Session:
     def client_mode_of(self, peer: PeerId) -> bool:
         known = self.machine.tally.own if peer == self.setting.me else self.machine.peers.get(peer)
         return known is not None and known.client_mode
+
+    @property
+    def faults(self) -> dict[PeerId, Fault]:
+        """Who has kept the round waiting, as far as we have seen it ourselves."""
+        faults = {peer: fault for part in self._owned.values() for peer, fault in part.faults.items()}
+        return {peer: fault for peer, fault in (faults | self.machine.faults).items() if peer != self.setting.me}
 
     async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:
         """A member's stream to a part that we own, as soon as we know that we do. Raises Rejected, Unreachable."""
