@@ -1,6 +1,7 @@
 """What faults cost, and how it fades."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ def test_a_member_that_always_sends_slowly_is_never_suspended() -> None:
 
 def test_who_withholds_always_does_so_more_and_more_seldom() -> None:
     spoilt = spoil(1000)
-    gaps = [later - earlier for earlier, later in zip(spoilt, spoilt[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(spoilt)]
     assert gaps[:4] == [1, 3, 5, 9]
     assert gaps == sorted(gaps)
     assert max(gaps) <= 2 * LONGEST_EPOCHS + 1
