@@ -4,12 +4,16 @@ preparing a member without a state: what it needs to train may have to be fetche
 joining   finds the members, takes the state that most of them sign (`peer.sync`)
 epoch     a `Session` trains and averages; its outcome makes the next state
 watching  beside the epochs: should the others tell another history, or have gone on without us, back to joining
+paused    the organiser has said so: no training and no rounds until it resumes them
 idle      the last epoch is reached: serves what others need
+
+What the organiser directs (`peer.directives`) is carried out between two epochs: a step's optimizer is what the
+directives say of its epoch, whenever they came.
 """
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
@@ -18,6 +22,7 @@ from dht.border import Border
 from dht.interfaces import Records, Stream, Transport
 from peer.content_fetch import ContentNotFound
 from peer.contents import ContentStore
+from peer.directives import Directives
 from peer.learner import Learner
 from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
@@ -73,7 +78,7 @@ SESSIONS_KEPT = 8
 FASTEST_LINK = 125e6
 """Bytes per second: what is faster is no link, and its measure tells how busy the processor was."""
 
-State = Literal["joining", "syncing", "training", "averaging", "idle", "stopping"]
+State = Literal["joining", "syncing", "training", "averaging", "paused", "idle", "stopping"]
 
 log = structlog.get_logger()
 
@@ -93,8 +98,11 @@ class Participant:
         timing: Timing | None = None,
         on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
         prepare: Callable[[], Awaitable[Learner]] | None = None,
+        directives: Iterable[bytes] = (),
     ) -> None:
         """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
+
+        `directives`: what was known of the organiser's at the last start, signed.
 
         `prepare` makes the learner that takes the place of `learner`, when it needs the other members for that.
         `rejections`: what `transport` counts with.
@@ -126,9 +134,12 @@ class Participant:
             self._border,
             self._admission,
         )
+        self.directives = Directives(
+            transport, records, signer, manifest, self._border, self._directives_known, self._directed
+        )
+        self.directives.recall(directives)
         self._transport, self._signer = transport, signer
         self._timing = timing or Timing()
-        self._optimizer = make_optimizer(manifest.training.outer, manifest.epochs)
         grid = Grid(state.parameter_count)
         self._inbox = Inbox(
             manifest.run_id,
@@ -191,7 +202,10 @@ class Participant:
     async def start(self) -> None:
         """From now on others are answered."""
         transport = self._transport
+        for peer, why in self.directives.log.bans.items():
+            self.ban(peer, why)
         await self.membership.start()
+        await self.directives.start()
         await transport.serve_requests(ROUND_KIND, self._hear)
         await transport.serve_requests(HEAD_KIND, self._heads.answer)
         await transport.serve_requests(MANIFEST_KIND, self._show_manifest)
@@ -203,7 +217,13 @@ class Participant:
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
-        async with beside(self.membership.run()), beside(self._outbox.run()), beside(self._check_rounds()):
+        async with (
+            beside(self.membership.run()),
+            beside(self._outbox.run()),
+            beside(self._check_rounds()),
+            beside(self.directives.run()),
+            beside(self._keep_banning()),
+        ):
             await self._take_part(max_epochs)
             self._enter("stopping")
             await self.membership.depart()
@@ -235,6 +255,16 @@ class Participant:
     def suspended(self) -> dict[PeerId, int]:
         """With whom we rather do without, and for how many epochs."""
         return self._suspensions.left(self.state.epoch)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the organiser has stopped the run at our epoch."""
+        return self.directives.log.paused(self.state.epoch)
+
+    @property
+    def epochs_per_second(self) -> float:
+        """How fast the swarm goes on, by the last epoch; 1 as long as there was none."""
+        return 1 / self._epoch_seconds if self._epoch_seconds > 0 else 1.0
 
     @property
     def finished(self) -> bool:
@@ -294,6 +324,7 @@ class Participant:
         """Takes the state that the swarm has; ours, when nobody has another, or none that counts more."""
         self._enter("syncing")
         await self.membership.introduce()
+        await self.directives.catch_up()
         believed = [peer for peer in self._others() if self._empty_claims[peer] < EMPTY_CLAIMS]
         choice = await self._heads.choose(believed, snapshot=self.state if self.state.epoch else None)
         self._ban_as_most(choice)
@@ -361,7 +392,10 @@ class Participant:
         try:
             async with beside(self._watch()):
                 while not (self._leaving.is_set() or self.finished or self._played(max_epochs)):
-                    await self._play_round()
+                    if self.paused:
+                        await self._unless_leaving(self._stand_still())
+                    else:
+                        await self._play_round()
                 if self.finished and not self._played(max_epochs):
                     await self._evaluate(self.state)
                     self._enter("idle")
@@ -379,7 +413,7 @@ class Participant:
         trains = self.profile.role == "trainer"
         if trains:
             await self.learner.begin(self.state)
-        training, admission = self.manifest.training, self.manifest.admission
+        training, admission = self.directives.log.training(self.state.epoch), self.manifest.admission
         seniors = self._probation.seniors(self.state.epoch, self._group)
         electorate = [peer for peer in self._group if seniors is None or peer in seniors]
         self._heads.seniors = frozenset() if seniors is None else frozenset(electorate[:MAX_MEMBERS])
@@ -418,13 +452,16 @@ class Participant:
         began = self.membership.clock()
         self._open(session)
         self._enter("training")
-        outcome = await self._finish_when_leaving(session)
+        outcome = await self._finish_unless_stopped(session)
         if outcome is None:
+            if not self._leaving.is_set():  # paused: what others say of this epoch is kept until we play it
+                self._sessions.pop(session.epoch, None)
             return
         base = self.state
         if self.inspector is not None:
             self.inspector.inspect(outcome.account, base)
-        state = await self._transport.in_thread(advance, base, outcome.aggregate, self._optimizer)
+        optimizer = make_optimizer(self.directives.log.training(base.epoch).outer, self.manifest.epochs)
+        state = await self._transport.in_thread(advance, base, outcome.aggregate, optimizer)
         self.samples_contributed += outcome.weight
         self.epochs_played += 1
         self.last_round = (base.epoch, outcome.without_aggregate())
@@ -461,15 +498,30 @@ class Participant:
             await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
             working.cancel()
 
-    async def _finish_when_leaving(self, session: Session) -> RoundOutcome | None:
-        """The outcome; None when we leave while the epoch still trains, or the round does not come to its end."""
+    async def _finish_unless_stopped(self, session: Session) -> RoundOutcome | None:
+        """The outcome; None when we leave, or the run is paused, while the epoch still trains, or the round does not
+        come to its end then."""
 
         async def stop_when_leaving() -> None:
             await self._leaving.wait()
             session.stop()
 
-        async with beside(stop_when_leaving()):
+        async def stop_when_paused() -> None:
+            while not self.paused:
+                await self.directives.changed.wait()
+            session.stop()
+
+        async with beside(stop_when_leaving()), beside(stop_when_paused()):
             return await session.run()
+
+    async def _stand_still(self) -> None:
+        """Until the organiser resumes the run."""
+        log.info("the organiser has paused the run", epoch=self.state.epoch)
+        self._enter("paused")
+        while self.paused:
+            await self.directives.changed.wait()
+        log.info("the organiser has resumed the run", epoch=self.state.epoch)
+        self._advanced_at = self._now()
 
     def _expected(self) -> Mapping[PeerId, bool]:
         """Who is likely to play this epoch: the last group, and who says to be where we are."""
@@ -595,16 +647,43 @@ class Participant:
             banned=len(self._admission.banned),
             departed=False,
             token=self.profile.token,
+            directives=self.directives.log.digest,
         )
         return entry, self.state.epoch
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
         """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""
         session, member = self._sessions.get(self.state.epoch), self.membership.roster.get(peer)
+        if member is not None:
+            self.directives.hear(member.entry.directives)
         if session and member and member.plays(session.epoch, session.setting.base):
             session.find({peer: member.entry.client_mode})
         if new:
             self.changed.notify()
+
+    def _directives_known(self) -> Iterable[tuple[PeerId, bytes | None]]:
+        return [(member.peer, member.entry.directives) for member in self.membership.roster]
+
+    def _directed(self) -> None:
+        """The organiser has said something new."""
+        log.info("new directives", known=len(self.directives.log), holding=len(self.directives.log.holding))
+        self.membership.announce()
+        self.changed.notify()
+
+    async def _keep_banning(self) -> None:
+        """Bans whom the organiser bans; members among them are told why first."""
+        while True:
+            banned = {p: why for p, why in self.directives.log.bans.items() if p not in self._admission.banned}
+            if not banned:
+                await self.directives.changed.wait()
+            async with asyncio.TaskGroup() as tasks:
+                for peer, why in banned.items():
+                    tasks.create_task(self._tell_and_ban(peer, why))
+
+    async def _tell_and_ban(self, peer: PeerId, why: str) -> None:
+        if self.membership.roster.get(peer) is not None:
+            await self.directives.tell(peer)
+        self.ban(peer, why)
 
     def _left(self, peer: PeerId) -> None:
         self._group.pop(peer, None)

@@ -20,7 +20,7 @@ class RunStatus(_Part):
     name: str
     epoch: int = Field(description="The swarm's epoch as this peer sees it")
     total_epochs: int
-    state: Literal["waiting", "training", "finished"]
+    state: Literal["waiting", "training", "paused", "finished"]
     loss: float | None
     evaluation: dict[str, float] = Field(
         description="accuracy or bits_per_byte of the last evaluation here; empty, as loss is null, from outside"
@@ -31,7 +31,7 @@ class SelfStatus(_Part):
     peer_id: str
     name: str
     role: Role
-    state: Literal["joining", "syncing", "training", "averaging", "idle", "stopping"]
+    state: Literal["joining", "syncing", "training", "averaging", "paused", "idle", "stopping"]
     epoch: int
     state_digest: str | None = Field(description="hex; None before the state is known")
     samples_contributed: int
@@ -76,6 +76,36 @@ class Status(_Part):
     peers: tuple[PeerStatus, ...]
     last_round: RoundStatus | None
     rejected: dict[str, int]
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(by_alias=True)
+
+
+class DirectiveStatus(_Part):
+    """What the organiser has directed, once."""
+
+    number: int
+    epoch: int = Field(description="the first epoch at which it holds; bans and resume hold at once")
+    action: Literal["ban", "pause", "resume", "set"]
+    peer: str | None = Field(None, description="who is banned")
+    why: str | None = None
+    changes: dict[str, float | int] = Field({}, description="fields of the manifest's training, with their new values")
+    holds: bool = Field(
+        description="false: one with a smaller number is missing, or it contradicts another of the same number"
+    )
+
+
+class DirectivesStatus(_Part):
+    """`peer run directives --json`, and what the control API says of them."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    run: str
+    epoch: int
+    epochs_per_second: float
+    directives: tuple[DirectiveStatus, ...]
+    statements: tuple[str, ...] = Field(description="the same, as the organiser has signed them; base64")
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 

@@ -21,7 +21,9 @@ def status_of(participant: Participant, peer_id: str) -> Status:
             name=participant.manifest.name,
             epoch=epoch,
             total_epochs=participant.manifest.epochs,
-            state=run_state(participant.manifest, epoch, _roles(participant)),
+            state=run_state(
+                participant.manifest, epoch, _roles(participant), paused=participant.directives.log.paused(epoch)
+            ),
             loss=participant.learner.loss,
             evaluation=participant.evaluation,
         ),
@@ -84,10 +86,14 @@ def starting_status(settings: JoinSettings, peer_id: str, manifest: Manifest | N
     )
 
 
-def run_state(manifest: Manifest, epoch: int, roles: Sequence[str]) -> Literal["waiting", "training", "finished"]:
+def run_state(
+    manifest: Manifest, epoch: int, roles: Sequence[str], *, paused: bool
+) -> Literal["waiting", "training", "paused", "finished"]:
     """`roles`: of all members."""
     if epoch >= manifest.epochs:
         return "finished"
+    if paused:
+        return "paused"
     enough = sum(role != "monitor" for role in roles) >= manifest.averaging.quorum
     return "training" if enough and "trainer" in roles else "waiting"
 

@@ -1,7 +1,7 @@
 """What the organiser changes while a run lives: bans, pause and resume, and how the shared state is trained.
 
-A directive is signed by the organiser that the manifest names, and numbered 1, 2, 3 …; the envelope's epoch is the first
-at which it holds:
+A directive is signed by the organiser that the manifest names, and numbered 1, 2, 3 …; the envelope's epoch is the
+first at which it holds:
 
     Ban, Resume  at once, wherever they are known: nothing of the state depends on them
     Pause        before the round of its epoch, or of the next one where it comes late
@@ -21,7 +21,8 @@ So two members that know the same directives come to the same; who learns of one
 who knew it, and takes theirs (`protocols.heads`).
 """
 
-from collections.abc import Iterable, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -190,9 +191,14 @@ class DirectiveLog:
         return tuple(self._wires)
 
     @property
+    def all(self) -> tuple[Signed[Directive], ...]:
+        """All statements that are kept, by number; of two with one number first the one that holds."""
+        return tuple(statement for number in sorted(self._kept) for statement in self._kept[number])
+
+    @property
     def wires(self) -> tuple[bytes, ...]:
-        """All statements that are kept, by number."""
-        return tuple(statement.wire for number in sorted(self._kept) for statement in self._kept[number])
+        """The wire forms of all that are kept, by number."""
+        return tuple(statement.wire for statement in self.all)
 
     @property
     def contradictions(self) -> tuple[tuple[Signed[Directive], Signed[Directive]], ...]:
@@ -223,7 +229,7 @@ class DirectiveLog:
         return training_at(self._manifest, self.holding, epoch)
 
     def _without_gaps(self) -> tuple[Signed[Directive], ...]:
-        holding = []
+        holding: list[Signed[Directive]] = []
         while kept := self._kept.get(len(holding) + 1):
             holding.append(kept[0])
         return tuple(holding)

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from protocols.admission import Token
+from protocols.directives import MAX_STATEMENTS, Wire
 from protocols.identity import PeerId
 from protocols.message import Count, Digest, Many, Message, ShortText
 from protocols.rejection import Reason, Rejected
@@ -57,9 +58,25 @@ class RosterEntry(Record):
     """It has left in order; this is its last entry."""
     token: Annotated[bytes, Field(max_length=Token.limit_bytes + ENVELOPE_BYTES)] = b""
     """Of the run's organiser (`protocols.admission`), where the run asks for one."""
+    directives: Digest | None = None
+    """Of the directives that it knows (`DirectiveLog.digest`), so that who knows others asks; None: of none."""
 
 
-RECORDS: dict[str, type[Record]] = {body.kind: body for body in (RosterEntry,)}
+class DirectivesRecord(Record):
+    """What the organiser has directed last, for who comes while no member answers it.
+
+    Only the organiser can sign it anew, so that it goes when the organiser stays away; members hand directives on by
+    themselves (`peer.directives`).
+    """
+
+    kind: ClassVar[str] = "directives"
+    ttl_seconds: ClassVar[float] = 3600.0
+
+    statements: Annotated[Many[Wire], Field(min_length=1, max_length=MAX_STATEMENTS)]
+    """Signed `Directive`s."""
+
+
+RECORDS: dict[str, type[Record]] = {body.kind: body for body in (RosterEntry, DirectivesRecord)}
 """All kinds that a node stores; any other is refused."""
 
 MAX_RECORD_BYTES = max(body.limit_bytes for body in RECORDS.values()) + ENVELOPE_BYTES
