@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import doctor, export, identity, join, logs, observe, run
+from cli import direct, doctor, export, identity, join, logs, observe, run
 from cli.errors import run_reporting_errors
 
 app = typer.Typer(
@@ -43,6 +43,11 @@ app.command()(observe.peers)
 app.command()(observe.watch)
 app.command()(observe.leave)
 app.command()(logs.logs)
+run.app.command()(direct.ban)
+run.app.command()(direct.pause)
+run.app.command()(direct.resume)
+run.app.command("set")(direct.set_fields)
+run.app.command()(direct.directives)
 app.add_typer(run.app, name="run")
 app.command()(export.export)
 app.command("id")(identity.identity)

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from peer.status import PeerStatus, RunStatus, SelfStatus, Status
+from peer.status import DirectivesStatus, DirectiveStatus, PeerStatus, RunStatus, SelfStatus, Status
 from protocols.printable import printable
 
 if TYPE_CHECKING:
@@ -103,6 +103,31 @@ def runs_view(manifests: "Mapping[str, Manifest | None]") -> RenderableType:
         else:
             table.add_row(run, str(manifest.epochs), manifest.data.dataset, manifest.model.architecture)
     return table
+
+
+def directives_view(known: DirectivesStatus) -> RenderableType:
+    """`peer run directives`."""
+    table = _table("number", "directive", "")
+    for directive in known.directives:
+        remark = _unless(directive.holds, "does not hold: contradicted, or one before it is missing")
+        style = _unless(directive.holds, "yellow")
+        table.add_row(str(directive.number), directive_text(directive), remark, style=style)
+    return table
+
+
+def directive_text(directive: DirectiveStatus) -> str:
+    """One line."""
+    since = f"from epoch {directive.epoch} on"
+    match directive.action:
+        case "ban":
+            return f"ban {directive.peer}{_unless(not directive.why, f': {printable(directive.why or str())}')}"
+        case "set":
+            changes = ", ".join(f"{name} = {value:g}" for name, value in directive.changes.items())
+            return f"set {changes} {since}"
+        case "pause":
+            return f"pause {since}"
+        case _:
+            return "resume"
 
 
 def live_view(status: Status) -> RenderableType:

@@ -1,4 +1,4 @@
-"""`peer run create`, `show` and `list`: runs from recipes, and the runs known here."""
+"""`peer run create`, `show`, `admit` and `list`: runs from recipes, and the runs known here."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from cli.options import Home, Json
 
 if TYPE_CHECKING:
+    from peer.home import Home as HomeDirectory
     from protocols.manifest import Manifest
 
 app = typer.Typer(help="Make a run from a recipe, and look at those known here.", rich_markup_mode=None)
@@ -49,7 +50,7 @@ def show(
     home: Home = None,
     json_output: Json = None,
 ) -> None:
-    """Show what the members of a run have agreed on."""
+    """Show what the members of a run have agreed on, and what its organiser has directed since."""
     from peer.errors import UsageError
     from peer.home import Home as HomeDirectory
     from peer.settings import ObserveSettings
@@ -60,7 +61,11 @@ def show(
     manifest = directory.manifest(run)
     if manifest is None:
         raise UsageError(f"the manifest of {run} is not in {directory.path}; join the run to get it from the swarm")
-    fields: dict[str, Any] = {"run_id": run, **manifest.model_dump(mode="python")}
+    fields: dict[str, Any] = {
+        "run_id": run,
+        **manifest.model_dump(mode="python"),
+        "directives": _holding(directory, run),
+    }
     if settings.json_output:
         typer.echo(json.dumps(fields, default=bytes.hex))
     else:
@@ -86,6 +91,15 @@ def admit(
 
     directory = HomeDirectory(Settings.load(home=home).home)
     typer.echo(token_for(directory, directory.resolve_run(run_id), peer_id, days))
+
+
+def _holding(home: "HomeDirectory", run: str) -> list[dict[str, Any]]:
+    """The directives that hold, as the daemon here knows them, or knew them last."""
+    from peer.direct import status_here
+
+    holding = [one for one in status_here(home, run).directives if one.holds]
+    shown = [one.model_dump(exclude={"holds"}, exclude_none=True) for one in holding]
+    return [{name: value for name, value in one.items() if value != {}} for one in shown]
 
 
 @app.command("list")

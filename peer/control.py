@@ -1,11 +1,13 @@
 """The control API: HTTP over a unix socket that only this user may open.
 
-    GET  /status    the object of `peer.status.Status`
-    GET  /peers     its list `peers`
-    GET  /events    the status whenever it has changed, one JSON object a line, at most four a second, until the end
-    GET  /snapshot  the model as safetensors
-    GET  /metrics   for Prometheus: docs/metrics.md
-    POST /leave     202; the daemon finishes what it is at, and stops
+    GET  /status       the object of `peer.status.Status`
+    GET  /peers        its list `peers`
+    GET  /events       the status whenever it has changed, one JSON object a line, at most four a second, until the end
+    GET  /directives   what the organiser has directed: `peer.status.DirectivesStatus`
+    POST /directives   a directive as the organiser has signed it: 202, or 409 when it is none of this run
+    GET  /snapshot     the model as safetensors
+    GET  /metrics      for Prometheus: docs/metrics.md
+    POST /leave        202; the daemon finishes what it is at, and stops
 
 `serve_control` is the outermost thing of a daemon: when its socket is closed, the daemon is gone.
 """
@@ -24,7 +26,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from peer.errors import PeerError
-from peer.status import Status
+from peer.status import DirectivesStatus, Status
 
 EVENT_INTERVAL_SECONDS = 0.25
 _SHUTDOWN_SECONDS = 0.5
@@ -32,6 +34,7 @@ _SHUTDOWN_SECONDS = 0.5
 
 
 _PIECE_BYTES = 1024 * 1024
+_MAX_BODY_BYTES = 64 * 1024
 
 
 class DaemonView(Protocol):
@@ -47,6 +50,12 @@ class DaemonView(Protocol):
 
     def metrics(self) -> bytes:
         """In Prometheus's text format."""
+
+    def directives(self) -> DirectivesStatus:
+        """What the organiser has directed. Raises PeerError while it is not known."""
+
+    async def direct(self, wire: bytes) -> None:
+        """Takes a signed directive in and hands it on. Raises PeerError when it is none of this run's organiser."""
 
     async def export(self, path: Path) -> None:
         """Writes the current model to `path` as safetensors. Raises PeerError when there is none yet."""
@@ -110,6 +119,19 @@ def _application(daemon: DaemonView, scratch: Path) -> web.Application:
         daemon.leave()
         return _json(json.dumps({"leaving": daemon.status().run.id}), 202)
 
+    async def directives(_request: web.Request) -> web.Response:
+        try:
+            return _json(daemon.directives().to_json())
+        except PeerError as error:
+            return _json(json.dumps({"error": str(error)}), 409)
+
+    async def direct(request: web.Request) -> web.Response:
+        try:
+            await daemon.direct(await request.read())
+        except PeerError as error:
+            return _json(json.dumps({"error": str(error)}), 409)
+        return _json(json.dumps({"taken": True}), 202)
+
     async def events(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
@@ -135,7 +157,7 @@ def _application(daemon: DaemonView, scratch: Path) -> web.Application:
             await asyncio.to_thread(directory.cleanup)
         return await _send(request, file)  # which has no name any more: it goes when it has been sent
 
-    application = web.Application(middlewares=[_errors_as_json])
+    application = web.Application(middlewares=[_errors_as_json], client_max_size=_MAX_BODY_BYTES)
     application.add_routes(
         [
             web.get("/status", status),
@@ -143,6 +165,8 @@ def _application(daemon: DaemonView, scratch: Path) -> web.Application:
             web.get("/events", events),
             web.get("/snapshot", snapshot),
             web.get("/metrics", metrics),
+            web.get("/directives", directives),
+            web.post("/directives", direct),
             web.post("/leave", leave),
         ]
     )

@@ -17,7 +17,7 @@ from peer.errors import NoDaemon, PeerError
 from peer.files import write_atomically
 from peer.hints import command
 from peer.home import Home
-from peer.status import Status
+from peer.status import DirectivesStatus, Status
 
 _ANSWER_SECONDS = 10.0
 _EXPORT_SECONDS = 600.0
@@ -72,6 +72,16 @@ class ControlClient:
                 )
             time.sleep(0.02)
 
+    def directives(self) -> DirectivesStatus:
+        """What the run's organiser has directed."""
+        with self._request("GET", "/directives") as response:
+            return DirectivesStatus.model_validate_json(response.read())
+
+    def direct(self, wire: bytes) -> None:
+        """Hands a signed directive to the daemon, which hands it on."""
+        with self._request("POST", "/directives", body=wire) as response:
+            response.read()
+
     def export(self, path: Path) -> None:
         """Writes the daemon's current model to `path`, whole or not at all."""
         with self._request("GET", "/snapshot", _EXPORT_SECONDS) as response:
@@ -79,7 +89,7 @@ class ControlClient:
 
     @contextmanager
     def _request(
-        self, method: str, path: str, timeout_seconds: float | None = _ANSWER_SECONDS
+        self, method: str, path: str, timeout_seconds: float | None = _ANSWER_SECONDS, body: bytes | None = None
     ) -> Iterator[HTTPResponse]:
         connection = _UnixConnection(self._socket_path, timeout_seconds)
         with closing(connection):
@@ -91,7 +101,7 @@ class ControlClient:
                     f"no daemon of {self._home.path} is in run {self.run_id}; start one with: {start}"
                 ) from error
             try:
-                connection.request(method, path)
+                connection.request(method, path, body)
                 with connection.getresponse() as response:
                     if response.status >= 400:
                         raise PeerError(_reason(response))

@@ -29,6 +29,9 @@ from peer.clock_watch import watch_wall_clock
 from peer.control import serve_control
 from peer.data.dataset import Dataset, DatasetError
 from peer.data.registry import open_dataset
+from peer.direct import status_of_log
+from peer.directive_store import save_directives, saved_log
+from peer.directives import Directives
 from peer.end_process import end_process_within
 from peer.errors import PeerError
 from peer.hang_watch import hang_watch
@@ -53,12 +56,13 @@ from peer.shard_fetch import ShardFetcher
 from peer.shard_store import ShardStore
 from peer.shards import locate_shards
 from peer.snapshots import SnapshotError, SnapshotStore, export_model
-from peer.status import Status
+from peer.status import DirectivesStatus, Status
 from peer.tasks import beside
 from peer.trainer import Trainer
 from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
 from protocols.admission import Admission
+from protocols.directives import DirectiveLog
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
 from protocols.records import RosterEntry
@@ -118,6 +122,7 @@ class Daemon:
         self._node: Node
         self._p2pd: P2pd | None = None
         self._neighbourhood: Neighbourhood | None = None
+        self._saving_directives = asyncio.Lock()
         self._around: Set[PeerId] = frozenset()
         """Whom we saw when we looked around last."""
 
@@ -178,6 +183,22 @@ class Daemon:
             self._stop_at_once()
         else:
             self._participant.leave()
+
+    def directives(self) -> DirectivesStatus:
+        if self._participant is None:
+            raise PeerError("this daemon is still coming up; try again in a moment")
+        participant = self._participant
+        known, epoch = participant.directives.log, epoch_of(participant)
+        return status_of_log(participant.manifest.run_id, known, epoch, participant.epochs_per_second)
+
+    async def direct(self, wire: bytes) -> None:
+        if self._participant is None:
+            raise PeerError("this daemon is still coming up; try again in a moment")
+        try:
+            self._participant.directives.take(wire)
+        except Rejected as error:
+            raise PeerError(f"this is no directive of {self._settings.run_id}: {error}") from error
+        await self._save_directives(self._participant.directives.log)
 
     async def export(self, path: Path) -> None:
         participant = self._participant
@@ -369,6 +390,11 @@ class Daemon:
             prepare = partial(self._make_learner, manifest, resources)
             if not manifest.data.shards:  # others are not needed for it
                 learner, prepare = await prepare(), None
+        directives_path = self._home.directives_path(manifest.run_id)
+        known = await asyncio.to_thread(saved_log, directives_path, manifest)
+        if self._peer_id in known.bans:
+            why = known.bans[self._peer_id] or "no reason was given"
+            raise PeerError(f"the organiser has banned this peer from {manifest.run_id}: {why}")
         sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
         return Participant(
             transport=node.transport,
@@ -388,6 +414,7 @@ class Daemon:
             rejections=self._rejections,
             on_round=self._metrics.add_round,
             prepare=prepare,
+            directives=known.wires,
         )
 
     # -- being there --------------------------------------------------------------------------------------------------
@@ -397,11 +424,13 @@ class Daemon:
         log.info("others join with", command=self._invitation())
         watching = watch_event_loop(self._metrics.add_lag)
         saving = self._saver.keep_saving(self._to_save, participant.changed)
-        async with beside(self._keep_looking()), beside(saving), beside(self._show()), beside(watching):
+        directing = beside(self._keep_directives(participant.directives))
+        async with beside(self._keep_looking()), beside(saving), beside(self._show()), beside(watching), directing:
             clock = watch_wall_clock(self._node.transport.clock)
             await self._meet_neighbours()  # we are up: of two who start together one sees the other
             async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock):
                 await participant.run(self._settings.max_epochs)
+            await self._save_directives(participant.directives.log)
             if state := self._to_save():
                 await self._saver.save(state, last=True)
         if self._on_status is not None:
@@ -437,6 +466,25 @@ class Daemon:
                 self.participant.membership.announce()
                 if self._neighbourhood is not None:
                     await self._neighbourhood.move(self._node.addresses())
+
+    async def _keep_directives(self, directives: Directives) -> None:
+        """Saves what the organiser has directed whenever something new is known."""
+        while True:
+            saved = directives.log.digest
+            async with self._border.around("saving directives"):
+                await self._save_directives(directives.log)
+            while directives.log.digest == saved:
+                await directives.changed.wait()
+
+    async def _save_directives(self, known: DirectiveLog) -> None:
+        if not len(known):
+            return
+        path = self._home.directives_path(self._settings.run_id)
+        try:
+            async with self._saving_directives:
+                await asyncio.to_thread(save_directives, path, known.wires)
+        except OSError as error:
+            log.error("directives cannot be saved; after a restart they are asked for anew", error=str(error))
 
     def _to_save(self) -> ModelState | None:
         """The newest state, so that kill -9 costs an epoch or two at most; none before it is the swarm's."""

@@ -6,6 +6,7 @@ identity.key                    the private key, libp2p's format, 0600
 runs/<run id>/manifest.msgpack  checked against the run id whenever it is read
 runs/<run id>/sequence          where the next start's sequence numbers begin (peer.sequence)
 runs/<run id>/snapshots/        the last states (peer.snapshots)
+runs/<run id>/directives        what the organiser has directed (peer.directive_store)
 runs/<run id>/daemon.lock       held by the one daemon of this home in this run; holds its process id
 runs/<run id>/daemon.log        of a daemon in the background (`--detach`); daemon.log.1 is of the one before
 """
@@ -186,6 +187,10 @@ class Home:
             return True
         except FileNotFoundError:
             return False
+
+    def directives_path(self, run_id: str) -> Path:
+        """Where the organiser's directives are kept."""
+        return self._run_path(run_id) / "directives"
 
     def snapshots_path(self, run_id: str) -> Path:
         """Where the daemon keeps its snapshots of the run."""

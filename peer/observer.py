@@ -12,12 +12,14 @@ import structlog
 
 from dht.border import Border
 from dht.interfaces import Records, Transport, TransportError
+from peer.directives import Directives, share
 from peer.errors import PeerError
 from peer.manifests import fetch_manifest
 from peer.rejections import Rejections
 from peer.status import PeerStatus, RunStatus, Status
 from peer.sync import Heads, fetch_state
 from peer.view import run_state
+from protocols.directives import DirectiveLog, Sharing
 from protocols.heads import Choice, History, choose
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
@@ -42,10 +44,11 @@ class Observer:
         `rejections`: what `transport` counts with.
         """
         self._transport, self._records = transport, records
-        self._run = signer.run
+        self._run, self._signer = signer.run, signer
         self._manifest = manifest
         self._rejections = rejections
-        self._heads = Heads(transport, signer, Border(transport.peer_id, transport.clock, rejections))
+        self._border = Border(transport.peer_id, transport.clock, rejections)
+        self._heads = Heads(transport, signer, self._border)
         self._random = random.SystemRandom()
 
     async def look(self) -> Status:
@@ -55,13 +58,16 @@ class Observer:
         histories = await self._ask(members)
         choice = choose(histories)
         epoch = choice.epoch if choice is not None else 0
+        directed = await self.directives(members)
         return Status(
             run=RunStatus(
                 id=self._run,
                 name=manifest.name,
                 epoch=epoch,
                 total_epochs=manifest.epochs,
-                state=run_state(manifest, epoch, [member.body.role for member in members]),
+                state=run_state(
+                    manifest, epoch, [member.body.role for member in members], paused=directed.paused(epoch)
+                ),
                 loss=None,
                 evaluation={},
             ),
@@ -79,6 +85,45 @@ class Observer:
         if self._manifest is None:
             raise PeerError(f"no member of {self._run} that can be reached has its manifest; try again in a moment")
         return self._manifest
+
+    async def directives(self, members: Sequence[Signed[RosterEntry]] | None = None) -> DirectiveLog:
+        """What the organiser has directed, as far as members who answer know. Raises PeerError."""
+        members = members or await self._find_members()
+        directives = Directives(
+            self._transport, self._records, self._signer, await self.manifest(members), self._border, list, lambda: None
+        )
+        await directives.look_up()
+        if directives.organiser is not None:
+            async with asyncio.TaskGroup() as tasks:
+                for member in self._some(members):
+                    tasks.create_task(directives.ask(member.sender))
+        return directives.log
+
+    async def direct(self, wire: bytes) -> DirectiveLog:
+        """Gives members a directive, who hand it on; what is known with it. Raises PeerError when nobody takes it."""
+        members = await self._find_members()
+        known = await self.directives(members)
+        try:
+            known.take(wire)
+        except Rejected as error:
+            raise PeerError(f"this is no directive of {self._run}: {error}") from error
+        message = Sharing(known=known.known, statements=known.lacking(frozenset(), newest_first=True)[::-1])
+        async with asyncio.TaskGroup() as tasks:
+            told = [tasks.create_task(self._tell(member.sender, message)) for member in self._some(members)]
+        if not any(task.result() for task in told):
+            raise PeerError(f"no member of {self._run} that can be reached takes the directive; try again in a moment")
+        return known
+
+    async def _tell(self, peer: PeerId, message: Sharing) -> bool:
+        try:
+            await share(self._transport, peer, message)
+        except (TransportError, Rejected) as error:
+            log.debug("a member does not take the directive", member=peer, error=str(error))
+            return False
+        return True
+
+    def _some(self, members: Sequence[Signed[RosterEntry]]) -> list[Signed[RosterEntry]]:
+        return self._random.sample(members, min(len(members), MAX_ASKED))
 
     async def take_state(self, like: ModelState) -> tuple[ModelState, Choice]:
         """What most members sign, verified, and who they are; `like`: any state of the run, for its shape.

@@ -5,6 +5,7 @@ Blocking, as the commands are; the node behind it lives in an event loop of its 
 
 import asyncio
 import logging
+import time
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,8 +14,12 @@ from typing import Self
 
 import uvloop
 
+from dht.node import Node
 from dht.p2pd import P2pdError
 from peer import logs
+from peer.direct import status_of_log
+from peer.directive_store import save_directives, saved_log
+from peer.directives import publish
 from peer.ephemeral import ephemeral_node
 from peer.errors import PeerError
 from peer.hints import command
@@ -26,7 +31,7 @@ from peer.observer import Observer
 from peer.plugins import PluginError
 from peer.rejections import Rejections
 from peer.snapshots import SnapshotError, export_model
-from peer.status import Status
+from peer.status import DirectivesStatus, Status
 from protocols.signed import Signer
 
 CONNECT_SECONDS = 15.0
@@ -38,13 +43,14 @@ class OutsideView:
     """Up while the context lasts. Every method raises PeerError."""
 
     def __init__(self, home: Home, run_id: str, initial_peers: Sequence[str]) -> None:
-        """`home`: nothing is written there; it may have the manifest."""
+        """`home`: nothing is written there but what its user directs; it may have the manifest."""
         self.run_id = run_id
         self._home = home
         self._initial_peers = initial_peers
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._resources = AsyncExitStack()
         self._observer: Observer
+        self._node: Node
 
     def __enter__(self) -> Self:
         logs.configure("text", level=logging.WARNING)
@@ -73,6 +79,34 @@ class OutsideView:
         """Writes the model to `path`; of which epoch it is, and how many members have signed it."""
         return self._runner.run(self._export(path))
 
+    def directives(self) -> DirectivesStatus:
+        """What the run's organiser has directed, and how fast the run goes."""
+        return self._runner.run(self._directives())
+
+    def direct(self, wire: bytes) -> None:
+        """Hands a directive of this home's identity to members, who hand it on; and puts it into the DHT."""
+        self._runner.run(self._direct(wire))
+
+    async def _directives(self) -> DirectivesStatus:
+        began, before = time.monotonic(), (await self._observer.look()).run.epoch
+        await asyncio.sleep(LOOK_SECONDS)
+        after = (await self._observer.look()).run.epoch
+        manifest = await self._observer.manifest()
+        known = await self._observer.directives()
+        path = self._home.directives_path(self.run_id)
+        for wire in saved_log(path, manifest).wires:  # of what was directed from here; the members may have forgotten
+            known.take(wire)
+        rate = max(0, after - before) / (time.monotonic() - began)
+        return status_of_log(self.run_id, known, after, rate)
+
+    async def _direct(self, wire: bytes) -> None:
+        known = await self._observer.direct(wire)
+        signer = Signer(self._home.identity(), self.run_id, time.time_ns())
+        await publish(self._node.records, signer, known, time.time())
+        if not self._home.is_locked(self.run_id):  # a daemon saves what it knows itself
+            self._home.run_directory(self.run_id)
+            save_directives(self._home.directives_path(self.run_id), known.wires)
+
     async def _start(self) -> Observer:
         rejections = Rejections()
         try:
@@ -86,6 +120,7 @@ class OutsideView:
             examine = command(self._home.path, "doctor", *peers)
             raise PeerError(f"no initial peer answers within {CONNECT_SECONDS:.0f} s; find out why with: {examine}")
         manifest = self._home.manifest(self.run_id)
+        self._node = node
         return Observer(node.transport, node.records, Signer(identity, self.run_id, 0), manifest, rejections)
 
     async def _export(self, path: Path) -> tuple[int, int]:

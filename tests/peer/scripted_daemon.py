@@ -11,10 +11,13 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from peer.control import serve_control
+from peer.demo import demo_manifest
+from peer.direct import status_of_log
 from peer.errors import PeerError
 from peer.home import Home
 from peer.settings import Role
-from peer.status import PeerStatus, RoundStatus, RunStatus, SelfStatus, Status
+from peer.status import DirectivesStatus, PeerStatus, RoundStatus, RunStatus, SelfStatus, Status
+from protocols.directives import DirectiveLog
 
 OTHER = "12D3KooWQmwSiQhS7pKGX7bPbMLTQpLSHDTMUH8vTXXKcx1AmtL2"
 SELF = "12D3KooWAijzJqb4GQVy7tkxBEe3GfnKLk5hDeJSN97u6xjHSwDp"
@@ -77,6 +80,8 @@ class ScriptedDaemon:
         self._status = make_status(run_id)
         self._changed = asyncio.Event()
         self.left = asyncio.Event()
+        self.known: DirectiveLog | None = None
+        """What the run's organiser has directed."""
         self.model: dict[str, np.ndarray] | None = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
     def become(self, status: Status) -> None:
@@ -95,6 +100,15 @@ class ScriptedDaemon:
 
     def metrics(self) -> bytes:
         return b"peer_epoch 3.0\n"
+
+    def directives(self) -> DirectivesStatus:
+        known = self.known or DirectiveLog(demo_manifest())
+        return status_of_log(self._status.run.id, known, self._status.run.epoch, 2.0)
+
+    async def direct(self, wire: bytes) -> None:
+        if self.known is None:
+            raise PeerError("this is no directive of a run without an organiser")
+        self.known.take(wire)
 
     async def export(self, path: Path) -> None:
         if self.model is None:

@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import json
 import socket
 import stat
@@ -8,7 +9,11 @@ import pytest
 from safetensors.numpy import load
 
 from peer.control import serve_control
+from peer.demo import demo_manifest
 from peer.errors import PeerError
+from protocols.directives import Directive, DirectiveLog, Pause
+from protocols.identity import Identity
+from protocols.signed import Signer
 from tests.peer.scripted_daemon import ScriptedDaemon, make_status
 
 RUN = "demo-" + "a" * 26
@@ -88,6 +93,26 @@ async def test_leave_is_accepted_and_asks_the_daemon(api, daemon):
     async with api.post("/leave") as response:
         assert response.status == 202
     assert daemon.left.is_set()
+
+
+async def test_directives_are_shown_and_taken(api, daemon):
+    organiser = Identity.from_seed(bytes(32))
+    manifest = demo_manifest().model_copy(update={"organiser": organiser.peer_id})
+    async with api.post("/directives", data=b"noise") as response:
+        assert response.status == 409
+        assert "no directive" in (await response.json())["error"]
+    daemon.known = DirectiveLog(manifest)
+    wire = Signer(organiser, manifest.run_id, 1).sign(Directive(number=1, order=Pause()), 7).wire
+    async with api.post("/directives", data=wire) as response:
+        assert response.status == 202
+    async with api.get("/directives") as response:
+        answer = await response.json()
+    assert answer["schema"] == 1
+    assert (answer["run"], answer["epoch"], answer["epochs_per_second"]) == (RUN, 3, 2.0)
+    assert [(one["number"], one["action"], one["epoch"]) for one in answer["directives"]] == [(1, "pause", 7)]
+    assert [base64.b64decode(text) for text in answer["statements"]] == [wire]
+    async with api.post("/directives", data=bytes(100_000)) as response:
+        assert response.status == 413
 
 
 async def test_snapshot_is_the_model_and_leaves_nothing_behind(api, daemon, tmp_path):

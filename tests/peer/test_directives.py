@@ -23,7 +23,7 @@ from tests.peer.wrapped_transport import WrappedTransport
 
 ORGANISER = identity(100)
 """Who is not in the swarm, but where a test says so."""
-MANIFEST = data_parallel(epochs=40).model_copy(update={"organiser": ORGANISER.peer_id})
+MANIFEST = data_parallel(epochs=30).model_copy(update={"organiser": ORGANISER.peer_id})
 RATE = Set(learning_rate=0.02)
 
 
@@ -43,34 +43,22 @@ def check_one_history(swarm: SimulatedSwarm) -> None:
         assert len(states) <= 1, f"{len(states)} states at epoch {epoch}"
 
 
-class Watched(Participant):
-    """Notes with which learning rate it takes each step."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self.rates: dict[int, float] = {}
-
-    async def _become(self, state: ModelState) -> None:
-        self.rates[state.epoch - 1] = self.directives.log.training(state.epoch - 1).outer.learning_rate
-        await super()._become(state)
-
-
 # -- learning rates ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("manifest_of", [data_parallel, local_sgd])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_learning_rate_changes_at_one_epoch_everywhere(manifest_of: Callable[..., Manifest], seed: int) -> None:
-    manifest = manifest_of(epochs=40).model_copy(update={"organiser": ORGANISER.peer_id})
+    manifest = manifest_of(epochs=25).model_copy(update={"organiser": ORGANISER.peer_id})
 
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(4)
         await swarm.epoch(5)
-        swarm.peers[0].participant.directives.take(signed(1, RATE, 25, of=manifest).wire)
+        swarm.peers[0].participant.directives.take(signed(1, RATE, 15, of=manifest).wire)
         await swarm.until(lambda: all(know(peer, 1) for peer in swarm.members), within=5)
-        assert all(peer.state.epoch < 25 for peer in swarm.members)
-        await swarm.epoch(30)
-        joiner = await swarm.start(4, make=Watched)
+        assert all(peer.state.epoch < 15 for peer in swarm.members)
+        await swarm.epoch(18)
+        joiner = await swarm.start(4)
         await swarm.finish(within=200)
         assert know(joiner, 1)
         check_one_history(swarm)
@@ -99,7 +87,7 @@ def test_the_new_rate_is_what_the_step_is_taken_with() -> None:
             base, aggregate = aggregates[epoch]
             after, _ = aggregates[epoch + 1]
             outer = MANIFEST.training.outer.model_copy(update={"learning_rate": 0.1 if epoch < 3 else 0.02})
-            expected, _ = make_optimizer(outer, 40).step(base.parameters, aggregate, base.slots, epoch)
+            expected, _ = make_optimizer(outer, MANIFEST.epochs).step(base.parameters, aggregate, base.slots, epoch)
             assert np.array_equal(after.parameters, expected)
 
     simulate(scenario, MANIFEST)
@@ -157,7 +145,7 @@ async def _nothing() -> None:
 
 
 @pytest.mark.parametrize("deaf", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_who_learns_of_a_rate_too_late_ends_with_the_others_state(deaf: int, seed: int) -> None:
     """However many of four: some step otherwise than the others, and the state of the most, or the furthest, stands."""
 
@@ -179,7 +167,7 @@ def test_who_learns_of_a_rate_too_late_ends_with_the_others_state(deaf: int, see
     simulate(scenario, MANIFEST, seed)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_rate_of_an_epoch_that_is_past_parts_nobody_for_long(seed: int) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(5)
@@ -190,7 +178,7 @@ def test_a_rate_of_an_epoch_that_is_past_parts_nobody_for_long(seed: int) -> Non
     simulate(scenario, MANIFEST, seed)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_an_organiser_that_contradicts_itself_parts_nobody_for_long(seed: int) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(4)
@@ -210,7 +198,7 @@ def test_an_organiser_that_contradicts_itself_parts_nobody_for_long(seed: int) -
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_pause_stops_the_rounds_and_resume_goes_on(late: bool, seed: int) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(4, 0.1)
@@ -223,7 +211,7 @@ def test_pause_stops_the_rounds_and_resume_goes_on(late: bool, seed: int) -> Non
         if not late:
             assert set(reached) == {at}
         joiner = await swarm.start(4)
-        await swarm.network.clock.sleep(120)
+        await swarm.network.clock.sleep(20)
         assert [peer.state.epoch for peer in swarm.members][:4] == reached
         assert joiner.participant.activity == "paused"
         status = status_of(joiner.participant, joiner.peer)
@@ -260,19 +248,15 @@ def test_a_ban_takes_the_member_out() -> None:
         swarm.peers[0].participant.directives.take(signed(1, Ban(peer=banned.peer, why="sends noise"), 5).wire)
         await swarm.until(lambda: not banned.running, within=30)
         again = await swarm.restart(banned)
-        await swarm.finish_of([0, 1, 2])  # type: ignore[attr-defined]
+        others = [swarm.peers[number] for number in range(3)]
+        await swarm.until(lambda: all(peer.participant.finished for peer in others), within=200)
+        assert len({peer.state.digest for peer in others}) == 1
         for number in range(3):
             roster = swarm.peers[number].participant.membership.roster
             assert roster.get(again.peer) is None
             assert [one.banned for one in roster.status(0.0) if one.peer_id == again.peer] == ["sends noise"]
         assert again.participant.largest_group <= 1
 
-    async def finish_of(swarm: SimulatedSwarm, numbers: list[int]) -> None:
-        members = [swarm.peers[number] for number in numbers]
-        await swarm.until(lambda: all(member.participant.finished for member in members), within=200)
-        assert len({member.state.digest for member in members}) == 1
-
-    SimulatedSwarm.finish_of = finish_of  # type: ignore[attr-defined]
     simulate(scenario, MANIFEST)
 
 
