@@ -62,13 +62,13 @@ from peer.trainer import Trainer
 from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
 from protocols.admission import Admission
-from protocols.directives import DirectiveLog
+from protocols.directives import Directive, DirectiveLog
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
 from protocols.records import RosterEntry
 from protocols.rejection import Rejected
 from protocols.rules import rule_of
-from protocols.signed import Signer
+from protocols.signed import Signer, open_signed
 from protocols.state import ModelState
 
 CONNECT_SECONDS = 15.0
@@ -194,11 +194,15 @@ class Daemon:
     async def direct(self, wire: bytes) -> None:
         if self._participant is None:
             raise PeerError("this daemon is still coming up; try again in a moment")
+        directives, run_id = self._participant.directives, self._settings.run_id
         try:
-            self._participant.directives.take(wire)
+            number = open_signed(wire, Directive, run=run_id).body.number
+            if number < directives.log.next_number:
+                raise PeerError(f"{run_id} has had a directive {number} in the meantime; look at it, and try again")
+            directives.take(wire)
         except Rejected as error:
-            raise PeerError(f"this is no directive of {self._settings.run_id}: {error}") from error
-        await self._save_directives(self._participant.directives.log)
+            raise PeerError(f"this is no directive of {run_id}: {error}") from error
+        await self._save_directives(directives.log)
 
     async def export(self, path: Path) -> None:
         participant = self._participant

@@ -3,13 +3,14 @@
 import base64
 import math
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from peer.control_client import ControlClient
 from peer.directive_store import saved_log
-from peer.errors import UsageError
+from peer.errors import PeerError, UsageError
 from peer.home import Home
 from peer.status import DirectivesStatus, DirectiveStatus
 from protocols.directives import (
@@ -135,10 +136,9 @@ def status_of_log(run_id: str, known: DirectiveLog, epoch: int, epochs_per_secon
 
 
 def status_here(home: Home, run_id: str) -> DirectivesStatus:
-    """What the daemon here knows; where none runs, what was known here last (of epoch 0). Raises PeerError."""
-    daemon = ControlClient(home, run_id)
-    if daemon.listens():
-        return daemon.directives()
+    """What the daemon here knows; where none is up, what was known here last (of epoch 0). Raises UsageError."""
+    with suppress(PeerError):
+        return ControlClient(home, run_id).directives()
     manifest = home.manifest(run_id)
     if manifest is None:
         raise UsageError(f"the manifest of {run_id} is not in {home.path}; join the run to get it from the swarm")

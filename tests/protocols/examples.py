@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from protocols.directives import Ban, Directive, Pause, Set, Sharing
 from protocols.encoding import digest
 from protocols.heads import Head
 from protocols.identity import Identity
 from protocols.message import Message
-from protocols.records import RosterEntry
+from protocols.records import DirectivesRecord, RosterEntry
 from protocols.round.messages import (
     Begin,
     Busy,
@@ -111,6 +112,10 @@ def weigh(*statements: Signed[Observed], **changes: object) -> Signed[Weigh]:
     return signer(MEMBERS[2]).sign(Weigh(**(fields | changes)), EPOCH)
 
 
+def directive(by: Identity = MEMBERS[0]) -> Signed[Directive]:
+    return signer(by).sign(Directive(number=1, order=Pause()), EPOCH)
+
+
 EXAMPLES: tuple[Message, ...] = (
     Progress(base=BASE, samples=3, complete=False, client_mode=True, samples_per_second=1.5),
     Standing(base=BASE, samples=3),
@@ -149,6 +154,7 @@ EXAMPLES: tuple[Message, ...] = (
         bandwidth_bytes_per_second=0.0,
         departed=False,
         token=bytes(1024),
+        directives=digest(b"directives"),
     ),
     Reveal(
         base=BASE,
@@ -157,4 +163,8 @@ EXAMPLES: tuple[Message, ...] = (
         key=digest(b"key"),
         asks=(1, 4),
     ),
+    Directive(number=3, order=Ban(peer=PEERS[1], why="sends noise")),
+    Directive(number=4, order=Set(learning_rate=0.05, target_batch=100)),
+    Sharing(known=(digest(b"known"),), statements=(directive().wire,)),
+    DirectivesRecord(expires=1_800_000_000.5, statements=(directive().wire,)),
 )

@@ -11,6 +11,7 @@ from protocols.identity import Identity
 from protocols.records import (
     CLOCK_SKEW_SECONDS,
     MAX_RECORD_BYTES,
+    DirectivesRecord,
     Record,
     RosterEntry,
     check_record,
@@ -145,6 +146,15 @@ def test_body_that_is_no_roster_entry_is_refused(changes: dict[str, Any]) -> Non
 def test_greatest_entry_fits() -> None:
     body = entry(name="ü" * 128, addresses=tuple("x" * 256 for _ in range(16)))
     assert check(signed(body).wire).body == body
+
+
+def test_directives_lie_under_a_key_of_their_own() -> None:
+    body = DirectivesRecord(expires=NOW + 3600, statements=(b"signed",))
+    wire = Signer(OWNER, RUN, 1).sign(body, epoch=0).wire
+    place = {"key_digest": record_key_digest(RUN, "directives"), "expires": NOW + 3600}
+    assert check(wire, **place).body == body
+    assert refusal(wire, expires=NOW + 3600) == Reason.WRONG_RUN
+    assert refusal(wire, **place, owner=OTHER.peer_id) == Reason.WRONG_SENDER
 
 
 @given(st.binary(max_size=600))
