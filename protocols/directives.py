@@ -129,8 +129,13 @@ def check_order(manifest: Manifest, order: Ban | Pause | Resume | Set) -> None:
     outer = manifest.training.outer
     if order.momentum is not None and not (isinstance(outer, Sgd) and outer.momentum):
         raise ValueError("momentum: the outer optimizer has none, and a state without it cannot get it")
-    if order.target_batch is not None and not isinstance(manifest.training, DataParallel):
+    if order.target_batch is None:
+        return
+    if not isinstance(manifest.training, DataParallel):
         raise ValueError(f"target_batch: a run of {manifest.training.mode} has none")
+    most = manifest.training.target_batch
+    if order.target_batch > most:  # members refuse more samples of one peer than the manifest lets it have
+        raise ValueError(f"target_batch: at most the manifest's {most}, to which members hold each other")
 
 
 class DirectiveLog:

@@ -58,8 +58,8 @@ def test_set_changes_fields_from_an_epoch_that_comes(peer, known, run_id):
     assert "set learning_rate = 0.05, weight_decay = 0.001 from epoch" in outcome.stdout
     assert known.training(AHEAD - 1) == known._manifest.training
     assert known.training(AHEAD).outer.learning_rate == 0.05
-    assert peer("run", "set", run_id, "target_batch=2048", "--at-epoch", "40").exit_code == 0
-    assert known.training(40).target_batch == 2048
+    assert peer("run", "set", run_id, "target_batch=64", "--at-epoch", "40").exit_code == 0
+    assert known.training(40).target_batch == 64
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ def test_set_changes_fields_from_an_epoch_that_comes(peer, known, run_id):
         (["learning_rate=nan"], "learning_rate: "),
         (["learning_rate=-1"], "learning_rate: "),
         (["target_batch=1.5"], "target_batch=1.5: '1.5' is no whole number"),
+        (["target_batch=1000000"], "target_batch: at most the manifest's "),
         (["learning_rate=1", "learning_rate=2"], "learning_rate is given twice"),
         (["learning_rate=1", "--at-epoch", "3"], "--at-epoch: the run is at epoch 3 already"),
         (["learning_rate=1", "--at-epoch", "100000"], "the run ends at epoch "),

@@ -112,9 +112,9 @@ def test_the_outer_optimizer_of_local_steps_changes_and_the_inner_one_does_not()
 
 
 def test_the_target_batch_changes() -> None:
-    changed = log_of(signed(1, Set(target_batch=500), 3)).training(3)
+    changed = log_of(signed(1, Set(target_batch=50), 3)).training(3)
     assert isinstance(changed, DataParallel)
-    assert (changed.target_batch, changed.optimizer) == (500, SGD)
+    assert (changed.target_batch, changed.optimizer) == (50, SGD)
 
 
 def test_pause_waits_for_its_epoch_and_resume_does_not() -> None:
@@ -229,7 +229,8 @@ def test_a_run_without_an_organiser_takes_no_directives() -> None:
         (Ban(peer=ORGANISER.peer_id, why=""), None),
         (Set(momentum=0.5), DataParallel(target_batch=100, optimizer=Sgd(learning_rate=0.1))),
         (Set(momentum=0.5), DataParallel(target_batch=100, optimizer=AdamW(learning_rate=0.1))),
-        (Set(target_batch=500), LocalSgd(inner_steps=5, inner=Sgd(learning_rate=0.1))),
+        (Set(target_batch=101), None),
+        (Set(target_batch=50), LocalSgd(inner_steps=5, inner=Sgd(learning_rate=0.1))),
     ],
 )
 def test_what_the_run_cannot_carry_out_is_refused(order: Order, training: Training | None) -> None:
