@@ -41,7 +41,8 @@ from peer.home import Home
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.metrics import Metrics
-from peer.misbehaviour import LABEL_FLIP, FlippedLabels, MisbehavingLearner
+from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner, make_participant
+from peer.misbehaviour.sybil import Sybil, identities_beside
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
 from peer.network_errors import explain_network_error
@@ -144,6 +145,10 @@ class Daemon:
                 self._manifest = self._home.manifest(run_id) or await self._fetch_manifest()
                 self._participant = await self._prepare(self._manifest, resources)
                 await self._participant.start()
+                if isinstance(self._participant, Sybil):
+                    addresses, listen = self._node.addresses(), self._settings.listen
+                    first = await asyncio.to_thread(initial_state, self._manifest)
+                    await resources.enter_async_context(identities_beside(self._participant, first, addresses, listen))
                 settle_heap()
                 await self._take_part(self._participant)
         except asyncio.CancelledError:
@@ -331,7 +336,7 @@ class Daemon:
         examine = partial(self._examine, manifest, dataset) if manifest.checks_senders else None
         learner = TrainerLearner(trainer, self._node.transport.clock, examine)
         resources.push_async_callback(learner.close)
-        if attack is None or attack == LABEL_FLIP:
+        if attack is None or attack not in MODEL_ATTACKS or attack == LABEL_FLIP:
             return learner
         return MisbehavingLearner(learner, attack, self._node.peer_id)
 
@@ -400,7 +405,8 @@ class Daemon:
             why = known.bans[self._peer_id] or "no reason was given"
             raise PeerError(f"the organiser has banned this peer from {manifest.run_id}: {why}")
         sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
-        return Participant(
+        return make_participant(
+            settings.misbehave,
             transport=node.transport,
             records=node.records,
             signer=Signer(self._home.identity(), manifest.run_id, sequence),

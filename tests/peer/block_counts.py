@@ -3,9 +3,9 @@
 from collections import Counter
 
 from dht.interfaces import Clock, Frame, Stream, Transport
+from dht.wrapped_transport import WrappedStream, WrappedTransport
 from peer.contents import BLOCKS_KIND
 from protocols.identity import PeerId
-from tests.peer.wrapped_transport import WrappedStream, WrappedTransport
 
 
 class BlockCounts:

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable
 
 from dht.interfaces import Frame, Stream, StreamHandler, Transport
+from dht.wrapped_transport import WrappedStream, WrappedTransport
 from protocols.identity import PeerId
-from tests.peer.wrapped_transport import WrappedStream, WrappedTransport
 
 Tamper = Callable[[Frame], Iterable[Frame]]
 """What is sent instead of a frame."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from dht.interfaces import Frame, Stream, StreamHandler, Transport
+from dht.wrapped_transport import WrappedStream, WrappedTransport
 from peer.learner import Learner
 from peer.participant import Participant
 from peer.rounds.exchange import PART_KIND
@@ -17,7 +18,6 @@ from protocols.round.messages import ROUND_MESSAGES, Done, Prepared
 from protocols.signed import Signed, open_signed, signed_run_and_kind
 from protocols.state import ModelState
 from protocols.vectors import Vector
-from tests.peer.wrapped_transport import WrappedStream, WrappedTransport
 
 
 class Point(StrEnum):

@@ -12,6 +12,7 @@ import pytest
 
 from dht.interfaces import Frame, Stream, TransportError
 from dht.simulated_link import Link
+from dht.wrapped_transport import WrappedStream, WrappedTransport
 from peer.contents import BLOCKS_KIND, INDEX_KIND
 from peer.membership import HELLO_KIND, LOOKUP_SECONDS, PUBLISH_SECONDS
 from peer.participant import Participant
@@ -35,7 +36,6 @@ from tests.peer.simulated_swarm import (
     local_sgd,
     simulate,
 )
-from tests.peer.wrapped_transport import WrappedStream, WrappedTransport
 
 MODES = pytest.mark.parametrize("manifest_of", [data_parallel, local_sgd])
 ManifestOf = Callable[..., Manifest]

@@ -1,4 +1,7 @@
-"""A transport that passes everything on to another one, for tests to look at or change what goes through it."""
+"""A transport that passes everything on to another one: to look at what goes through it, or to change it.
+
+For tests, and for members that attack on purpose (`peer.misbehaviour`).
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,0 +1,44 @@
+"""A learner that passes everything on to another one, for attacks to change what comes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from peer.learner import Learner
+from protocols.round.events import Trained
+from protocols.state import ModelState
+from protocols.vectors import Vector
+
+
+class WrappedLearner(Learner):
+    def __init__(self, honest: Learner) -> None:
+        self._honest = honest
+
+    @property
+    def loss(self) -> float | None:  # type: ignore[override]
+        return self._honest.loss
+
+    @property
+    def samples_per_second(self) -> float:  # type: ignore[override]
+        return self._honest.samples_per_second
+
+    async def begin(self, state: ModelState) -> None:
+        await self._honest.begin(state)
+
+    async def step(self) -> Trained:
+        return await self._honest.step()
+
+    async def update(self) -> tuple[Vector, int] | None:
+        return await self._honest.update()
+
+    async def evaluate(self, state: ModelState) -> dict[str, float]:
+        return await self._honest.evaluate(state)
+
+
+def with_learner(given: dict[str, Any], wrap: Callable[[Learner], Learner]) -> dict[str, Any]:
+    """The arguments of a participant whose learner is wrapped, also where it is made only when others are there."""
+    prepare = given.get("prepare")
+
+    async def prepare_wrapped() -> Learner:
+        return wrap(await prepare())
+
+    return given | {"learner": wrap(given["learner"]), "prepare": prepare_wrapped if prepare is not None else None}
