@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peer.learner import Learner
+from protocols.identity import PeerId
 from protocols.round.events import Trained
 from protocols.state import ModelState
 from protocols.vectors import Vector
@@ -32,6 +33,9 @@ class WrappedLearner(Learner):
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return await self._honest.evaluate(state)
+
+    async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
+        return await self._honest.recompute(state, peer, samples)
 
 
 def with_learner(given: dict[str, Any], wrap: Callable[[Learner], Learner]) -> dict[str, Any]:

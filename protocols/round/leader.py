@@ -320,8 +320,10 @@ class Leadership:
         complaints = self._complaints[part]
         complaints.setdefault(sender, now)
         lasting = now - min(complaints.values()) > self._setting.timing.failure
-        if owner in self._votes:
+        unserved = len(complaints.keys() - self._votes.keys())
+        if owner in self._votes and 2 * unserved <= len(self.begin.members):
             # It has reduced its part. Who cannot get it from there gets it from the voters, in a term that adopts it.
+            # Where most do not have it, nothing was decided with it: it may be withheld, and by all who voted for it.
             self.stuck = lasting
             self.faults += [(owner, Fault.WITHHELD)] if lasting else []
             return []
