@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from dht.interfaces import MAX_STREAMS_PER_PEER, Unreachable
+from dht.interfaces import MAX_STREAMS_PER_PEER, Frame, Unreachable
 from peer.contents import BLOCKS_KIND
 from peer.participant import EARLY_MESSAGES_OF_ONE
 from peer.rounds.exchange import PART_KIND
@@ -188,6 +188,19 @@ def test_streams_that_stay_silent_hold_up_nobody(kind: str, caplog: pytest.LogCa
             await one_more.receive()
 
     assert under(attack, caplog)[Reason.BUSY] == 1
+
+
+def test_who_takes_us_for_the_owner_of_a_part_is_not_charged_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Its leader may have told it so, of many parts, to have it suspended here."""
+    streams = 40
+
+    async def attack(attacker: Attacker, victim: SimulatedPeer, swarm: SimulatedSwarm) -> None:
+        contribution = Frame(situation_of(attacker, victim).signed(situation_of(attacker, victim).contribution()))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(streams):
+                tasks.create_task(attacker.stream(victim.peer, PART_KIND, [contribution]))
+
+    assert under(attack, caplog) == {Reason.ABSENT: streams}
 
 
 def test_thousands_of_requests_at_once_are_answered_or_turned_away(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,9 @@ ATTACKS = ("sign_flip", "label_flip")
 EPOCHS = 60
 SLOW_EPOCHS = 12
 """Some attacks cost half a minute in each."""
+MAY_DO_HARM = ("wrong_part", "two_results", "sybil")
+"""Nobody recomputes a part yet: what most members were given stands, and may be wrong. And with its other identities
+an attacker is more members than the rule withstands."""
 RECIPE = """
 name = "attacked"
 epochs = EPOCHS
@@ -71,7 +74,7 @@ def test_five_honest_daemons_agree_beside_two_that_attack_the_protocol(
 ) -> None:
     accuracy = end_beside((attack, attack), swarm, tmp_path, SLOW_EPOCHS, HONEST, within=800)
     print(f"{attack}: accuracy {accuracy:.3f} after {SLOW_EPOCHS} epochs")
-    assert attack == "wrong_part" or accuracy > 0.5, "nobody finds a wrong part out yet; the others do no harm"
+    assert attack in MAY_DO_HARM or accuracy > 0.5
 
 
 def test_nobody_attacks_a_run_that_was_not_made_for_tests(swarm: Swarm) -> None:

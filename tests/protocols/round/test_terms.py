@@ -17,10 +17,11 @@ from protocols.round.events import (
     Lost,
     PartHeld,
     Send,
+    Trained,
     UpdateReady,
 )
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, Close, Done, Member, Part, PartResult, Prepared, Ready
+from protocols.round.messages import Begin, Close, Done, Member, Part, PartResult, Prepared, Ready, Reassign, Suspect
 from protocols.round.order import order
 from protocols.round.setting import Setting
 from protocols.signed import Signed
@@ -175,3 +176,24 @@ def test_a_vote_tells_under_whom_its_results_were_reduced() -> None:
     words = [getattr(a, "body", None) for a in machine.hear(FIRST, Close(base=BASE, term=1))]
     (said,) = [body for body in words if isinstance(body, Ready)]
     assert (said.held_term, said.held, said.origin) == (0, (RESULT,), (f"{FIRST} 2".encode(),))
+
+
+@pytest.mark.parametrize(("complaining", "mended"), [(3, True), (2, False)])
+def test_a_part_that_most_do_not_get_has_another_owner_though_it_was_voted_for(complaining: int, mended: bool) -> None:
+    """It may withhold the result; where half have it, something may have been decided with it."""
+    leader = Machine(FIRST)
+    leader.event(Trained(1000, False, 1.0))
+    for peer in ALL[1:]:
+        leader.hear(peer, ready(0))
+    owner = leader.begun[0].parts[-1].owner
+    results = tuple(
+        PartResult(start=part.start, stop=part.stop, digest=digest(b"reduced")) for part in leader.begun[0].parts
+    )
+    assert owner != FIRST
+    leader.hear(owner, Prepared(base=BASE, term=0, results=results))
+    complaint = Suspect(term=0, part=len(results) - 1, attempt=0)
+    others = [peer for peer in ALL if peer != owner][:complaining]
+    actions = [action for peer in others for action in leader.hear(peer, complaint)]
+    owners = {action.body.owner for action in actions if isinstance(getattr(action, "body", None), Reassign)}
+    assert bool(owners) == mended
+    assert owner not in owners
