@@ -165,7 +165,8 @@ class OwnedPart:
 
     def _number(self, peer: PeerId) -> int:
         if peer not in self._numbers:
-            raise Rejected(Reason.UNEXPECTED, f"{peer} is not in this group")
+            # Its leader may have told it otherwise: nobody is to be suspended for whom it believes.
+            raise Rejected(Reason.ABSENT, f"{peer} is not in this group")
         return self._numbers[peer]
 
     async def _take_own(self, own: EncodedUpdate | None) -> None:
@@ -271,7 +272,7 @@ class OwnedPart:
                 await stream.send(Frame(b"", self.held.statement))
                 return
             if self._failed:
-                raise Rejected(Reason.UNEXPECTED, "this part could not be reduced here")
+                raise Rejected(Reason.ABSENT, "this part could not be reduced here")
             await self._wait_for_results(stream)
 
     async def _wait_for_results(self, stream: Stream) -> None:

@@ -273,7 +273,7 @@ class Session:
                 while address not in self._owned:
                     await self._owning_changed.wait()
         except TimeoutError as error:
-            # Its leader may have told it so, and us something else: nobody is to be suspended for whom it believes.
+            # Its leader may have told it so, and us something else; see `OwnedPart`.
             raise Rejected(Reason.ABSENT, "this part is not reduced here") from error
         owned, begin = self._owned[address], self.machine.begun(body.term)
         if self.plan.checking is not None and begin is not None and body.begin != owned.address.begin:

@@ -12,6 +12,8 @@ ATTACKS = ("sign_flip", "label_flip")
 EPOCHS = 60
 SLOW_EPOCHS = 12
 """Some attacks cost half a minute in each."""
+LEARNT = 0.3
+"""By guessing, 0.1; without an attack, or with most of them, 0.65 to 0.7."""
 MAY_DO_HARM = ("wrong_part", "two_results", "sybil")
 """Nobody recomputes a part yet: what most members were given stands, and may be wrong. And with its other identities
 an attacker is more members than the rule withstands."""
@@ -74,7 +76,7 @@ def test_five_honest_daemons_agree_beside_two_that_attack_the_protocol(
 ) -> None:
     accuracy = end_beside((attack, attack), swarm, tmp_path, SLOW_EPOCHS, HONEST, within=800)
     print(f"{attack}: accuracy {accuracy:.3f} after {SLOW_EPOCHS} epochs")
-    assert attack in MAY_DO_HARM or accuracy > 0.5
+    assert attack in MAY_DO_HARM or accuracy > LEARNT
 
 
 def test_nobody_attacks_a_run_that_was_not_made_for_tests(swarm: Swarm) -> None:
