@@ -36,6 +36,7 @@ from peer.signal import Signal
 from peer.streams import REQUEST_BYTES, next_request
 from peer.sync import HEAD_KIND, Heads, fetch_state
 from peer.tasks import beside
+from peer.verification.checks import Checks
 from peer.verification.inspector import Inspector
 from protocols.admission import Admission
 from protocols.awake import AwakeTime
@@ -99,6 +100,7 @@ class Participant:
         on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
         prepare: Callable[[], Awaitable[Learner]] | None = None,
         directives: Iterable[bytes] = (),
+        checks: type[Checks] = Checks,
     ) -> None:
         """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
 
@@ -164,6 +166,7 @@ class Participant:
                 lambda: [member.peer for member in self.membership.roster],
                 self.ban,
                 self._border,
+                checks,
             )
             if manifest.verification.validators
             else None

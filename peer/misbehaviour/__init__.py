@@ -9,6 +9,7 @@ from typing import Any
 
 from peer.misbehaviour.equivocation import two_begins, two_commitments, two_results
 from peer.misbehaviour.excluding_leader import excluding_leader
+from peer.misbehaviour.false_charge import false_charge
 from peer.misbehaviour.inflated_samples import inflated_samples
 from peer.misbehaviour.model_attacks import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner
 from peer.misbehaviour.owners import WrongPart, withheld_part
@@ -27,7 +28,7 @@ PROTOCOL_ATTACKS: Mapping[str, Callable[..., Participant]] = {
     "inflated_samples": inflated_samples,
     "excluding_leader": excluding_leader,
     SYBIL: Sybil,
-    # false accusations come here when there are accusations
+    "false_charge": false_charge,
 }
 """Each makes a participant, and takes what `Participant` does."""
 MISBEHAVIOURS = (*MODEL_ATTACKS, *PROTOCOL_ATTACKS)

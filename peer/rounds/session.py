@@ -169,7 +169,8 @@ class Session:
         self._closing = asyncio.Event()
         self._closed_at: float | None = None
         self._begin: Begin | None = None
-        self._begin_digest = b""
+        self._begun: dict[int, bytes] = {}
+        """Term → `begin_digest` of the round that we followed in it."""
         self._dealings: dict[int, Dealing] = {}
         """Term → what we have dealt in it."""
         self._parts: dict[int, asyncio.Task[None]] = {}
@@ -271,14 +272,25 @@ class Session:
         try:
             async with asyncio.timeout(self.setting.timing.failure):
                 while address not in self._owned:
+                    self._compare(stream.peer, body)
                     await self._owning_changed.wait()
         except TimeoutError as error:
-            # Its leader may have told it so, and us something else; see `OwnedPart`.
             raise Rejected(Reason.ABSENT, "this part is not reduced here") from error
-        owned, begin = self._owned[address], self.machine.begun(body.term)
-        if self.plan.checking is not None and begin is not None and body.begin != owned.address.begin:
-            self.plan.checking.testify(stream.peer, begin)
-        await owned.serve(stream, statement)
+        self._compare(stream.peer, body)
+        await self._owned[address].serve(stream, statement)
+
+    def _compare(self, peer: PeerId, contribution: Contribution) -> None:
+        """Whether `peer` follows the same `Begin`; it is shown ours if not, for one leader has told two stories then.
+
+        Raises Rejected (absent): whom it believes is not its fault.
+        """
+        ours = self._begun.get(contribution.term)
+        if ours is None or ours == contribution.begin:
+            return
+        begin = self.machine.begun(contribution.term)
+        if self.plan.checking is not None and begin is not None:
+            self.plan.checking.testify(peer, begin)
+        raise Rejected(Reason.ABSENT, "the contribution is to another round than its leader has told us of")
 
     # -- the epoch ----------------------------------------------------------------------------------------------------
 
@@ -315,7 +327,8 @@ class Session:
                         self._closing.set()
                         self._on_change()
                     case Exchange(begin):
-                        self._begin, self._begin_digest = begin, begin_digest(begin)
+                        self._begin = begin
+                        self._begun[begin.term] = begin_digest(begin)
                         self.plan.results.make_room(self.plan.codec.encoded_size(self.plan.grid.count))
                         for number, part in enumerate(begin.parts):
                             self._start_part(number, 0, part.owner, tasks)
@@ -432,7 +445,8 @@ class Session:
         assert begin is not None
         if number in self._parts:
             self._parts[number].cancel()
-        address = PartAddress(self.epoch, begin.term, number, attempt, begin.parts[number], owner, self._begin_digest)
+        round_ = self._begun[begin.term]
+        address = PartAddress(self.epoch, begin.term, number, attempt, begin.parts[number], owner, round_)
         if self._key(address) in self._owned:
             return
         values = self._aggregate.room(address.part.start, address.part.stop)
@@ -529,6 +543,8 @@ class Session:
                 log.debug("result not fetched", epoch=self.epoch, holder=holder, error=str(error))
                 continue
             self.plan.results.put(self.epoch, held)
+            if self.plan.checking is not None:
+                self.plan.checking.witness(held.statement)
             self._aggregate.keep(result, values)
             self._traffic.received += held.size_bytes
             self._events.put_nowait(PartHeld(result))

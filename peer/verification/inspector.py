@@ -69,6 +69,7 @@ class Inspector:
         members: Callable[[], Iterable[PeerId]],
         on_guilty: Callable[[PeerId, str], None],
         border: Border,
+        checks: type[Checks] = Checks,
     ) -> None:
         """`learner`: recomputes updates; `members`: all that we know; `on_guilty`: whose guilt is proved, and why."""
         self.inputs = InputStore()
@@ -76,7 +77,7 @@ class Inspector:
         """That we have trained on once more: a validator's work."""
         self._transport, self._signer, self._manifest = transport, signer, manifest
         self._members, self._on_guilty, self._border = members, on_guilty, border
-        self._checks = Checks(transport, manifest, codec, rule, grid, learner, self.inputs)
+        self._checks = checks(transport, manifest, codec, rule, grid, learner, self.inputs)
         self._witness = Witness()
         self._replays = ReplayGuard()
         self._seeds: OrderedDict[int, tuple[bytes, SeedRound]] = OrderedDict()

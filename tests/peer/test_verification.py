@@ -11,21 +11,18 @@ import pytest
 from numpy.typing import NDArray
 
 from dht.simulated_link import Link
+from peer.misbehaviour import PROTOCOL_ATTACKS
 from peer.participant import Participant
-from peer.verification.account import RoundAccount
-from peer.verification.checks import WRONG_OBSERVATION, WRONG_PART, Checks, Finding
-from protocols.aggregation import Plan
+from peer.verification.checks import WRONG_OBSERVATION, WRONG_PART
 from protocols.manifest import Averaging, Manifest, Verification
-from protocols.rules import CoordinateWiseRule, DistanceRule, Matrix, Rows, rule_of
-from protocols.state import ModelState
-from protocols.vectors import Vector
-from protocols.verification.charges import SenderCharge
-from protocols.verification.duties import Duty
+from protocols.rules import DistanceRule, Matrix
 from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, local_sgd, simulate
 from tests.peer.test_robust_rounds import ATTACKS, HONEST, Liar
 
 ATTACKERS = (HONEST, HONEST + 1)
 EPOCHS_UNTIL_BANNED = 15
+TURNS = 3
+"""Some have to be leaders or validators first, in their turn."""
 RULES = ["median", "nnm | trimmed_mean"]
 
 
@@ -83,22 +80,6 @@ def test_nobody_is_banned_who_works(make: Callable[..., Manifest], codec: str) -
 # -- owners -----------------------------------------------------------------------------------------------------------
 
 
-class Negated(CoordinateWiseRule):
-    name = "negated"
-
-    def __init__(self, honest: CoordinateWiseRule) -> None:
-        self._honest = honest
-
-    def aggregate(self, rows: Rows, weights: Any) -> Vector:
-        return -self._honest.aggregate(rows, weights)
-
-
-class NegatedDistances(DistanceRule):
-    def plan(self, gram: Matrix) -> Plan:
-        plan = super().plan(gram)
-        return replace(plan, matrix=-plan.matrix)
-
-
 class FalseDistances(DistanceRule):
     """Seems to see that the second member is far from everybody."""
 
@@ -108,79 +89,43 @@ class FalseDistances(DistanceRule):
         return gram
 
 
-def with_rule(make: Callable[[Manifest], Any]) -> Callable[..., Participant]:
-    """A member that uses another rule than the run's."""
-
-    def made(**given: Any) -> Participant:
-        participant = Participant(**given)
-        participant._plan = replace(participant._plan, rule=make(participant.manifest))
-        return participant
-
-    return made
-
-
-def negated(manifest: Manifest) -> Negated:
-    honest = rule_of(manifest.averaging)
-    assert isinstance(honest, CoordinateWiseRule)
-    return Negated(honest)
-
-
-def distances(kind: type[DistanceRule]) -> Callable[[Manifest], DistanceRule]:
-    return lambda manifest: kind(manifest.averaging.rule, manifest.averaging.byzantine, {})
+def with_false_distances(**given: Any) -> Participant:
+    participant = Participant(**given)
+    averaging = participant.manifest.averaging
+    participant._plan = replace(participant._plan, rule=FalseDistances(averaging.rule, averaging.byzantine, {}))
+    return participant
 
 
 @pytest.mark.parametrize(
     ("rule", "make", "why"),
     [
-        ("median", negated, WRONG_PART),
-        ("nnm | trimmed_mean", distances(NegatedDistances), WRONG_PART),
-        ("nnm | trimmed_mean", distances(FalseDistances), WRONG_OBSERVATION),
+        ("median", PROTOCOL_ATTACKS["wrong_part"], WRONG_PART),
+        ("nnm | trimmed_mean", PROTOCOL_ATTACKS["wrong_part"], WRONG_PART),
+        ("nnm | trimmed_mean", with_false_distances, WRONG_OBSERVATION),
     ],
     ids=["coordinates", "weights", "distances"],
 )
 def test_who_reduces_something_else_than_it_was_sent_is_banned_by_all(rule: str, make: Any, why: str) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(HONEST)
-        liars = [await swarm.start(number, make=with_rule(make)) for number in ATTACKERS]
+        liars = [await swarm.start(number, make=make) for number in ATTACKERS]
         assert await until_banned(swarm, liars) <= EPOCHS_UNTIL_BANNED
         assert set(swarm.peers[0].participant._admission.banned.values()) == {why}
 
     simulate(scenario, verified(rule), seed=1)
 
 
-# -- validators -------------------------------------------------------------------------------------------------------
+# -- stories ---------------------------------------------------------------------------------------------------------
 
 
-class Slanderer(Checks):
-    """Charges whomever it is to check, whatever comes of it."""
-
-    async def _check_sender(self, duty: Duty, account: RoundAccount, state: ModelState) -> Finding | None:
-        assert duty.sender is not None
-        peers = [member.peer for member in account.begin.body.members]
-        row = await self._shown(account, duty.chunks[0], peers.index(duty.sender))
-        if row is None:
-            return None
-        payload = bytes(row.payload)
-        charge = SenderCharge(
-            begin=account.begin.wire, contribution=row.contribution, chunk=duty.chunks[0], payload=payload
-        )
-        return Finding(duty.sender, "slander", charge)
-
-
-def slanderer(**given: Any) -> Participant:
-    participant = Participant(**given)
-    assert participant.inspector is not None
-    participant.inspector._checks.__class__ = Slanderer
-    return participant
-
-
-def test_who_charges_the_innocent_is_banned_by_all() -> None:
+@pytest.mark.parametrize("attack", ["two_begins", "two_results", "two_commitments", "false_charge"])
+def test_who_says_two_things_or_charges_the_innocent_is_banned_by_all(attack: str) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(HONEST)
-        liars = [await swarm.start(number, make=slanderer) for number in ATTACKERS]
-        assert await until_banned(swarm, liars) <= 2 * EPOCHS_UNTIL_BANNED  # each has to be a validator first
+        liars = [await swarm.start(number, make=PROTOCOL_ATTACKS[attack]) for number in ATTACKERS]
+        assert await until_banned(swarm, liars) <= TURNS * EPOCHS_UNTIL_BANNED
 
-    simulate(scenario, verified(), seed=1)
+    simulate(scenario, verified("nnm | trimmed_mean"), seed=1)
 
 
 # -- those who come later ---------------------------------------------------------------------------------------------
