@@ -457,8 +457,9 @@ class Participant:
         self._enter("training")
         outcome = await self._finish_unless_stopped(session)
         if outcome is None:
-            if not self._leaving.is_set():  # paused: what others say of this epoch is kept until we play it
+            if not self._leaving.is_set():  # paused: what others say of this epoch is kept until we play it anew
                 self._sessions.pop(session.epoch, None)
+                self._signer.forget()
             return
         base = self.state
         if self.inspector is not None:

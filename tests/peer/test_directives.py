@@ -12,7 +12,7 @@ from peer.participant import Participant
 from peer.view import status_of
 from protocols.directives import Ban, Directive, DirectiveLog, Order, Pause, Resume, Set, Sharing
 from protocols.identity import Identity, PeerId
-from protocols.manifest import Manifest
+from protocols.manifest import Averaging, Manifest, Verification
 from protocols.optimizers import make_optimizer
 from protocols.records import DirectivesRecord
 from protocols.rejection import Reason
@@ -223,6 +223,30 @@ def test_pause_stops_the_rounds_and_resume_goes_on(late: bool, seed: int) -> Non
         assert all(peer.participant.samples_contributed for peer in swarm.members)
 
     simulate(scenario, MANIFEST, seed)
+
+
+def test_nobody_is_taken_for_a_liar_who_starts_a_paused_epoch_anew() -> None:
+    """It signs another update of one epoch then, where members look for such contradictions."""
+    verification = {
+        "averaging": Averaging(rule="median", byzantine=1, quorum=3),
+        "verification": Verification(validators=2),
+    }
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(5)
+        number = 0
+        for epoch in (4, 8, 12):
+            await swarm.epoch(epoch)
+            await swarm.network.clock.sleep(0.1 * epoch)  # training, committing or averaging
+            for order in (Pause(), Resume()):
+                number += 1
+                directive = signed(number, order, 0, of=swarm.manifest)
+                swarm.peers[number % 5].participant.directives.take(directive.wire)
+                await swarm.network.clock.sleep(5)
+        await swarm.finish(within=300)
+        assert not any(peer.participant._admission.banned for peer in swarm.members)
+
+    simulate(scenario, MANIFEST.model_copy(update=verification))
 
 
 def test_who_is_paused_leaves_in_order() -> None:

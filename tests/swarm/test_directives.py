@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.swarm.processes import LISTEN, Swarm
+from peer.home import Home
+from tests.swarm.processes import LISTEN, Daemon, Swarm
 
 RECIPE = """
 name = "directed"
@@ -32,11 +33,8 @@ def paused(status: dict[str, Any]) -> bool:
 
 
 def test_the_organiser_pauses_resumes_and_bans(swarm: Swarm, tmp_path: Path) -> None:
-    recipe = tmp_path / "directed.toml"
-    recipe.write_text(RECIPE)
     organiser, member, noisy = daemons = [swarm.daemon(name) for name in ("organiser", "member", "noisy")]
-    mine = ("--home", str(organiser.home))
-    run_id = swarm.command("run", "create", str(recipe), *mine).split()[0]
+    run_id, mine = create(swarm, tmp_path, organiser)
     for daemon in daemons:
         daemon.start(run_id, *LISTEN)
     for daemon in daemons:
@@ -58,29 +56,38 @@ def test_the_organiser_pauses_resumes_and_bans(swarm: Swarm, tmp_path: Path) -> 
     here = ("--run-id", run_id, "--home", str(noisy.home), *LISTEN)
     assert f"the organiser has banned this peer from {run_id}: sends noise" in swarm.command("join", *here, code=1)
 
-    organiser.stop()
+
+def test_an_organiser_without_a_daemon_directs_through_a_member(swarm: Swarm, tmp_path: Path) -> None:
+    organiser, member, joiner = (swarm.daemon(name) for name in ("organiser", "member", "joiner"))
+    run_id, mine = create(swarm, tmp_path, organiser)
+    manifest = Home(organiser.home).manifest(run_id)
+    assert manifest is not None
+    Home(member.home).store_manifest(manifest)  # else it would look for a member that has it
+    member.start(run_id, *LISTEN)
     address = member.wait("up", lambda status: bool(status["self"]["addresses"]))["self"]["addresses"][0]
     through = ("--initial-peers", address)
-    assert "directive 4: set learning_rate = 0.05" in swarm.command(
-        "run", "set", run_id, "learning_rate=0.05", *mine, *through
-    )
+    told = swarm.command("run", "set", run_id, "learning_rate=0.05", *mine, *through)
+    assert "directive 1: set learning_rate = 0.05" in told
     swarm.command("run", "pause", run_id, *mine, *through)
     member.wait("paused", paused)
     seen = json.loads(swarm.command("status", "--json", "--run-id", run_id, *through, *mine))
     assert seen["run"]["state"] == "paused"
     elsewhere = ("--home", str(member.home))
-    for listed in (
-        swarm.command("run", "directives", run_id, "--json", *elsewhere),
-        swarm.command("run", "directives", run_id, "--json", *mine, *through),
-        swarm.command("run", "directives", run_id, "--json", *mine),  # what was directed from here
-    ):
-        actions = [one["action"] for one in json.loads(listed)["directives"]]
-        assert actions == ["pause", "resume", "ban", "set", "pause"]
-    assert "is paused already" in swarm.command("run", "pause", run_id, *mine, *through, code=2)
+    for place in (elsewhere, mine):
+        listed = json.loads(swarm.command("run", "directives", run_id, "--json", *place))
+        assert [one["action"] for one in listed["directives"]] == ["set", "pause"]
     assert "directs it; you are" in swarm.command("run", "resume", run_id, *elsewhere, code=2)
 
-    joiner = swarm.daemon("joiner").start(run_id, *LISTEN, *through)
+    joiner.start(run_id, *LISTEN, *through)
     joiner.wait("paused too", paused)
     member.stop()
     member.start_again()
     member.wait("paused after a restart", paused)
+
+
+def create(swarm: Swarm, directory: Path, organiser: Daemon) -> tuple[str, tuple[str, str]]:
+    """The run, and the options of its organiser's commands."""
+    recipe = directory / "directed.toml"
+    recipe.write_text(RECIPE)
+    mine = ("--home", str(organiser.home))
+    return swarm.command("run", "create", str(recipe), *mine).split()[0], mine
