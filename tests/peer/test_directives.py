@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dht.interfaces import TimedOut
+from dht.wrapped_transport import WrappedTransport
 from peer.directives import DIRECTIVES_KIND
 from peer.participant import Participant
 from peer.view import status_of
@@ -19,7 +20,6 @@ from protocols.rejection import Reason
 from protocols.signed import Signed, Signer
 from protocols.state import ModelState
 from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, identity, local_sgd, simulate
-from tests.peer.wrapped_transport import WrappedTransport
 
 ORGANISER = identity(100)
 """Who is not in the swarm, but where a test says so."""
