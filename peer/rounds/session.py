@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -470,9 +471,10 @@ class Session:
             self._owning_changed.notify()
             if observed := self._observed.get(begin.term):
                 owned.weigh(_bodies(observed))
-            work = owned.run(self._contribution(begin), values, self._say_observed)
+            work = partial(owned.run, self._contribution(begin), values, self._say_observed)
         else:
-            work = exchange_part(
+            work = partial(
+                exchange_part,
                 self.plan.transport,
                 self.plan.signer,
                 address,
@@ -499,10 +501,12 @@ class Session:
         same = self._update is not None and (ours.root, ours.weight) == (self._update.root, self._weight)
         return self._update if same else None
 
-    async def _hold(self, address: PartAddress, exchange: Coroutine[Any, Any, HeldPart], values: Vector) -> None:
+    async def _hold(
+        self, address: PartAddress, exchange: Callable[[], Coroutine[Any, Any, HeldPart]], values: Vector
+    ) -> None:
         """`values`: what `exchange` decodes its result into."""
         try:
-            held = await exchange
+            held = await exchange()
         except (TransportError, Rejected) as error:
             if isinstance(error, Rejected) and address.owner != self.setting.me:
                 self.plan.transport.reject(address.owner, error.reason, str(error))
