@@ -72,6 +72,10 @@ EMPTY_CLAIMS = 3
 all who start beside it from ever starting."""
 GRACE_EVERY = 8
 """Every so many epochs the leader waits for who is late."""
+FETCHES_IN_A_ROW = 3
+"""So many states are fetched one after the other without a round in between before we rest …"""
+LONGEST_REST_SECONDS = 300.0
+"""… first as long as a fetch takes, then twice as long each time, up to here."""
 EARLY_MESSAGES = 256
 EARLY_MESSAGES_OF_ONE = 16
 """So many messages of the next epochs are kept, and so many of one sender, so that nobody crowds out the others."""
@@ -195,6 +199,10 @@ class Participant:
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
         self._empty_claims: Counter[PeerId] = Counter()
         """How often nobody gave the state that these said to hold, since we have fetched one."""
+        self._fetches = 0
+        """How often we have fetched the swarm's state since we were last in step …"""
+        self._fetch_seconds = 0.0
+        """… and how long that took the last time."""
         self._advanced_at = self._now()
         self._epoch_seconds = 0.0
         """How long the last epoch took."""
@@ -337,6 +345,8 @@ class Participant:
             await self._become(self.state)
             await self.membership.greet()  # others may have begun in this moment, as we do
             return
+        await self._rest_when_too_slow()
+        began = self._transport.clock.monotonic()
         try:
             state = await fetch_state(self._transport, self.state, choice)
         except (ContentNotFound, Rejected) as error:
@@ -345,9 +355,23 @@ class Participant:
             await self._transport.clock.sleep(WATCH_SECONDS / 4)
             return
         self._empty_claims.clear()
+        self._fetches += 1
+        self._fetch_seconds = self._transport.clock.monotonic() - began
         log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
         self._meet_makers(choice)
         await self._become(state)
+
+    async def _rest_when_too_slow(self) -> None:
+        """Whose state is a thing of the past each time that it has fetched it asks the others for it less and less."""
+        if (too_many := self._fetches - FETCHES_IN_A_ROW) < 0:
+            return
+        pause = min(LONGEST_REST_SECONDS, self._fetch_seconds * 2**too_many)
+        log.warning(
+            "this line is too slow for the run: by the time that its state is here, the others are epochs ahead",
+            state_seconds=round(self._fetch_seconds, 1),
+            again_in_seconds=round(pause),
+        )
+        await self._transport.clock.sleep(pause)
 
     def _ban_as_most(self, choice: Choice | None) -> None:
         """Those who have seen the evidence have banned whom it proves guilty; we come too late for it."""
@@ -461,6 +485,7 @@ class Participant:
                 self._sessions.pop(session.epoch, None)
                 self._signer.forget()
             return
+        self._fetches = 0
         base = self.state
         if self.inspector is not None:
             self.inspector.inspect(outcome.account, base)

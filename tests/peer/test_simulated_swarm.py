@@ -223,6 +223,20 @@ def test_a_joiner_that_has_each_result_after_the_next_epoch_is_closed_is_waited_
     simulate(scenario, data_parallel(epochs=2000, target_batch=2000), seed, parameters=620_000)
 
 
+def test_who_is_too_slow_for_the_run_fetches_its_state_less_and_less() -> None:
+    """A state takes it 12 seconds, in which the others go on by ten epochs."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2, speed=3000.0, link=Link(100 * MEGABIT, 100 * MEGABIT))
+        await swarm.epoch(5)
+        slow = await swarm.start(2, speed=2000.0, link=Link(MEGABIT / 10, MEGABIT / 10))
+        await swarm.until(lambda: slow.participant._fetches == 4, within=120)
+        await swarm.network.clock.sleep(4 * 12)  # as long as it rests, and fetches once more
+        assert slow.participant._fetches <= 5
+
+    simulate(scenario, data_parallel(epochs=2000, target_batch=6000), parameters=18_000)
+
+
 class Laggard(Participant):
     """Has the swarm's state, and stays where it is."""
 

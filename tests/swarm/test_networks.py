@@ -29,6 +29,7 @@ ROUNDS = 8
 LONG_RECIPE = RECIPE.replace("target_batch = 3000", "target_batch = 60000")
 """Epochs that take longer than the results of one need on a slow link: 8 MB at 5 Mbit/s."""
 SLOWDOWN = 1.5
+TOO_SLOW = "too slow for the run"
 
 
 def test_a_cable_pulled_in_a_round_and_put_back(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +107,10 @@ def round_seconds(run: Members, watchers: Sequence[Watcher]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("recipe", [SENDING_RECIPE, LONG_RECIPE], ids=["short", "long"])
 def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
-    recipe: str, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch, recipe) as run:
+    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch, LONG_RECIPE) as run:
         slow, others = run.watchers[3], run.watchers[:3]
         before = round_seconds(run, others)
         lab.set_rate(4, "5mbit")
@@ -126,4 +126,21 @@ def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
             f"rounds of {before:.2f} s before, {after:.2f} s with one link at 5 Mbit/s; "
             f"groups of {groups}, {more - contributed} more samples from behind that link"
         )
+        assert after <= SLOWDOWN * before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_link_too_slow_for_the_run_slows_nobody_and_is_told_so(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs of a second, whose results take that link eight."""
+    with NetLab(4) as lab, hosts(swarm, lab, monkeypatch, SENDING_RECIPE) as run:
+        slow, others = run.watchers[3], run.watchers[:3]
+        before = round_seconds(run, others)
+        lab.set_rate(4, "5mbit")
+        round_seconds(run, others)  # the swarm takes notice
+        after = round_seconds(run, others)
+        slow.wait("told", lambda s: TOO_SLOW in slow.daemon.log.read_text(), 4 * BACK_SECONDS)
+        print(f"rounds of {before:.2f} s before, {after:.2f} s with one link at 5 Mbit/s")
         assert after <= SLOWDOWN * before
