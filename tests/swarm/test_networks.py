@@ -131,9 +131,7 @@ def test_one_slow_link_does_not_slow_the_others_and_still_takes_part(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_link_too_slow_for_the_run_slows_nobody_and_is_told_so(
-    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_too_slow_for_the_run_slows_nobody_and_is_told_so(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs of a second, whose results take that link eight."""
     with NetLab(4) as lab, hosts(swarm, lab, monkeypatch, SENDING_RECIPE) as run:
         slow, others = run.watchers[3], run.watchers[:3]
