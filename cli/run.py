@@ -64,6 +64,7 @@ def show(
     fields: dict[str, Any] = {
         "run_id": run,
         **manifest.model_dump(mode="python"),
+        "checked": _checked(manifest),
         "directives": _holding(directory, run),
     }
     if settings.json_output:
@@ -72,6 +73,13 @@ def show(
         from cli.render import as_toml
 
         typer.echo(as_toml(fields))
+
+
+def _checked(manifest: "Manifest") -> str:
+    """Whose work members do once more, to see that it is right."""
+    if not manifest.verification.validators:
+        return "nobody's work"
+    return "owners' and senders' work" if manifest.checks_senders else "owners' work; senders' data are their own"
 
 
 @app.command()

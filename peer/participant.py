@@ -58,7 +58,7 @@ from protocols.round.setting import Setting
 from protocols.rules import DistanceRule, rule_of
 from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState, advance
-from protocols.suspension import Suspensions
+from protocols.suspension import Fault, Suspensions
 
 WATCH_SECONDS = 1.0
 LONGEST_WATCH_SECONDS = 8.0
@@ -169,6 +169,7 @@ class Participant:
                 lambda: self.learner,
                 lambda: [member.peer for member in self.membership.roster],
                 self.ban,
+                self._withheld,
                 self._border,
                 checks,
             )
@@ -372,6 +373,10 @@ class Participant:
             again_in_seconds=round(pause),
         )
         await self._transport.clock.sleep(pause)
+
+    def _withheld(self, peer: PeerId) -> None:
+        """It does not show what it has made its part of; it may have restarted, so it is not proved to lie."""
+        self._suspensions.settle(self.state.epoch, (), {peer: Fault.WITHHELD})
 
     def _ban_as_most(self, choice: Choice | None) -> None:
         """Those who have seen the evidence have banned whom it proves guilty; we come too late for it."""

@@ -22,6 +22,10 @@ from protocols.manifest import Manifest, Shard
 
 BUILT_IN = ("demo", "text")
 MAX_FILES = 1024
+ROBUST_FROM = 4
+"""Members: of fewer, one liar is too many for a rule."""
+ROBUST_RULE = "nnm | trimmed_mean"
+"""Measured against ten attacks, alone and beside others (`docs/security.md`)."""
 
 _MADE_HERE = {"": ("version", "organiser"), "data": ("shards",)}
 """By table: fields of the manifest that a recipe does not hold."""
@@ -92,10 +96,20 @@ def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequenc
     if isinstance(data, dict):
         shards_and_rest = {"shards": [shard.model_dump() for shard in shards], **data}
         fields["data"] = {key: value for key, value in shards_and_rest.items() if key != "files"}
+    fields["averaging"] = _with_robust_rule(fields.get("averaging", {}))
     try:
         return Manifest.model_validate(fields | {"organiser": organiser})
     except ValidationError as error:
         raise UsageError(f"{recipe.origin}: {explain(error, Manifest, hidden=_MADE_HERE, more=_ONLY_HERE)}") from error
+
+
+def _with_robust_rule(averaging: Any) -> Any:
+    """What no recipe has to say: a group of four or more withstands a third of liars (`docs/security.md`)."""
+    quorum = averaging.get("quorum", 1) if isinstance(averaging, dict) else 1
+    chosen = not isinstance(averaging, dict) or "rule" in averaging or "byzantine" in averaging
+    if chosen or type(quorum) is not int or quorum < ROBUST_FROM:
+        return averaging
+    return averaging | {"rule": ROBUST_RULE, "byzantine": min((quorum - 1) // 3, 31)}
 
 
 def _parse(origin: str, text: str) -> dict[str, Any]:

@@ -66,7 +66,10 @@ class Checks:
         grid: Grid,
         learner: Callable[[], Learner],
         inputs: InputStore,
+        on_withheld: Callable[[PeerId], None],
     ) -> None:
+        """`on_withheld`: an owner does not show what it was sent; nothing is proved by that."""
+        self._on_withheld = on_withheld
         self.validated_samples = 0
         self._transport, self._manifest = transport, manifest
         self._codec, self._rule, self._grid = codec, rule, grid
@@ -162,7 +165,8 @@ class Checks:
             result = held.chunks[chunk - bounds.start]
             if not set(reduced.numbers(chunk)) <= rows.keys():
                 log.debug("the owner does not show what it was sent", owner=owner, epoch=account.epoch)
-                continue
+                self._on_withheld(owner)
+                return None
             if not await self._is_reduced_right(reduced, chunk, result, rows):
                 self._keep(begin, chunk, rows)
                 return Finding(owner, WRONG_PART, _owner_charge(begin, held, observed, chunk, bytes(result)))

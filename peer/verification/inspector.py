@@ -68,16 +68,19 @@ class Inspector:
         learner: Callable[[], Learner],
         members: Callable[[], Iterable[PeerId]],
         on_guilty: Callable[[PeerId, str], None],
+        on_withheld: Callable[[PeerId], None],
         border: Border,
         checks: type[Checks] = Checks,
     ) -> None:
-        """`learner`: recomputes updates; `members`: all that we know; `on_guilty`: whose guilt is proved, and why."""
+        """`learner`: recomputes updates; `members`: all that we know; `on_guilty`: whose guilt is proved, and why;
+        `on_withheld`: who does not show what it was sent.
+        """
         self.inputs = InputStore()
         self.validated_samples = 0
         """That we have trained on once more: a validator's work."""
         self._transport, self._signer, self._manifest = transport, signer, manifest
         self._members, self._on_guilty, self._border = members, on_guilty, border
-        self._checks = checks(transport, manifest, codec, rule, grid, learner, self.inputs)
+        self._checks = checks(transport, manifest, codec, rule, grid, learner, self.inputs, on_withheld)
         self._witness = Witness()
         self._replays = ReplayGuard()
         self._seeds: OrderedDict[int, tuple[bytes, SeedRound]] = OrderedDict()

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.render import as_toml
 from peer.demo import demo_manifest
+from peer.recipes import built_in_recipe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -56,6 +58,25 @@ def test_show_prints_the_manifest_as_toml(peer):
     assert fields["run_id"] == demo_manifest().run_id
     assert fields["training"]["target_batch"] == demo_manifest().training.target_batch
     assert fields["model"]["options"] == demo_manifest().model.options
+
+
+@pytest.mark.parametrize(
+    ("tables", "checked"),
+    [
+        ("", "nobody's work"),
+        ("[verification]\nvalidators = 1\n", "owners' and senders' work"),
+        ("[verification]\nvalidators = 1\n[data]\nprivate = true\n", "owners' work; senders' data are their own"),
+    ],
+)
+def test_show_says_whose_work_is_checked(peer, tmp_path, tables, checked):
+    demo = built_in_recipe("demo").fields
+    recipe = tmp_path / "checked.toml"
+    merged = demo | {"name": "checked"}
+    for table, fields in tomllib.loads(tables).items():
+        merged[table] = merged.get(table, {}) | fields
+    recipe.write_text(as_toml(merged))
+    run_id = peer("run", "create", str(recipe)).stdout.split()[0]
+    assert tomllib.loads(peer("run", "show", run_id).stdout)["checked"] == checked
 
 
 def test_show_json_is_the_manifest(peer, home, text):

@@ -56,6 +56,20 @@ def test_a_recipe_becomes_the_manifest_of_the_organiser(home, write):
     assert create_run(home, read_recipe(write(RECIPE))).run_id == manifest.run_id
 
 
+@pytest.mark.parametrize(
+    ("averaging", "rule", "byzantine"),
+    [
+        ("quorum = 3", "mean", 0),
+        ("quorum = 4", "nnm | trimmed_mean", 1),
+        ("quorum = 16", "nnm | trimmed_mean", 5),
+        ('quorum = 16\nrule = "mean"', "mean", 0),
+    ],
+)
+def test_four_or_more_get_a_robust_rule_unless_the_recipe_says_otherwise(home, write, averaging, rule, byzantine):
+    manifest = create_run(home, read_recipe(write(f"{RECIPE}\n[averaging]\n{averaging}")))
+    assert (manifest.averaging.rule, manifest.averaging.byzantine) == (rule, byzantine)
+
+
 def test_every_built_in_recipe_is_one():
     for name in BUILT_IN:
         assert to_manifest(built_in_recipe(name)).name == name
@@ -121,7 +135,7 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
         ),
         (
             ('dataset = "digits"', 'dataset = "digits"\nx = 1'),
-            "data.x: unknown; it may be dataset, directory, files or",
+            "data.x: unknown; it may be dataset, directory, files, options or",
         ),
         (
             ("epochs = 3", "epochs = 3\nx = 1"),
