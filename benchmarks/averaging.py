@@ -30,8 +30,9 @@ Figures = dict[str, Any]
 def compare(options: argparse.Namespace, peers: int, size: int) -> Figures:
     """Both implementations, `options.repeat` rounds each, in turn."""
     settings = {"peers": peers, "size": size, "codec": options.codec, "patience_seconds": PATIENCE_SECONDS}
-    settings |= {"rule": options.rule, "byzantine": options.byzantine}
+    settings |= {"rule": options.rule, "byzantine": options.byzantine, "validators": options.validators}
     figures: Figures = {"peers": peers, "size": size, "codec": options.codec, "rule": options.rule}
+    figures["validators"] = options.validators
     with ExitStack() as resources:
         hosts, popens = ["127.0.0.1"] * peers, None
         if options.netlab:
@@ -81,6 +82,9 @@ def summarise(rounds: list[RoundFigures], baseline_bytes: float) -> Figures:
         "relative_error": max(report["error"] for report in last),
         "agree": len({report["digest"] for report in last}) == 1,
     }
+    if "sent_bytes" in reports[0]:
+        figures["round_bytes"] = median([sum(report["sent_bytes"] for report in played.reports) for played in rounds])
+        figures["checked_bytes"] = checked_bytes(rounds)
     if "lag" in reports[0]:
         figures["loop_lag_p99_seconds"] = max(report["lag"]["p99"] for report in reports)
         figures["loop_lag_largest_seconds"] = max(report["lag"]["largest"] for report in reports)
@@ -88,6 +92,12 @@ def summarise(rounds: list[RoundFigures], baseline_bytes: float) -> Figures:
         figures["stage_seconds"] = {name: median([report["stages"][name] for report in reports]) for name in names}
         figures["recovered_parts"] = sum(report["recovered_parts"] for report in reports)
     return figures
+
+
+def checked_bytes(rounds: list[RoundFigures]) -> float:
+    """What validators fetched for their checks between two rounds, on average."""
+    fetched = [sum(report["checked_bytes"] for report in played.reports) for played in rounds]
+    return (fetched[-1] - fetched[0]) / max(1, len(fetched) - 1)
 
 
 def show(figures: Figures) -> str:
@@ -109,6 +119,8 @@ def show(figures: Figures) -> str:
                 lines.append(f"            loop lag p99 {lags[0]:.0f} ms, largest {lags[1]:.0f} ms")
                 stages = ", ".join(f"{name} {1e3 * seconds:.0f}" for name, seconds in one["stage_seconds"].items())
                 lines.append(f"            ms: {stages}")
+                sent, checked = one["round_bytes"] / 1e6, one["checked_bytes"] / 1e6
+                lines.append(f"            {sent:.0f} MB a round between all, and {checked:.0f} MB for checks")
             if "fraction_of_bound" in one:
                 fraction, bound = one["fraction_of_bound"], figures["bound_seconds"]
                 lines.append(f"            {fraction:.2f} of the bound that the links set ({bound:.2f} s)")
@@ -130,6 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--codec", choices=list(BYTES_PER_ELEMENT), default="none")
     parser.add_argument("--rule", default="mean", help="of ours: median, nnm | trimmed_mean, ...")
     parser.add_argument("--byzantine", type=int, default=0, help="f, for the rule")
+    parser.add_argument("--validators", type=int, default=0, help="of ours: so many members check others")
     parser.add_argument("--sizes", type=numbers, help="several sizes: 1000,100000")
     parser.add_argument("--peer-counts", type=numbers, help="several swarms: 2,4,8")
     parser.add_argument("--repeat", type=int, default=5, help="rounds, of which the median is shown")

@@ -22,7 +22,7 @@ from peer.participant import Participant
 from peer.rounds.session import RoundOutcome, Session
 from protocols.encoding import digest
 from protocols.identity import PeerId
-from protocols.manifest import Averaging, Data, DataParallel, Evaluation, Manifest, Model, Sgd
+from protocols.manifest import Averaging, Data, DataParallel, Evaluation, Manifest, Model, Sgd, Verification
 from protocols.optimizers import make_optimizer
 from protocols.round.events import Trained
 from protocols.state import ModelState
@@ -31,7 +31,7 @@ from protocols.vectors import Vector
 ROUNDS = 1_000_000
 
 
-def manifest_of(peers: int, codec: str, rule: str = "mean", byzantine: int = 0) -> Manifest:
+def manifest_of(peers: int, codec: str, rule: str = "mean", byzantine: int = 0, validators: int = 0) -> Manifest:
     return Manifest(
         name="benchmark",
         model=Model(architecture="vector"),
@@ -40,6 +40,7 @@ def manifest_of(peers: int, codec: str, rule: str = "mean", byzantine: int = 0) 
         epochs=ROUNDS,
         averaging=Averaging(rule=rule, byzantine=byzantine, codec=codec, quorum=peers),
         evaluation=Evaluation(every_epochs=ROUNDS),
+        verification=Verification(validators=validators),
     )
 
 
@@ -81,9 +82,9 @@ class PausingParticipant(Participant):
     def expect(self) -> None:
         self.result = asyncio.get_running_loop().create_future()
 
-    async def _finish_when_leaving(self, session: Session) -> RoundOutcome | None:
+    async def _finish_unless_stopped(self, session: Session) -> RoundOutcome | None:
         self.stages = StageTimes(session.machine)
-        outcome = await super()._finish_when_leaving(session)
+        outcome = await super()._finish_unless_stopped(session)
         if outcome is not None:
             self.result.set_result(outcome)
             await self.apply.wait()
@@ -95,7 +96,8 @@ async def serve(settings: Command) -> None:
     reports = Reports()
 
     def prepare(_peer: PeerId, _node: Node) -> Prepared:
-        manifest = manifest_of(settings["peers"], settings["codec"], settings["rule"], settings["byzantine"])
+        named = ("peers", "codec", "rule", "byzantine", "validators")
+        manifest = manifest_of(*(settings[name] for name in named))
         slots = make_optimizer(manifest.training.outer, ROUNDS).initial_slots(settings["size"])
         state = ModelState(manifest.run_id, 0, np.zeros(settings["size"], np.float32), slots)
         return Prepared(manifest, state, ReadyLearner(vector(settings["seed"], settings["size"])))
@@ -130,6 +132,7 @@ async def play(participant: PausingParticipant, learner: ReadyLearner, settings:
             received_bytes=outcome.bytes_received,
             members=len(outcome.done.body.members),
             recovered_parts=outcome.recovered_parts,
+            checked_bytes=participant.inspector.fetched_bytes if participant.inspector else 0,
         )
         if (await command())["command"] == "check":
             error = await asyncio.to_thread(relative_error, outcome.aggregate, settings["peers"])

@@ -71,6 +71,8 @@ class Checks:
         """`on_withheld`: an owner does not show what it was sent; nothing is proved by that."""
         self._on_withheld = on_withheld
         self.validated_samples = 0
+        self.fetched_bytes = 0
+        """Of what others were sent."""
         self._transport, self._manifest = transport, manifest
         self._codec, self._rule, self._grid = codec, rule, grid
         self._learner, self._inputs = learner, inputs
@@ -143,6 +145,7 @@ class Checks:
                 self._transport, holder, begin, chunks, self._codec, self._grid, number
             ):
                 rows[chunk] = of_members
+                self.fetched_bytes += sum(memoryview(row.payload).nbytes for row in of_members.values())
         except TransportError as error:
             log.debug("no inputs", holder=holder, error=str(error))
         except Rejected as error:

@@ -76,8 +76,6 @@ class Inspector:
         `on_withheld`: who does not show what it was sent.
         """
         self.inputs = InputStore()
-        self.validated_samples = 0
-        """That we have trained on once more: a validator's work."""
         self._transport, self._signer, self._manifest = transport, signer, manifest
         self._members, self._on_guilty, self._border = members, on_guilty, border
         self._checks = checks(transport, manifest, codec, rule, grid, learner, self.inputs, on_withheld)
@@ -94,6 +92,16 @@ class Inspector:
         self._charges: asyncio.Queue[Signed[Any]] = asyncio.Queue(CHARGES_WAITING)
         self._outgoing: asyncio.Queue[tuple[PeerId, bytes]] = asyncio.Queue()
         self._guilty: set[PeerId] = set()
+
+    @property
+    def validated_samples(self) -> int:
+        """That we have trained on once more: a validator's work."""
+        return self._checks.validated_samples
+
+    @property
+    def fetched_bytes(self) -> int:
+        """What others were sent, for checks."""
+        return self._checks.fetched_bytes
 
     async def serve(self) -> None:
         await self._transport.serve_requests(VERIFY_KIND, self._hear, MAX_MESSAGE_BYTES)
@@ -203,7 +211,6 @@ class Inspector:
                         log.warning("found out", peer=charge.peer, epoch=account.epoch, reason=charge.why)
                         self._say_to_all(charge.body, account.epoch)
                         self._find_guilty(charge.peer, charge.why)
-                    self.validated_samples = self._checks.validated_samples
 
     async def _draw_seed(self, account: RoundAccount) -> bytes | None:
         """None when most of the group does not answer for SEED_SECONDS."""
