@@ -152,7 +152,7 @@ class Situation:
         return encode([*items[:-1], self.attacker.identity.sign(b"something else")])
 
     def contribution(self, **changes: object) -> Contribution:
-        fields = {"term": 0, "part": 0, "attempt": 0, "chunks": (FORGED,)}
+        fields = {"term": 0, "part": 0, "attempt": 0, "begin": FORGED, "chunks": (FORGED,)}
         return Contribution.model_construct(**(fields | changes))
 
 
