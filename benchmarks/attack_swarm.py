@@ -1,110 +1,41 @@
-"""One run for `attacks.py`: sixteen whole participants over the simulated transport learn digits; some of them attack.
+"""A case of `attacks.py` with whole participants over the simulated transport.
 
-Everything is the daemon's own but the network and the clock: rounds, commitments, owners, the rule, the trainer. The
-attackers act together and see what the honest ones are about to send; they follow the protocol.
+Everything is the daemon's own but the network and the clock: rounds, commitments, owners, the rule, the trainer.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from attack_case import BATCH, Case, Course, Forger, shares
 
 from dht.interfaces import Clock
 from dht.simulated import SimulatedNetwork, run_simulation
-from peer.data.dataset import Dataset, Predict
+from peer.data.dataset import Dataset
 from peer.learner import Learner
-from peer.misbehaviour import LABEL_FLIP, FlippedLabels
 from peer.models.flat import FlatModel, initial_state
 from peer.participant import Participant
 from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.trainer import Trainer
-from protocols.attacks import Scene, make_attack
 from protocols.codecs import Exact, Payload
-from protocols.encoding import digest
 from protocols.identity import Identity
-from protocols.manifest import Averaging, Data, DataParallel, Evaluation, Manifest, Model, Sgd
+from protocols.manifest import Manifest
 from protocols.round.events import Trained
-from protocols.sampling import Indices
 from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.vectors import Vector
 
-PEERS = 16
 OWNERS = 3
-"""Of them can be dialled, and so own the parts; all three are honest."""
-BATCH, MICROBATCHES = 32, 2
-STEP_SECONDS = 0.05
-LOOK_SECONDS = 0.05
+"""Of the peers can be dialled, and so own the parts; all three are honest."""
+STEP_SECONDS = 0.5
+"""Longer than the epoch's end takes to get about, so that all peers train on as many microbatches."""
+LOOK_SECONDS = 0.2
 BROKEN_SECONDS = 60.0
 """A run that comes no further for so long is broken: its parameters are beyond what can be trained with."""
-STRENGTHS: dict[str, dict[str, Any]] = {"sign_flip": {"scale": 1000.0}}
-"""Of the attacks, where it is another than usual; BTARD's sign flip is this strong."""
-SIMILAR = 0.5
-"""Of a peer's samples are drawn from all, where the data are split; the others are of two or three labels."""
-
-
-@dataclass(frozen=True)
-class Case:
-    rule: str
-    attack: str | None
-    attackers: int
-    """Assumed (f); without an attack they are honest."""
-    split: bool
-    """Whether each peer has data of its own kind."""
-    epochs: int
-    seed: int
-    begin: int = 0
-    """The epoch at which they start to attack."""
-
-    def manifest(self) -> Manifest:
-        learning_rate = 0.005 if self.rule == "sign_majority" else 0.5
-        return Manifest(
-            name="attacks",
-            seed=self.seed,
-            model=Model(architecture="mlp", options={"width": 64, "layers": 1}),
-            data=Data(dataset="digits"),
-            training=DataParallel(
-                batch_size=BATCH,
-                target_batch=PEERS * BATCH * MICROBATCHES,
-                optimizer=Sgd(
-                    learning_rate=learning_rate, momentum=0.9, nesterov=True, final_learning_rate=learning_rate / 10
-                ),
-            ),
-            epochs=self.epochs,
-            averaging=Averaging(rule=self.rule, byzantine=0 if self.rule == "mean" else self.attackers, quorum=PEERS),
-            evaluation=Evaluation(every_epochs=5, samples=4096),
-        )
-
-
-@dataclass(frozen=True)
-class Course:
-    """How it went: the accuracy that an honest peer has measured after so many epochs."""
-
-    accuracy: dict[int, float]
-    agree: bool
-    """Whether all honest peers have ended with the same state."""
-
-
-class Share(Dataset):
-    """A peer's own part of the data."""
-
-    def __init__(self, whole: Dataset, indices: Indices) -> None:
-        self._whole, self._indices = whole, indices
-        self.train_size = len(indices)
-
-    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        return self._whole.batch(self._indices[indices])
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self._whole.loss(outputs, targets)
-
-    def evaluate(self, model: Predict, limit: int) -> dict[str, float]:
-        return self._whole.evaluate(model, limit)
 
 
 class Student(Learner):
@@ -135,21 +66,18 @@ class Student(Learner):
 class Attacker(Student):
     """Sends what its attack makes of all that the honest ones are about to send."""
 
-    def __init__(self, case: Case, students: Sequence[Student], *rest: Any, **options: Any) -> None:
+    def __init__(self, forger: Forger, honest: Sequence[Student], *rest: Any, **options: Any) -> None:
         super().__init__(*rest, **options)
-        assert case.attack is not None
-        self._forge = make_attack(case.attack, **STRENGTHS.get(case.attack, {}))
-        self._case, self._students = case, students
-        self._random = np.random.default_rng(case.seed)
+        self._forger, self._honest = forger, honest
 
     async def update(self) -> tuple[Vector, int] | None:
         made = await super().update()
-        if made is None or self.epoch < self._case.begin:
-            return made
+        if made is None:
+            return None
         own, weight = made
-        honest = np.stack([s.trainer.update() for s in self._students if s.epoch == self.epoch and s.trainer.samples])
-        forged = self._forge(Scene(own, honest, self._case.attackers, self._random))
-        return forged, weight
+        await self._clock.sleep(STEP_SECONDS / 2)  # until they are done
+        honest = [s.trainer.update() for s in self._honest if s.epoch == self.epoch and s.trainer.samples]
+        return self._forger.update(self.epoch, own, honest or [own]), weight
 
 
 class Careless(Exact):
@@ -159,66 +87,51 @@ class Careless(Exact):
         return memoryview(np.ascontiguousarray(values, "<f4").view(np.uint8).data)
 
 
-def shares(whole: Dataset, case: Case) -> list[Indices]:
-    """Of each peer; all of the data, unless they are split."""
-    if not case.split:
-        return [np.arange(whole.train_size)] * PEERS
-    random = np.random.default_rng(case.seed)
-    _, labels = whole.batch(np.arange(whole.train_size))
-    size = whole.train_size // PEERS
-    mixed = random.permutation(whole.train_size)
-    common = int(SIMILAR * size)
-    rest = mixed[common * PEERS :]
-    by_label = rest[np.argsort(labels.numpy()[rest], kind="stable")]
-    own = np.array_split(by_label, PEERS)
-    order = random.permutation(PEERS)  # else the attackers would be those with certain labels
-    return [np.concatenate([mixed[common * n : common * (n + 1)], own[order[n]]]) for n in range(PEERS)]
-
-
 def run(case: Case, whole: Dataset) -> Course:
+    return play(case, whole)[0]
+
+
+def play(case: Case, whole: Dataset) -> tuple[Course, ModelState]:
+    """The course, and the state at its end."""
     return run_simulation(partial(_play, case, whole), case.seed)
 
 
-async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> Course:
+async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[Course, ModelState]:
     manifest = case.manifest()
     first = initial_state(manifest)
-    honest_count = PEERS - (case.attackers if case.attack else 0)
-    students: list[Student] = []
-    course: dict[int, float] = {}
+    honest: list[Student] = []
     members: list[Participant] = []
     for number, indices in enumerate(shares(whole, case)):
-        identity = Identity.from_seed(digest(f"attacks {case.seed} {number}".encode()))
+        identity = case.identity(number)
         transport = network.join(identity.peer_id, client_mode=number >= OWNERS)
-        attacks = number >= honest_count
-        flips = attacks and case.attack == LABEL_FLIP
-        data = Share(FlippedLabels(whole) if flips else whole, indices)
-        trainer = Trainer(manifest, FlatModel.of(manifest.model), data, identity.peer_id)
-        student = Student(trainer, transport.clock, evaluates=number == 0)
-        if attacks and not flips:
-            student = Attacker(case, students, trainer, transport.clock, evaluates=False)
-        elif not attacks:
-            students.append(student)
+        trainer = case.trainer(number, FlatModel.of(manifest.model), whole, indices)
+        if number < case.honest:
+            student = Student(trainer, transport.clock, evaluates=number == 0)
+            honest.append(student)
+        else:
+            student = Attacker(Forger(case, number), honest, trainer, transport.clock, evaluates=False)
         members.append(_participant(manifest, identity, network, transport, first, student, number))
-        if attacks:
+        if number >= case.honest:
             members[-1]._plan = replace(members[-1]._plan, codec=Careless())
+    course: dict[int, float] = {}
+    watched, epoch, since = members[0], 0, network.clock.monotonic()
     async with asyncio.TaskGroup() as tasks:
         running = []
         for member in members:
             await member.start()
             running.append(tasks.create_task(member.run()))
-        watched, epoch, since = members[0], 0, network.clock.monotonic()
-        while not all(member.finished and member.activity == "idle" for member in members[:honest_count]):
+        while not all(member.finished and member.activity == "idle" for member in members[: case.honest]):
             await network.clock.sleep(LOOK_SECONDS)
             if watched.evaluated_epoch is not None:
                 course[watched.evaluated_epoch] = watched.evaluation["accuracy"]
             if watched.state.epoch != epoch:
                 epoch, since = watched.state.epoch, network.clock.monotonic()
             elif network.clock.monotonic() > since + BROKEN_SECONDS:
-                course[case.epochs] = (await students[0].evaluate(watched.state))["accuracy"]
                 break
+        course[case.epochs] = (await honest[0].evaluate(watched.state))["accuracy"]
         for task in running:
             task.cancel()
-    return Course(course, len({member.state.digest for member in members[:honest_count]}) == 1)
+    return Course(course, len({member.state.digest for member in members[: case.honest]}) == 1), watched.state
 
 
 def _participant(

@@ -1,28 +1,33 @@
 """What attacks do to a run with each rule: digits, sixteen peers, some of which attack, beside the run without attack.
 
-    python benchmarks/attacks.py --attackers 3 --json >> runs.json            # every attack × every rule
-    python benchmarks/attacks.py --rules mean,median --attacks alie,ipm --attackers 7 --split
-    python benchmarks/attacks.py --rules median --attacks sign_flip --attackers 7 --begin 30
+    python benchmarks/attacks.py --attackers 3 >> runs.jsonl                  # every attack × every rule
+    python benchmarks/attacks.py --rules mean,median --attacks alie,ipm --split --seeds 1,2,3 >> runs.jsonl
+    python benchmarks/attacks.py --rules median --attacks sign_flip --attackers 7 --begin 30 >> runs.jsonl
+    python benchmarks/attacks.py --whole --rules median >> runs.jsonl         # by whole participants: ten times as long
 
-Whole participants in one process over the simulated transport (`attack_swarm.py`). Several runs at a time, each in a
-process of its own. The accuracy is that of the held-out digits at the end of the run.
+A JSON object a line for each run: the case, and the accuracy on the held-out digits by epoch. `attacks_plot.py` makes
+tables and pictures of them. A rule that cannot serve so many attackers is passed over.
 """
 
 import argparse
 import json
 import logging
-import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import lru_cache, partial
 
+import attack_steps
 import structlog
 import torch
-from attack_swarm import Case, Course, run
+from attack_case import Case, Course
 
+import peer.trainer
 from peer.data.digits import Digits
 from peer.misbehaviour import LABEL_FLIP
 from protocols.attacks import ATTACKS
+from protocols.rules import rule_of
 
 NO_ATTACK = "none"
 ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS)
@@ -36,13 +41,20 @@ ALL_RULES = (
     "multi_krum",
     "mda",
     "monna",
+    "bulyan",
     "geometric_median",
     "centered_clip",
     "caf",
     "flag",
     "nnm | trimmed_mean",
     "nnm | median",
+    "nnm | krum",
     "nnm | geometric_median",
+    "nnm | centered_clip",
+    "bucketing | trimmed_mean",
+    "bucketing | geometric_median",
+    "clipping | trimmed_mean",
+    "arc | trimmed_mean",
     "arc | nnm | trimmed_mean",
 )
 
@@ -59,9 +71,9 @@ def main() -> None:
     parser.add_argument("--split", action="store_true", help="each peer has data of its own kind")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--begin", type=int, default=0, help="the epoch at which they begin to attack")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--json", action="store_true", help="the whole course of each run, one JSON object a line")
+    parser.add_argument("--seeds", type=names, default=["1"])
+    parser.add_argument("--whole", action="store_true", help="whole participants over the simulated transport")
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     cases = [
         Case(
@@ -70,42 +82,47 @@ def main() -> None:
             options.attackers,
             options.split,
             options.epochs,
-            options.seed,
+            int(seed),
             options.begin,
         )
+        for seed in options.seeds
         for rule in options.rules
         for attack in options.attacks
     ]
-    if not options.json:
-        print(f"{options.attackers} of 16 attack{', data split' if options.split else ''}; accuracy, %")
-        print("| rule | " + " | ".join(options.attacks) + " |\n|---" + "|---" * len(options.attacks) + "|")
-    row: list[str] = []
-    for case, course in played(cases, options.processes):
-        if options.json:
-            print(json.dumps(asdict(case) | asdict(course)), flush=True)
-            continue
-        row.append(f"{100 * final(course):.1f}" + ("" if course.agree else " (parted)"))
-        if len(row) == len(options.attacks):
-            print(f"| {case.rule.replace('|', '/')} | " + " | ".join(row) + " |", flush=True)
-            row = []
+    for case, course in played([case for case in cases if serves(case)], options.whole, options.processes):
+        record = asdict(case) | {"whole": options.whole} | asdict(course)
+        record["accuracy"] = {epoch: round(share, 4) for epoch, share in course.accuracy.items()}
+        print(json.dumps(record, separators=(",", ":")), flush=True)
 
 
-def played(cases: list[Case], processes: int) -> Iterator[tuple[Case, Course]]:
+def serves(case: Case) -> bool:
+    """Whether the rule can withstand so many."""
+    try:
+        rule_of(case.manifest().averaging)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
+
+
+def played(cases: list[Case], whole: bool, processes: int) -> Iterator[tuple[Case, Course]]:
     """In the order of the cases."""
     with ProcessPoolExecutor(processes, initializer=_prepare) as pool:
-        yield from zip(cases, pool.map(play, cases), strict=True)
+        yield from zip(cases, pool.map(partial(play, whole=whole), cases), strict=True)
 
 
-def play(case: Case) -> Course:
-    return run(case, Digits())
+def play(case: Case, whole: bool) -> Course:
+    if not whole:
+        return attack_steps.run(case, Digits())
+    import attack_swarm  # noqa: PLC0415  (a second to load)
 
-
-def final(course: Course) -> float:
-    return course.accuracy[max(course.accuracy)]
+    return attack_swarm.run(case, Digits())
 
 
 def _prepare() -> None:
     torch.set_num_threads(1)
+    # A third of the time; and what a peer trains on is the same under every attack.
+    peer.trainer.sample_indices = lru_cache(4096)(peer.trainer.sample_indices)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
