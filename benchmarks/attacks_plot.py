@@ -26,14 +26,16 @@ NO_ATTACK = "none"
 
 
 class Setting(NamedTuple):
+    whole: bool
+    epochs: int
     attackers: int
     split: bool
-    whole: bool
 
     def __str__(self) -> str:
         return (
             f"{self.attackers} of 16 attack"
             + (", each peer with data of its own kind" if self.split else "")
+            + f", {self.epochs} epochs"
             + (", whole participants" if self.whole else "")
         )
 
@@ -98,12 +100,10 @@ def results(runs: Sequence[Run]) -> list[Results]:
     tables: dict[Setting, Results] = {}
     for run in runs:
         if not run["begin"]:
-            setting = Setting(run["attackers"], run["split"], run["whole"])
+            setting = Setting(*(run[field] for field in Setting._fields))
             found = tables.setdefault(setting, Results(setting, {})).found
             found.setdefault((run["rule"], attack_of(run)), {})[run["seed"]] = accuracy(run)
-    return sorted(
-        tables.values(), key=lambda table: (table.setting.whole, table.setting.attackers, table.setting.split)
-    )
+    return [tables[setting] for setting in sorted(tables)]
 
 
 def spaced(name: str) -> str:
@@ -137,7 +137,7 @@ def plot_grid(path: Path, runs: Sequence[Run]) -> None:
 
 def _grid(axes: Axes, shown: Results) -> None:
     values = [[shown.mean(rule, attack) for attack in shown.attacks] for rule in shown.rules]
-    axes.imshow(values, vmin=10, vmax=100, cmap="RdYlGn", aspect="auto")
+    axes.imshow(values, vmin=75, vmax=96, cmap="RdYlGn", alpha=0.7, aspect="auto")
     for row, line in enumerate(values):
         for column, value in enumerate(line):
             if not isnan(value):
@@ -178,7 +178,7 @@ def _course(axes: Axes, run: Run, colour: str) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """The same bytes from the same runs."""
-    mpl.rcParams["svg.hashsalt"] = "attacks"
+    mpl.rcParams.update({"svg.hashsalt": "attacks", "svg.fonttype": "none"})
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
