@@ -53,6 +53,7 @@ ALL_RULES = (
     "nnm | centered_clip",
     "bucketing | trimmed_mean",
     "bucketing | geometric_median",
+    "bucketing | centered_clip",
     "clipping | trimmed_mean",
     "arc | trimmed_mean",
     "arc | nnm | trimmed_mean",
