@@ -60,8 +60,8 @@ def test_a_recipe_becomes_the_manifest_of_the_organiser(home, write):
     ("averaging", "rule", "byzantine"),
     [
         ("quorum = 3", "mean", 0),
-        ("quorum = 4", "nnm | trimmed_mean", 1),
-        ("quorum = 16", "nnm | trimmed_mean", 5),
+        ("quorum = 4", "nnm | geometric_median", 1),
+        ("quorum = 16", "nnm | geometric_median", 5),
         ('quorum = 16\nrule = "mean"', "mean", 0),
     ],
 )
