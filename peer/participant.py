@@ -493,7 +493,7 @@ class Participant:
         self._fetches = 0
         base = self.state
         if self.inspector is not None:
-            self.inspector.inspect(outcome.account, base)
+            self.inspector.inspect(outcome.done, outcome.account, base)
         optimizer = make_optimizer(self.directives.log.training(base.epoch).outer, self.manifest.epochs)
         state = await self._transport.in_thread(advance, base, outcome.aggregate, optimizer)
         self.samples_contributed += outcome.weight

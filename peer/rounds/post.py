@@ -98,7 +98,7 @@ class Inbox:
 
 
 class Outbox:
-    """Sends statements without making the sender wait; a newer one of its kind and epoch replaces an unsent one."""
+    """Sends statements without making the sender wait; a few at a time to each peer, and no more than it can take."""
 
     def __init__(
         self,
@@ -107,8 +107,15 @@ class Outbox:
         on_lost: Callable[[PeerId], None],
         on_elsewhere: Callable[[PeerId, int], None],
         border: Border,
+        request_kind: str = ROUND_KIND,
+        *,
+        replaces: bool = True,
     ) -> None:
-        """`on_lost`: a peer could not be reached, tried twice. `on_elsewhere`: a peer does not play this epoch."""
+        """`on_lost`: a peer could not be reached, tried twice. `on_elsewhere`: a peer does not play this epoch.
+
+        `replaces`: whether a newer statement takes the place of an unsent one of its kind and epoch.
+        """
+        self._request_kind, self._replaces = request_kind, replaces
         self._transport, self._signer = transport, signer
         self._on_lost, self._on_elsewhere, self._border = on_lost, on_elsewhere, border
         self._pending: dict[PeerId, dict[tuple[Any, ...], bytes]] = {}
@@ -124,7 +131,8 @@ class Outbox:
 
     def relay(self, to: PeerId, statement: Signed[Any]) -> None:
         body = statement.body
-        key = (statement.epoch, statement.kind, getattr(body, "part", None), statement.sender)
+        one_of_many = getattr(body, "part", None) if self._replaces else statement.sequence
+        key = (statement.epoch, statement.kind, one_of_many, statement.sender)
         pending = self._pending.setdefault(to, {})
         pending.pop(key, None)
         pending[key] = statement.wire
@@ -168,6 +176,6 @@ class Outbox:
 
     async def _deliver_one(self, peer: PeerId, wire: bytes) -> bytes:
         try:
-            return await self._transport.request(peer, ROUND_KIND, wire, REQUEST_SECONDS)
+            return await self._transport.request(peer, self._request_kind, wire, REQUEST_SECONDS)
         except Unreachable:  # once more: a single broken connection is not a dead peer
-            return await self._transport.request(peer, ROUND_KIND, wire, REQUEST_SECONDS)
+            return await self._transport.request(peer, self._request_kind, wire, REQUEST_SECONDS)

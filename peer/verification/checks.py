@@ -1,7 +1,7 @@
 """Does members' work once more: a sender's update from its data, an owner's part from what it was sent."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 
 import structlog
@@ -214,26 +214,35 @@ class Checks:
 
     # -- a judge's ----------------------------------------------------------------------------------------------------
 
-    async def judge(self, statement: Signed[Message]) -> tuple[PeerId, str] | None:
+    async def judge(self, statement: Signed[Message], group: Collection[PeerId]) -> tuple[PeerId, str] | None:
         """Who is guilty, and of what: the one who is charged, or who has charged it. None where we cannot tell.
 
-        Raises Rejected (the charge shows nothing of the kind), TransportError.
+        `group`: the members of that epoch's round; others' work is not worth ours. Raises Rejected (the charge shows
+        nothing of the kind), TransportError.
         """
         match statement.body:
             case SenderCharge() as charge:
-                return await self._judge_sender(charge, statement.sender)
+                return await self._judge_sender(charge, statement, group)
             case OwnerCharge() as charge:
-                return await self._judge_owner(charge, statement.sender)
+                return await self._judge_owner(charge, statement, group)
         raise Rejected(Reason.WRONG_KIND, f"{statement.kind} is no charge")
 
-    async def _judge_sender(self, charge: SenderCharge, accuser: PeerId) -> tuple[PeerId, str] | None:
-        run = self._manifest.run_id
-        begin = open_begin(charge.begin, run, self._grid.chunks)
+    async def _judge_sender(
+        self, charge: SenderCharge, statement: Signed[Message], group: Collection[PeerId]
+    ) -> tuple[PeerId, str] | None:
+        begin = self._begin_of(charge, statement)
         sent = open_sent(begin, charge.contribution, charge.chunk, charge.payload, self._codec, self._grid)
+        _require_member(sent.sender, group)
         right = await self._is_update_right(sent)
         if right is None:
             return None
-        return (accuser, FALSE_CHARGE) if right else (sent.sender, WRONG_UPDATE)
+        return (statement.sender, FALSE_CHARGE) if right else (sent.sender, WRONG_UPDATE)
+
+    def _begin_of(self, charge: SenderCharge | OwnerCharge, statement: Signed[Message]) -> Signed[Begin]:
+        begin = open_begin(charge.begin, statement.run, self._grid.chunks)
+        if begin.epoch != statement.epoch:
+            raise Rejected(Reason.UNEXPECTED, "the charge is about another epoch than it says")
+        return begin
 
     async def _is_update_right(self, sent: SentChunk) -> bool | None:
         state = self._states.get(sent.base)
@@ -248,10 +257,13 @@ class Checks:
         )
         return right
 
-    async def _judge_owner(self, charge: OwnerCharge, accuser: PeerId) -> tuple[PeerId, str] | None:
-        weighs = isinstance(self._rule, DistanceRule)
-        begin = open_begin(charge.begin, self._manifest.run_id, self._grid.chunks)
+    async def _judge_owner(
+        self, charge: OwnerCharge, statement: Signed[Message], group: Collection[PeerId]
+    ) -> tuple[PeerId, str] | None:
+        accuser, weighs = statement.sender, isinstance(self._rule, DistanceRule)
+        begin = self._begin_of(charge, statement)
         reduced = open_reduced(begin, charge.result, charge.observed, weighs=weighs)
+        _require_member(reduced.owner, group)
         if charge.chunk is None:
             if not isinstance(self._rule, DistanceRule):
                 raise Rejected(Reason.UNEXPECTED, "the rule of this run observes nothing")
@@ -287,3 +299,8 @@ def _owner_charge(
     begin: Signed[Begin], held: HeldPart, observed: tuple[bytes, ...], chunk: int | None, payload: bytes
 ) -> OwnerCharge:
     return OwnerCharge(begin=begin.wire, result=held.statement, observed=observed, chunk=chunk, payload=payload)
+
+
+def _require_member(peer: PeerId, group: Collection[PeerId]) -> None:
+    if peer not in group:
+        raise Rejected(Reason.UNEXPECTED, f"{peer} was not in that round")

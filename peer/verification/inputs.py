@@ -3,11 +3,12 @@
 Every chunk comes with what its sender has signed, so nobody can show anything that was not sent.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from dht.interfaces import Frame, Stream, Transport
+from dht.interfaces import Frame, Stream, TimedOut, Transport
 from peer.streams import next_request
 from protocols.codecs import Codec, Payload
 from protocols.encoding import DIGEST_BYTES, EncodingError, decode_scalars, encode
@@ -19,6 +20,8 @@ from protocols.signed import Signed
 from protocols.verification.charges import open_sent
 
 INPUTS_KIND = "inputs"
+ROW_SECONDS = 20.0
+"""A row of a chunk takes a holder no longer, or it is not waited for."""
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 16
 KEPT_BYTES = 64 * 1024 * 1024
 """Where rounds are small more of them are kept, as far as they take no more than this."""
@@ -115,7 +118,7 @@ async def fetch_rows(
         for chunk in chunks:
             await stream.send(Frame(encode([round_, chunk, member])))
             rows: dict[int, Row] = {}
-            while (frame := await stream.receive()) is not None and frame.header:
+            while (frame := await _next_row(stream)) is not None and frame.header:
                 row = _row(frame)
                 if row.number in rows or len(rows) >= MAX_MEMBERS or member not in (row.number, -1):
                     raise Rejected(Reason.UNEXPECTED, "more inputs than there are members")
@@ -124,6 +127,14 @@ async def fetch_rows(
                     raise Rejected(Reason.UNEXPECTED, "the input is another member's")
                 rows[row.number] = row
             yield chunk, rows
+
+
+async def _next_row(stream: Stream) -> Frame | None:
+    try:
+        async with asyncio.timeout(ROW_SECONDS):
+            return await stream.receive()
+    except TimeoutError as error:
+        raise TimedOut(f"{stream.peer} showed no input for {ROW_SECONDS:.0f} s") from error
 
 
 def _row(frame: Frame) -> Row:

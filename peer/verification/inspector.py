@@ -12,9 +12,11 @@ from typing import Any
 import structlog
 
 from dht.border import Border
-from dht.interfaces import Transport, TransportError
+from dht.interfaces import Stream, Transport, TransportError
 from peer.learner import Learner
+from peer.rounds.post import Outbox
 from peer.signal import Signal
+from peer.streams import REQUEST_BYTES
 from peer.verification.account import RoundAccount, recipients
 from peer.verification.checks import Checks
 from peer.verification.inputs import INPUTS_KIND, InputStore
@@ -39,7 +41,6 @@ MESSAGES: dict[str, type[Message]] = {
     body.kind: body for body in (SeedWord, SenderCharge, OwnerCharge, Equivocation, Testimony)
 }
 MAX_MESSAGE_BYTES = max(body.limit_bytes for body in MESSAGES.values()) + 1024
-REQUEST_SECONDS = 10.0
 OVERDUE_SECONDS = 2.0
 """Who has not opened what it has dealt by then is opened by the others."""
 SEED_SECONDS = 20.0
@@ -47,8 +48,9 @@ SEED_SECONDS = 20.0
 ROUNDS_AT_ONCE = 3
 """Older ones are given up: their states and inputs are let go."""
 EARLY = 256
-AT_ONCE = 8
-"""Messages on their way."""
+EARLY_OF_ONE = 4
+GROUPS_KEPT = 32
+"""Of so many epochs it is known who was in the group: others have nobody to charge, and are not worth a ban."""
 CHARGES_WAITING = 16
 
 log = structlog.get_logger()
@@ -90,7 +92,11 @@ class Inspector:
         self._revealed = Signal()
         self._accounts: asyncio.Queue[tuple[RoundAccount, ModelState]] = asyncio.Queue()
         self._charges: asyncio.Queue[Signed[Any]] = asyncio.Queue(CHARGES_WAITING)
-        self._outgoing: asyncio.Queue[tuple[PeerId, bytes]] = asyncio.Queue()
+        self._charging: set[PeerId] = set()
+        """Whose charge waits, or is looked into."""
+        self._outbox = Outbox(transport, signer, _nothing, _nothing, border, request_kind=VERIFY_KIND, replaces=False)
+        self._groups: dict[int, frozenset[PeerId]] = {}
+        """Epoch → who was in its round."""
         self._guilty: set[PeerId] = set()
 
     @property
@@ -105,13 +111,12 @@ class Inspector:
 
     async def serve(self) -> None:
         await self._transport.serve_requests(VERIFY_KIND, self._hear, MAX_MESSAGE_BYTES)
-        await self._transport.serve_streams(INPUTS_KIND, self.inputs.serve)
+        await self._transport.serve_streams(INPUTS_KIND, self._serve_inputs, REQUEST_BYTES)
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(AT_ONCE):
-                tasks.create_task(self._send())
+            tasks.create_task(self._outbox.run())
             tasks.create_task(self._judge())
             inspections: deque[asyncio.Task[None]] = deque()
             while True:
@@ -120,9 +125,12 @@ class Inspector:
                 if len(inspections) > ROUNDS_AT_ONCE:
                     inspections.popleft().cancel()
 
-    def inspect(self, account: RoundAccount | None, state: ModelState) -> None:
+    def inspect(self, done: Signed[Done], account: RoundAccount | None, state: ModelState) -> None:
         """A round is over; `state` is what its updates were made from. No account: we were not there."""
         self._checks.remember(state)
+        self._groups[done.epoch] = frozenset(done.body.members)
+        while len(self._groups) > GROUPS_KEPT:
+            del self._groups[min(self._groups)]
         if account is not None:
             self._accounts.put_nowait((account, state))
 
@@ -156,20 +164,35 @@ class Inspector:
             case Testimony(statement=theirs):
                 self.witness(theirs)
             case Equivocation() as proof:
-                guilty = proved_guilty(proof, run)
-                self._find_guilty(guilty, "has signed two statements that contradict each other")
+                self._find_guilty(proved_guilty(proof, run), "has signed two statements that contradict each other")
             case SenderCharge() | OwnerCharge():
-                if self._charges.full():
-                    raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
-                self._charges.put_nowait(statement)
+                self._hear_charge(statement)
         return b""
+
+    async def _serve_inputs(self, stream: Stream) -> None:
+        """To members: to anybody else they are of no use."""
+        if stream.peer not in self._members():
+            raise Rejected(Reason.NOT_ADMITTED, "inputs are shown to members")
+        await self.inputs.serve(stream)
+
+    def _hear_charge(self, statement: Signed[Any]) -> None:
+        """Looked into in its turn; only a member of the round has anybody to charge."""
+        if statement.sender not in self._groups.get(statement.epoch, ()):
+            raise Rejected(Reason.UNEXPECTED, "a charge by somebody who was not in that round")
+        if self._charges.full() or statement.sender in self._charging:
+            raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
+        self._charging.add(statement.sender)
+        self._charges.put_nowait(statement)
 
     def _hear_reveal(self, statement: Signed[SeedWord]) -> None:
         if statement.epoch not in self._seeds:
             newest = next(reversed(self._seeds), -1)
-            if statement.epoch > newest:
+            of_one = sum(early.sender == statement.sender for early in self._early)
+            if statement.epoch > newest and of_one < EARLY_OF_ONE:
                 self._early.append(statement)
             return
+        if statement.sender not in self._groups.get(statement.epoch, ()):
+            raise Rejected(Reason.UNEXPECTED, "a word on the seed by somebody who was not in that round")
         done, seed = self._seeds[statement.epoch]
         if statement.body.done != done:
             if statement.epoch in self._dones:  # one leader has told two stories: together they prove it
@@ -185,16 +208,20 @@ class Inspector:
         while True:
             charge = await self._charges.get()
             async with self._border.around(f"looking into a charge by {charge.sender}"):
-                if charge.sender in self._guilty:
-                    continue
-                try:
-                    verdict = await self._checks.judge(charge)
-                except (Rejected, TransportError) as error:
-                    reason = error.reason if isinstance(error, Rejected) else Reason.ABSENT
-                    self._transport.reject(charge.sender, reason, f"{charge.kind}: {error}")
-                    continue
-                if verdict is not None:
-                    self._find_guilty(*verdict)
+                await self._look_into(charge)
+            self._charging.discard(charge.sender)
+
+    async def _look_into(self, charge: Signed[Any]) -> None:
+        if charge.sender in self._guilty:
+            return
+        try:
+            verdict = await self._checks.judge(charge, self._groups.get(charge.epoch, frozenset()))
+        except (Rejected, TransportError) as error:
+            reason = error.reason if isinstance(error, Rejected) else Reason.ABSENT
+            self._transport.reject(charge.sender, reason, f"{charge.kind}: {error}")
+            return
+        if verdict is not None:
+            self._find_guilty(*verdict)
 
     # -- a round that is over -----------------------------------------------------------------------------------------
 
@@ -252,14 +279,15 @@ class Inspector:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def _find_guilty(self, peer: PeerId, why: str) -> None:
-        if peer not in self._guilty:
+        """Once of each who has been in a round lately: of identities that nobody works with there may be any number."""
+        if peer not in self._guilty and any(peer in group for group in self._groups.values()):
             self._guilty.add(peer)
             self._on_guilty(peer, why)
 
     def _say_to_all(self, body: Message, epoch: int) -> None:
         statement = self._signer.sign(body, epoch)
         for peer in self._members():
-            self._outgoing.put_nowait((peer, statement.wire))
+            self._outbox.relay(peer, statement)
 
     def _say_to_group(self, reveal: Reveal | None, account: RoundAccount) -> None:
         if reveal is not None:
@@ -268,17 +296,7 @@ class Inspector:
                 self._say(member.peer, word, account.epoch)
 
     def _say(self, peer: PeerId, body: Message, epoch: int) -> None:
-        if peer != self._transport.peer_id:
-            self._outgoing.put_nowait((peer, self._signer.sign(body, epoch).wire))
-
-    async def _send(self) -> None:
-        while True:
-            peer, wire = await self._outgoing.get()
-            async with self._border.around(f"telling {peer} of a check"):
-                try:
-                    await self._transport.request(peer, VERIFY_KIND, wire, REQUEST_SECONDS)
-                except TransportError as error:
-                    log.debug("not told of a check", peer=peer, error=str(error))
+        self._outbox.send(peer, body, epoch)
 
 
 def done_digest(done: Done) -> bytes:
@@ -290,3 +308,7 @@ def _dealings(done: Signed[Done]) -> dict[PeerId, Any]:
     """Those of the voters that `Done` names, verified with it before."""
     votes = [open_signed(wire, Prepared, run=done.run) for wire in done.body.votes]
     return {vote.sender: vote.body.dealing for vote in votes if vote.body.dealing is not None}
+
+
+def _nothing(*_: object) -> None:
+    """Who cannot be told of a check is none the worse for it."""

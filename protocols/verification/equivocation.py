@@ -6,11 +6,13 @@ A liar that leaps ahead as if it had restarted is not proved guilty by this; its
 what a round decides needs a majority's votes.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from protocols.encoding import digest, encode
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
@@ -63,14 +65,14 @@ def contradict(first: Signed[Any], second: Signed[Any]) -> bool:
     return same and abs(first.sequence - second.sequence) < ONE_MEMORY and _said(first) != _said(second)
 
 
-def _said(statement: Signed[Any]) -> Any:
-    """What must not change when a statement is made again: a leader asks for `Ready` as often as it likes, and a
-    measured speed changes."""
+def _said(statement: Signed[Any]) -> bytes:
+    """A digest of what must not change when a statement is made again: a leader asks for `Ready` as often as it likes,
+    and a measured speed changes."""
     match statement.body:
         case Ready(weight=weight, root=root):
-            return weight, root
+            return digest(encode([weight, root]))
         case body:
-            return body
+            return digest(body.to_bytes())
 
 
 def proved_guilty(evidence: Equivocation, run: str) -> PeerId:
@@ -89,27 +91,48 @@ def open_binding(wire: bytes, run: str) -> Signed[Any]:
     return open_signed(wire, BINDING[kind], run=run)
 
 
-class Witness:
-    """Remembers what was signed in the last epochs, and notices what contradicts it."""
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    epoch: int
+    sequence: int
+    said: bytes
+    wire: bytes
 
-    def __init__(self, epochs: int = 4, at_most: int = 8192) -> None:
-        self._epochs, self._at_most = epochs, at_most
-        self._heard: OrderedDict[Place, Signed[Any]] = OrderedDict()
+
+class Witness:
+    """Remembers what was signed in the last epochs, and notices what contradicts it.
+
+    Bounded in bytes, and in statements of one signer: whoever floods it only makes it forget.
+    """
+
+    def __init__(self, epochs: int = 4, limit_bytes: int = 16 * 1024 * 1024, of_one: int = 64) -> None:
+        self._epochs, self._limit_bytes, self._of_one = epochs, limit_bytes, of_one
+        self._heard: OrderedDict[Place, _Heard] = OrderedDict()
+        self._counts: Counter[PeerId] = Counter()
+        self._bytes = 0
 
     def hear(self, statement: Signed[Any]) -> Equivocation | None:
         """The proof, when its signer has said something else before."""
         where = place(statement)
         if where is None:
             return None
-        before = self._heard.setdefault(where, statement)
-        while (
-            len(self._heard) > self._at_most or next(iter(self._heard.values())).epoch + self._epochs < statement.epoch
-        ):
-            self._heard.popitem(last=False)
-        if not contradict(before, statement):
+        before = self._heard.get(where)
+        if before is None:
+            self._remember(where, statement)
+            return None
+        if abs(before.sequence - statement.sequence) >= ONE_MEMORY or before.said == _said(statement):
             return None
         return Equivocation(first=before.wire, second=statement.wire)
 
-    @property
-    def _oldest(self) -> int:
-        return next(iter(self._heard.values())).epoch
+    def _remember(self, where: Place, statement: Signed[Any]) -> None:
+        if self._counts[statement.sender] >= self._of_one:
+            return
+        heard = _Heard(statement.epoch, statement.sequence, _said(statement), statement.wire)
+        self._heard[where] = heard
+        self._counts[statement.sender] += 1
+        self._bytes += len(heard.wire)
+        while self._bytes > self._limit_bytes or next(iter(self._heard.values())).epoch + self._epochs < heard.epoch:
+            oldest, gone = self._heard.popitem(last=False)
+            self._bytes -= len(gone.wire)
+            self._counts[oldest[0]] -= 1
+            self._counts += Counter()  # forgets the zeros
