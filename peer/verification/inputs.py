@@ -120,8 +120,8 @@ async def fetch_rows(
             rows: dict[int, Row] = {}
             while (frame := await _next_row(stream)) is not None and frame.header:
                 row = _row(frame)
-                if row.number in rows or len(rows) >= MAX_MEMBERS or member not in (row.number, -1):
-                    raise Rejected(Reason.UNEXPECTED, "more inputs than there are members")
+                if row.number in rows or row.number >= len(begin.body.members) or member not in (row.number, -1):
+                    raise Rejected(Reason.UNEXPECTED, "not an input of one of the members, or one for the second time")
                 sent = await transport.in_thread(open_sent, begin, row.contribution, chunk, row.payload, codec, grid)
                 if begin.body.members[row.number].peer != sent.sender:
                     raise Rejected(Reason.UNEXPECTED, "the input is another member's")
