@@ -10,13 +10,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dht.interfaces import Refused, Unreachable
 from dht.simulated_link import Link
 from peer.misbehaviour import PROTOCOL_ATTACKS
 from peer.participant import Participant
 from peer.verification.checks import WRONG_OBSERVATION, WRONG_PART
+from peer.verification.inputs import INPUTS_KIND
+from peer.verification.inspector import VERIFY_KIND
+from protocols.encoding import digest
 from protocols.manifest import Averaging, Manifest, Verification
+from protocols.message import Message
+from protocols.rejection import Reason
+from protocols.round.messages import PartResult, Prepared
 from protocols.rules import DistanceRule, Matrix
-from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, local_sgd, simulate
+from protocols.signed import Signer
+from protocols.verification.charges import OwnerCharge, SenderCharge
+from protocols.verification.equivocation import Equivocation, Testimony
+from protocols.verification.seed import Reveal, SeedWord
+from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, identity, local_sgd, simulate
 from tests.peer.test_robust_rounds import ATTACKS, HONEST, Liar
 
 ATTACKERS = (HONEST, HONEST + 1)
@@ -166,3 +177,52 @@ def test_nobody_is_banned_who_crashes_or_is_slow(seed: int) -> None:
         assert all(not banned(peer) for peer in swarm.members)
 
     simulate(scenario, verified("nnm | trimmed_mean"), seed)
+
+
+# -- strangers --------------------------------------------------------------------------------------------------------
+
+
+def test_strangers_have_nobody_to_charge_and_nothing_to_say() -> None:
+    """A stranger's own equivocation is proof enough, and bans nobody: of strangers there are any number."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(HONEST)
+        await swarm.epoch(3)
+        victim = swarm.peers[0]
+        who = identity(77)
+        stranger = swarm.network.join(who.peer_id)
+        await stranger.connect(victim.peer, victim.transport.addresses)
+        signer = Signer(who, swarm.manifest.run_id, 1000)
+        epoch = victim.state.epoch - 1
+        first, second = (signer.sign(Prepared(base=digest(b"b"), term=0, results=(made_up(n),)), epoch) for n in (1, 2))
+        words: list[tuple[Message, str]] = [
+            (Equivocation(first=first.wire, second=second.wire), ""),
+            (Equivocation(first=first.wire, second=first.wire), Reason.UNEXPECTED),
+            (Testimony(statement=first.wire), ""),
+            (Testimony(statement=b"noise"), Reason.MALFORMED),
+            (SeedWord(done=digest(b"done"), reveal=reveal()), Reason.UNEXPECTED),
+            (SenderCharge(begin=b"", contribution=b"", chunk=0, payload=b""), Reason.UNEXPECTED),
+            (OwnerCharge(begin=b"", result=b"", observed=(), chunk=None, payload=b""), Reason.UNEXPECTED),
+        ]
+        for body, expected in words:
+            answered = ""
+            try:
+                await stranger.request(victim.peer, VERIFY_KIND, signer.sign(body, epoch).wire, 5.0)
+            except Refused as error:
+                answered = error.reason
+            assert answered == expected, body.kind
+        stream = await stranger.open_stream(victim.peer, INPUTS_KIND)
+        with pytest.raises(Unreachable):
+            await stream.receive()
+        assert not banned(victim)
+        await swarm.epoch(victim.state.epoch + 2)
+
+    simulate(scenario, verified(), seed=1)
+
+
+def made_up(number: int) -> PartResult:
+    return PartResult(start=0, stop=1, digest=digest(bytes([number])))
+
+
+def reveal() -> Reveal:
+    return Reveal(base=digest(b"base"), secret=digest(b"secret"), shares=(), key=None, asks=())
