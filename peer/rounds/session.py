@@ -172,6 +172,8 @@ class Session:
         self._begin: Begin | None = None
         self._begun: dict[int, bytes] = {}
         """Term → `begin_digest` of the round that we followed in it."""
+        self._keyed: set[int] = set()
+        """The terms in which we have said our key."""
         self._dealings: dict[int, Dealing] = {}
         """Term → what we have dealt in it."""
         self._parts: dict[int, asyncio.Task[None]] = {}
@@ -200,6 +202,7 @@ class Session:
         if getattr(statement.body, "base", self.setting.base) != self.setting.base:
             return False
         check_term(statement.body, self.machine.term)
+        self._check_own_key(statement.body)
         event = self._heard(statement, relayed_by)
         if self._over:
             for action in self.machine.handle(event, self._now()):
@@ -214,6 +217,18 @@ class Session:
         opens = isinstance(statement.body, Weigh) and statement.sender == self.machine.leader
         observed = open_weigh(statement) if opens else ()  # type: ignore[arg-type]
         return Heard(statement, relayed_by, open_claim(statement, self.plan.grid.chunks), observed)
+
+    def _check_own_key(self, body: Message) -> None:
+        """A leader that gives us another key than we have said would keep what is sealed for us from us.
+
+        Raises Rejected (unexpected: it may be the one that we had before we restarted).
+        """
+        if isinstance(body, Begin) and body.term in self._keyed and not self._has_our_key(body):
+            raise Rejected(Reason.UNEXPECTED, "begin: the key that it names as ours is not")
+
+    def _has_our_key(self, begin: Begin) -> bool:
+        ours = next((member.key for member in begin.members if member.peer == self.setting.me), None)
+        return ours is None or ours == public_key(self._secret("key", begin.term))
 
     def find(self, peers: Mapping[PeerId, bool]) -> None:
         if not self._over:
@@ -364,6 +379,7 @@ class Session:
             return body
         match body:
             case Ready(term=term):
+                self._keyed.add(term)
                 return body.model_copy(update={"key": public_key(self._secret("key", term))})
             case Prepared(term=term) if self.machine.begin is not None:
                 if term not in self._dealings:
@@ -379,6 +395,8 @@ class Session:
         """What is known here of the round that was decided, for those who check it."""
         origin, group, done = self.machine.origin, self.machine.begin, self.machine.done
         if self.plan.checking is None or not origin or group is None or done is None or done.body.term != group.term:
+            return None
+        if not self._has_our_key(group):
             return None
         begin = open_signed(origin[0], Begin, run=self.setting.run)
         reassigned = [open_signed(wire, Reassign, run=self.setting.run).body for wire in origin[1:]]
