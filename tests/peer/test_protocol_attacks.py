@@ -21,16 +21,14 @@ from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_paral
 
 HONEST, ATTACKERS = 5, 2
 EPOCHS = 5
-TARGET_BATCH = 402
-"""Part of what the run's id is made of, and so of who leads when: the attackers do in even epochs and in an odd one."""
 TIMING = Timing()
 STALL = 1.5 * TIMING.failure
 """An owner that gives nothing loses its part after so long …"""
 FURTHER = 2.0
 """… and this is more than a round takes otherwise."""
 STRAGGLER = TIMING.straggler + FURTHER
-SUSPENDED = TIMING.failure + STALL + FURTHER
-"""A leader whose words are refused is silent, and so may be the owners that are reassigned."""
+SUSPENDED = ATTACKERS * (TIMING.failure + FURTHER) + STALL + FURTHER
+"""Leaders whose words are refused are silent, one after the other, and so may be the owners that are reassigned."""
 UNHARMED = 0.1
 """The distance to the goal, 10 at the start and 0.3 in the end, may be so far from what it is without an attack."""
 WRONG_BY = 5.0
@@ -46,9 +44,10 @@ LONGEST_EPOCH = {
     "withheld_part": ATTACKERS * STALL + FURTHER,  # the one's part is given to the other
     "forged_sender": SUSPENDED,
     "replay": SUSPENDED,
-    "inflated_samples": FURTHER,
+    "inflated_samples": STRAGGLER,  # their words are refused, so they do not come
     "excluding_leader": STRAGGLER,
     "sybil": FURTHER,
+    "false_charge": FURTHER,
 }
 """Virtual seconds that an attack may cost in one epoch; a calm one takes 0.9."""
 
@@ -66,8 +65,18 @@ class Course:
 
 @lru_cache
 def manifest() -> Manifest:
+    """Whose id, of which it depends who leads when, lets the attackers lead in even epochs and in odd ones.
+
+    Else two of the attacks would do nothing.
+    """
     averaging = Averaging(rule="nnm | trimmed_mean", byzantine=ATTACKERS, quorum=HONEST)
-    return data_parallel(EPOCHS, target_batch=TARGET_BATCH).model_copy(update={"averaging": averaging})
+    peers = [identity(number).peer_id for number in range(HONEST + ATTACKERS)]
+    for target_batch in range(400, 440):
+        made = data_parallel(EPOCHS, target_batch=target_batch).model_copy(update={"averaging": averaging})
+        leaders = [order(made.run_id, epoch, peers)[0] for epoch in range(EPOCHS)]
+        if {epoch % 2 for epoch, leader in enumerate(leaders) if leader in peers[HONEST:]} == {0, 1}:
+            return made
+    raise AssertionError
 
 
 @lru_cache
@@ -117,13 +126,6 @@ def check_nobody_honest_is_charged(honest: list[SimulatedPeer]) -> None:
 
 
 HARMLESS = [name for name in PROTOCOL_ATTACKS if name != "wrong_part"]
-
-
-def test_attackers_lead_in_even_and_odd_epochs() -> None:
-    """Else two of the attacks would do nothing."""
-    peers = [identity(number).peer_id for number in range(HONEST + ATTACKERS)]
-    leaders = [order(manifest().run_id, epoch, peers)[0] for epoch in range(EPOCHS)]
-    assert {epoch % 2 for epoch, leader in enumerate(leaders) if leader in peers[HONEST:]} == {0, 1}
 
 
 @pytest.mark.parametrize("attack", HARMLESS)
