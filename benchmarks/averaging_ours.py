@@ -132,7 +132,7 @@ async def play(participant: PausingParticipant, learner: ReadyLearner, settings:
             received_bytes=outcome.bytes_received,
             members=len(outcome.done.body.members),
             recovered_parts=outcome.recovered_parts,
-            checked_bytes=participant.inspector.fetched_bytes if participant.inspector else 0,
+            checked_bytes=participant.inspector.fetched_bytes,
         )
         if (await command())["command"] == "check":
             error = await asyncio.to_thread(relative_error, outcome.aggregate, settings["peers"])

@@ -58,7 +58,7 @@ class Gate:
     def admit(self, peer: PeerId) -> Iterator[None]:
         """Holds a place for one incoming stream of `peer`. Raises Rejected (banned, busy)."""
         if peer in self._banned:
-            raise Rejected(Reason.BANNED, f"banned: {self._banned[peer]}")
+            raise Rejected(Reason.BANNED, self._banned[peer])
         if self._strikes.suspended(peer, self._clock.monotonic()):
             raise Rejected(Reason.BUSY, "refused for a while after too much bad input")
         if self._streams[peer] >= MAX_STREAMS_PER_PEER:

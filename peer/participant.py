@@ -158,25 +158,20 @@ class Participant:
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
         rule, codec_ = rule_of(manifest.averaging), codec(manifest.averaging.codec)
-        self.inspector = (
-            Inspector(
-                transport,
-                signer,
-                manifest,
-                codec_,
-                rule,
-                grid,
-                lambda: self.learner,
-                lambda: [member.peer for member in self.membership.roster],
-                self.ban,
-                self._withheld,
-                self._border,
-                checks,
-            )
-            if manifest.verification.validators
-            else None
+        self.inspector = Inspector(
+            transport,
+            signer,
+            manifest,
+            codec_,
+            rule,
+            grid,
+            lambda: self.learner,
+            lambda: [member.peer for member in self.membership.roster],
+            self.ban,
+            self._withheld,
+            self._border,
+            checks,
         )
-        """Where members check each other."""
         self._plan = Plan(
             transport,
             signer,
@@ -187,6 +182,7 @@ class Participant:
             rule,
             AggregateMemory(grid.count),
             self.inspector,
+            manifest.verification.validators > 0,
         )
         self._heads = Heads(transport, signer, self._border)
         self._sessions: dict[int, Session] = {}
@@ -224,25 +220,20 @@ class Participant:
         await transport.serve_streams(PART_KIND, self._serve_part, PART_FRAME_BYTES)
         await transport.serve_streams(FETCH_KIND, self._results.serve, REQUEST_BYTES)
         await self.contents.serve(transport)
-        if self.inspector is not None:
-            await self.inspector.serve()
+        await self.inspector.serve()
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
         async with (
             beside(self.membership.run()),
             beside(self._outbox.run()),
-            beside(self._check_rounds()),
+            beside(self.inspector.run()),
             beside(self.directives.run()),
             beside(self._keep_banning()),
         ):
             await self._take_part(max_epochs)
             self._enter("stopping")
             await self.membership.depart()
-
-    async def _check_rounds(self) -> None:
-        if self.inspector is not None:
-            await self.inspector.run()
 
     def leave(self) -> None:
         """Finish the round if one is under way, then depart."""
@@ -492,8 +483,7 @@ class Participant:
             return
         self._fetches = 0
         base = self.state
-        if self.inspector is not None:
-            self.inspector.inspect(outcome.done, outcome.account, base)
+        self.inspector.inspect(outcome.done, outcome.account, base)
         optimizer = make_optimizer(self.directives.log.training(base.epoch).outer, self.manifest.epochs)
         state = await self._transport.in_thread(advance, base, outcome.aggregate, optimizer)
         self.samples_contributed += outcome.weight
@@ -746,8 +736,7 @@ class Participant:
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
         self._admission.require(sender, self._transport.clock.wall())
         statement = self._inbox.open(sender, wire)
-        if self.inspector is not None:
-            self.inspector.hear_statement(statement)
+        self.inspector.hear_statement(statement)
         if isinstance(statement.body, Begin):
             self._admission.check_listed(member.peer for member in statement.body.members)
         current = max(self._sessions, default=-1)

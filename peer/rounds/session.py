@@ -133,8 +133,9 @@ class Plan:
     codec: Codec
     rule: Rule
     memory: AggregateMemory
-    checking: Checking | None = None
-    """Where members check each other."""
+    checking: Checking
+    verifies: bool
+    """Whether members check each other's work."""
 
 
 class NeedsResync(Exception):
@@ -304,7 +305,7 @@ class Session:
         if ours is None or ours == contribution.begin:
             return
         begin = self.machine.begun(contribution.term)
-        if self.plan.checking is not None and begin is not None:
+        if begin is not None:
             self.plan.checking.testify(peer, begin)
         raise Rejected(Reason.ABSENT, "the contribution is to another round than its leader has told us of")
 
@@ -375,7 +376,7 @@ class Session:
 
     def _with_part_in_seed(self, body: Message) -> Message:
         """What we say when we are ready, and when we vote, where members check each other."""
-        if self.plan.checking is None:
+        if not self.plan.verifies:
             return body
         match body:
             case Ready(term=term):
@@ -394,7 +395,7 @@ class Session:
     def _account(self) -> RoundAccount | None:
         """What is known here of the round that was decided, for those who check it."""
         origin, group, done = self.machine.origin, self.machine.begin, self.machine.done
-        if self.plan.checking is None or not origin or group is None or done is None or done.body.term != group.term:
+        if not self.plan.verifies or not origin or group is None or done is None or done.body.term != group.term:
             return None
         if not self._has_our_key(group):
             return None
@@ -476,7 +477,7 @@ class Session:
                 begin.members,
                 self.plan.codec,
                 self.plan.rule,
-                keeps=self.plan.checking is not None,
+                keeps=self.plan.verifies,
             )
             owned = OwnedPart(
                 reduction,
@@ -539,11 +540,10 @@ class Session:
 
     def _show(self, address: PartAddress, held: HeldPart) -> None:
         """To those who check the round."""
-        if (checking := self.plan.checking) is None:
-            return
-        checking.witness(held.statement)
-        if owned := self._owned.get(self._key(address)):
-            checking.inputs.put(address.begin, owned.contributions, owned.reduction.inputs)
+        self.plan.checking.witness(held.statement)
+        owned = self._owned.get(self._key(address))
+        if owned is not None and self.plan.verifies:
+            self.plan.checking.inputs.put(address.begin, owned.contributions, owned.reduction.inputs)
 
     async def _fetch(self, wanted: Fetch) -> None:
         result = wanted.result
@@ -565,8 +565,7 @@ class Session:
                 log.debug("result not fetched", epoch=self.epoch, holder=holder, error=str(error))
                 continue
             self.plan.results.put(self.epoch, held)
-            if self.plan.checking is not None:
-                self.plan.checking.witness(held.statement)
+            self.plan.checking.witness(held.statement)
             self._aggregate.keep(result, values)
             self._traffic.received += held.size_bytes
             self._events.put_nowait(PartHeld(result))

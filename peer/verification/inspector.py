@@ -1,6 +1,7 @@
-"""After each round: draws the seed that says who checks whom, does our share of the checks, and tells what came of it.
+"""Finds out who lies: by two stories of one signer always, by doing others' work once more where the run says so.
 
-Runs beside the next epochs. Nothing here holds up a round, and a member that takes no part in it is none the worse
+After each round it draws the seed that says who checks whom, does our share of the checks, and tells what came of it,
+beside the next epochs. Nothing here holds up a round, and a member that takes no part in it is none the worse
 for it, so neither a crash nor a slow line is an offence.
 """
 
@@ -127,7 +128,8 @@ class Inspector:
 
     def inspect(self, done: Signed[Done], account: RoundAccount | None, state: ModelState) -> None:
         """A round is over; `state` is what its updates were made from. No account: we were not there."""
-        self._checks.remember(state)
+        if self._manifest.verification.validators:
+            self._checks.remember(state)
         self._groups[done.epoch] = frozenset(done.body.members)
         while len(self._groups) > GROUPS_KEPT:
             del self._groups[min(self._groups)]
