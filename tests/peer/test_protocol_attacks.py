@@ -38,7 +38,7 @@ MOST_CHARGES = 16
 NOT_CHARGED = {Reason.BUSY, Reason.ABSENT}
 LONGEST_EPOCH = {
     "two_commitments": STRAGGLER,  # half of the owners wait for the right chunks
-    "two_begins": 3 * STALL,  # as a leader: until the owners that it has named are given up, in two terms
+    "two_begins": STRAGGLER,  # as a leader: until those who follow it have compared what they were told
     "wrong_part": FURTHER,
     "two_results": FURTHER,
     "withheld_part": ATTACKERS * STALL + FURTHER,  # the one's part is given to the other
