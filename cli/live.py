@@ -54,7 +54,7 @@ class ProgressLog:
         self._last: tuple[dict[str, float], int] = ({}, 1)
 
     def add(self, status: Status) -> None:
-        run, members = status.run, 1 + len(status.peers)
+        run, members = status.run, status.member_count
         if (run.evaluation, members) != self._last:
             self._last = (run.evaluation, members)
             figures = {"epoch": run.epoch, "of": run.total_epochs, "members": members, "loss": run.loss}
@@ -72,7 +72,7 @@ class Summary:
 
     def add(self, status: Status) -> None:
         self._last = status
-        self._most_members = max(self._most_members, 1 + len(status.peers))
+        self._most_members = max(self._most_members, status.member_count)
 
     @property
     def finished(self) -> bool:

@@ -198,7 +198,7 @@ def _suspension(member: PeerStatus) -> str:
 
 
 def _members(status: Status) -> str:
-    return _count(sum(not peer.banned for peer in status.peers) + (status.self_ is not None), "member")
+    return _count(status.member_count, "member")
 
 
 def _activity(status: Status) -> str:

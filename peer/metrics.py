@@ -92,7 +92,7 @@ class _StatusCollector(Collector):
         yield GaugeMetricFamily(
             "peer_members",
             "Live members of the run, this one included",
-            1 + sum(not peer.banned for peer in status.peers),
+            status.member_count,
         )
         yield CounterMetricFamily("peer_samples", "Samples contributed to the run", me.samples_contributed)
         yield GaugeMetricFamily("peer_samples_per_second", "Samples trained on a second", me.samples_per_second)

@@ -79,6 +79,11 @@ class Status(_Part):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    @property
+    def member_count(self) -> int:
+        """Who takes part; not who is banned."""
+        return sum(peer.banned is None for peer in self.peers) + (self.self_ is not None)
+
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True)
 
@@ -108,6 +113,11 @@ class DirectivesStatus(_Part):
     statements: tuple[str, ...] = Field(description="the same, as the organiser has signed them; base64")
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    @property
+    def member_count(self) -> int:
+        """Who takes part; not who is banned."""
+        return sum(peer.banned is None for peer in self.peers) + (self.self_ is not None)
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True)
