@@ -130,27 +130,22 @@ class Checks:
         """What that member has sent of this chunk, by the owner of its part."""
         parts = account.begin.body.parts
         part = next(n for n, bounds in enumerate(parts) if bounds.start <= chunk < bounds.stop)
-        rows = await self._rows(account.begin, account.owners[part], (chunk,), number)
-        return rows.get(chunk, {}).get(number)
+        return (await self._rows(account.begin, account.owners[part], chunk, number)).get(number)
 
-    async def _rows(
-        self, begin: Signed[Begin], holder: PeerId, chunks: range | tuple[int, ...], number: int = -1
-    ) -> dict[int, dict[int, Row]]:
-        """What `holder` shows of these chunks; less where it does not answer, or shows what was not sent."""
+    async def _rows(self, begin: Signed[Begin], holder: PeerId, chunk: int, number: int = -1) -> dict[int, Row]:
+        """What `holder` shows of this chunk; nothing where it does not answer, or shows what was not sent."""
         if holder == self._transport.peer_id:
-            return _own_rows(self._inputs.get(begin_digest(begin.body)), chunks)
-        rows: dict[int, dict[int, Row]] = {}
+            return _own_rows(self._inputs.get(begin_digest(begin.body)), chunk)
         try:
-            async for chunk, of_members in fetch_rows(
-                self._transport, holder, begin, chunks, self._codec, self._grid, number
-            ):
-                rows[chunk] = of_members
-                self.fetched_bytes += sum(memoryview(row.payload).nbytes for row in of_members.values())
+            rows = await fetch_rows(self._transport, holder, begin, chunk, self._codec, self._grid, number)
         except TransportError as error:
             log.debug("no inputs", holder=holder, error=str(error))
         except Rejected as error:
             self._transport.reject(holder, error.reason, str(error))
-        return rows
+        else:
+            self.fetched_bytes += sum(memoryview(row.payload).nbytes for row in rows.values())
+            return rows
+        return {}
 
     async def _check_owner(self, duty: Duty, account: RoundAccount) -> Finding | None:
         assert duty.part is not None
@@ -164,7 +159,7 @@ class Checks:
         if reduced.owner != owner:
             return None
         for chunk in duty.part_chunks:
-            rows = (await self._rows(begin, owner, (chunk,))).get(chunk, {})
+            rows = await self._rows(begin, owner, chunk)
             result = held.chunks[chunk - bounds.start]
             if not set(reduced.numbers(chunk)) <= rows.keys():
                 log.debug("the owner does not show what it was sent", owner=owner, epoch=account.epoch)
@@ -199,7 +194,7 @@ class Checks:
         """None where not all that it was sent is to be had. One chunk at a time is held here."""
         observation = Observation(reduced, rule, self._codec, self._grid)
         for chunk in range(reduced.part.start, reduced.part.stop):
-            rows = (await self._rows(begin, holder, (chunk,))).get(chunk, {})
+            rows = await self._rows(begin, holder, chunk)
             if not set(reduced.numbers(None)) <= rows.keys():
                 return None
             payloads = {number: row.payload for number, row in rows.items()}
@@ -276,7 +271,7 @@ class Checks:
         result = reduced.result.chunks[charge.chunk - reduced.part.start]
         if digest(charge.payload) != result:
             raise Rejected(Reason.WRONG_DIGEST, "the chunk is not what the owner has signed")
-        rows = (await self._rows(begin, accuser, (charge.chunk,))).get(charge.chunk, {})
+        rows = await self._rows(begin, accuser, charge.chunk)
         if not set(reduced.numbers(charge.chunk)) <= rows.keys():
             raise Rejected(Reason.ABSENT, "who charges an owner does not show what that was sent")
         if await self._is_reduced_right(reduced, charge.chunk, charge.payload, rows):
@@ -284,14 +279,11 @@ class Checks:
         return reduced.owner, WRONG_PART
 
 
-def _own_rows(inputs: Inputs, chunks: range | tuple[int, ...]) -> dict[int, dict[int, Row]]:
+def _own_rows(inputs: Inputs, chunk: int) -> dict[int, Row]:
     return {
-        chunk: {
-            number: Row(number, inputs.contributions[number], payload)
-            for number, payload in inputs.rows.get(chunk, {}).items()
-            if number in inputs.contributions
-        }
-        for chunk in chunks
+        number: Row(number, inputs.contributions[number], payload)
+        for number, payload in inputs.rows.get(chunk, {}).items()
+        if number in inputs.contributions
     }
 
 

@@ -5,7 +5,7 @@ Every chunk comes with what its sender has signed, so nobody can show anything t
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dht.interfaces import Frame, Stream, TimedOut, Transport
@@ -104,29 +104,27 @@ async def fetch_rows(
     transport: Transport,
     holder: PeerId,
     begin: Signed[Begin],
-    chunks: range | tuple[int, ...],
+    chunk: int,
     codec: Codec,
     grid: Grid,
     member: int = -1,
-) -> AsyncIterator[tuple[int, dict[int, Row]]]:
-    """What `holder` shows of these chunks, one after the other: member number → what it has sent (`member`: only it).
+) -> dict[int, Row]:
+    """What `holder` shows of this chunk: member number → what it has sent (`member`: only it).
 
     Raises Unreachable, TimedOut, Rejected (where it shows what was not sent).
     """
-    round_ = begin_digest(begin.body)
+    rows: dict[int, Row] = {}
     async with await transport.open_stream(holder, INPUTS_KIND) as stream:
-        for chunk in chunks:
-            await stream.send(Frame(encode([round_, chunk, member])))
-            rows: dict[int, Row] = {}
-            while (frame := await _next_row(stream)) is not None and frame.header:
-                row = _row(frame)
-                if row.number in rows or row.number >= len(begin.body.members) or member not in (row.number, -1):
-                    raise Rejected(Reason.UNEXPECTED, "not an input of one of the members, or one for the second time")
-                sent = await transport.in_thread(open_sent, begin, row.contribution, chunk, row.payload, codec, grid)
-                if begin.body.members[row.number].peer != sent.sender:
-                    raise Rejected(Reason.UNEXPECTED, "the input is another member's")
-                rows[row.number] = row
-            yield chunk, rows
+        await stream.send(Frame(encode([begin_digest(begin.body), chunk, member])))
+        while (frame := await _next_row(stream)) is not None and frame.header:
+            row = _row(frame)
+            if row.number in rows or row.number >= len(begin.body.members) or member not in (row.number, -1):
+                raise Rejected(Reason.UNEXPECTED, "not an input of one of the members, or one for the second time")
+            sent = await transport.in_thread(open_sent, begin, row.contribution, chunk, row.payload, codec, grid)
+            if begin.body.members[row.number].peer != sent.sender:
+                raise Rejected(Reason.UNEXPECTED, "the input is another member's")
+            rows[row.number] = row
+    return rows
 
 
 async def _next_row(stream: Stream) -> Frame | None:

@@ -34,10 +34,8 @@ def fetched(
         await holder.serve_streams(INPUTS_KIND, serve)
         await asker.connect(holder.peer_id, holder.addresses)
         return {
-            chunk: rows
-            async for chunk, rows in fetch_rows(
-                asker, holder.peer_id, PLAYED.begin, chunks, PLAYED.codec, PLAYED.grid, member
-            )
+            chunk: await fetch_rows(asker, holder.peer_id, PLAYED.begin, chunk, PLAYED.codec, PLAYED.grid, member)
+            for chunk in chunks
         }
 
     return run_simulation(scenario, 0)
