@@ -22,6 +22,7 @@ from protocols.round.parts import Grid
 from protocols.rules import DistanceRule, Rule
 from protocols.signed import Signed
 from protocols.state import ModelState
+from protocols.vectors import Vector
 from protocols.verification.charges import (
     Observation,
     OwnerCharge,
@@ -111,20 +112,29 @@ class Checks:
         if not shown:
             log.debug("nobody shows what it has sent", sender=sender, epoch=account.epoch)
             return None
-        update = await self._learner().recompute(state, sender, begin.body.members[number].weight)
+        update = await self._recompute(state, sender, begin.body.members[number].weight)
         if update is None:
             return None
-        self.validated_samples += begin.body.members[number].weight
         for chunk, row in shown:
             sent = open_sent(begin, row.contribution, chunk, row.payload, self._codec, self._grid)
-            if not await self._transport.in_thread(
-                is_as_recomputed, sent, update, self._codec, self._grid, self._tolerance
-            ):
+            if not await self._is_as_recomputed(sent, update):
                 charge = SenderCharge(
                     begin=begin.wire, contribution=row.contribution, chunk=chunk, payload=bytes(row.payload)
                 )
                 return Finding(sender, WRONG_UPDATE, charge)
         return None
+
+    async def _recompute(self, state: ModelState, sender: PeerId, samples: int) -> Vector | None:
+        """None where we cannot tell; counted as work of ours."""
+        update = await self._learner().recompute(state, sender, samples)
+        self.validated_samples += samples if update is not None else 0
+        return update
+
+    async def _is_as_recomputed(self, sent: SentChunk, update: Vector) -> bool:
+        right: bool = await self._transport.in_thread(
+            is_as_recomputed, sent, update, self._codec, self._grid, self._tolerance
+        )
+        return right
 
     async def _shown(self, account: RoundAccount, chunk: int, number: int) -> Row | None:
         """What that member has sent of this chunk, by the owner of its part."""
@@ -243,14 +253,8 @@ class Checks:
         state = self._states.get(sent.base)
         if state is None or not self._manifest.checks_senders or sent.weight > self._manifest.training.most_samples:
             return None
-        update = await self._learner().recompute(state, sent.sender, sent.weight)
-        if update is None:
-            return None
-        self.validated_samples += sent.weight
-        right: bool = await self._transport.in_thread(
-            is_as_recomputed, sent, update, self._codec, self._grid, self._tolerance
-        )
-        return right
+        update = await self._recompute(state, sent.sender, sent.weight)
+        return None if update is None else await self._is_as_recomputed(sent, update)
 
     async def _judge_owner(
         self, charge: OwnerCharge, statement: Signed[Message], group: Collection[PeerId]
