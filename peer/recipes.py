@@ -96,6 +96,7 @@ def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequenc
     if isinstance(data, dict):
         shards_and_rest = {"shards": [shard.model_dump() for shard in shards], **data}
         fields["data"] = {key: value for key, value in shards_and_rest.items() if key != "files"}
+    fields["training"] = _with_mode(fields.get("training"))
     fields["averaging"] = _with_robust_rule(fields.get("averaging", {}))
     try:
         return Manifest.model_validate(fields | {"organiser": organiser})
@@ -110,6 +111,13 @@ def _with_robust_rule(averaging: Any) -> Any:
     if chosen or type(quorum) is not int or quorum < ROBUST_FROM:
         return averaging
     return averaging | {"rule": ROBUST_RULE, "byzantine": min((quorum - 1) // 3, 31)}
+
+
+def _with_mode(training: Any) -> Any:
+    """`protocol = "swarm"` is another word for `mode = "swarm"`."""
+    if not isinstance(training, dict) or "protocol" not in training or "mode" in training:
+        return training
+    return {"mode" if field == "protocol" else field: value for field, value in training.items()}
 
 
 def _parse(origin: str, text: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
-from protocols.manifest import DataParallel, Fraction, Manifest, Positive, Rate, Sgd, Training
+from protocols.manifest import DataParallel, Fraction, LocalSgd, Manifest, Positive, Rate, Sgd, Training
 from protocols.message import Digest, Many, Message, Peer, ShortText
 from protocols.rejection import Reason, Rejected
 from protocols.signed import ENVELOPE_BYTES, Signed, open_signed
@@ -271,7 +271,7 @@ def training_at(manifest: Manifest, directives: Iterable[Signed[Directive]], epo
 def _changed(training: Training, changes: Mapping[str, float | int]) -> Training:
     of_outer = {name: value for name, value in changes.items() if name in type(training.outer).model_fields}
     of_training: dict[str, Any] = {name: value for name, value in changes.items() if name not in of_outer}
-    outer = "optimizer" if isinstance(training, DataParallel) else "outer"
+    outer = "outer" if isinstance(training, LocalSgd) else "optimizer"
     return training.model_copy(update=of_training | {outer: training.outer.model_copy(update=of_outer)})
 
 

@@ -5,7 +5,7 @@ A manifest is data alone: it names a registered model and data set, and carries 
 """
 
 import base64
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,8 @@ from protocols.rejection import Reason, Rejected
 MAX_MANIFEST_BYTES = 256 * 1024
 MAX_FILE_NAME_BYTES = 200
 """File systems take 255; a writer puts something around it."""
+MAX_MICROBATCHES = 4096
+"""Of an epoch: who has counted which is said with a bit for each."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 RegistryName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -140,7 +142,66 @@ class LocalSgd(_Part):
         return self.inner_steps * self.batch_size
 
 
-Training = Annotated[DataParallel | LocalSgd, Field(discriminator="mode")]
+class Pipeline(_Part):
+    """The model is cut into stages, and each peer holds one (SWARM, Ryabinin et al. 2023).
+
+    An epoch is `target_batch` samples in microbatches, each of which counts once in the gradient of every stage.
+    """
+
+    mode: Literal["swarm"] = "swarm"
+    stages: Annotated[int, Field(ge=2, le=64)]
+    """How many; a list says how many of the model's layers each holds."""
+    layers: Annotated[Many[Positive], Field(max_length=64)] = ()
+    """That list; empty: each holds as many as the others, or one more."""
+    batch_size: Positive = 8
+    """Samples of a microbatch."""
+    target_batch: Positive
+    optimizer: Optimizer
+    codec: Literal["none", "float16", "int8"] = "int8"
+    """How activations and their gradients travel."""
+    delayed: Annotated[int, Field(ge=0, le=1)] = 0
+    """1: an epoch's gradients are applied while the next one is computed."""
+    spot_checks: Fraction = 0.0
+    """So much of a trainer's work it has done twice, by two peers of a stage, and compares."""
+
+    @property
+    def outer(self) -> Sgd | AdamW:
+        """The optimizer that is part of the shared state."""
+        return self.optimizer
+
+    @property
+    def microbatches(self) -> int:
+        """Of an epoch."""
+        return self.target_batch // self.batch_size
+
+    @property
+    def most_samples(self) -> int:
+        """Behind one peer's update."""
+        return self.target_batch
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_of_stages(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and isinstance(fields.get("stages"), list | tuple) and "layers" not in fields:
+            return fields | {"stages": len(fields["stages"]), "layers": fields["stages"]}
+        return fields
+
+    @model_validator(mode="after")
+    def _names_the_layers_of_all_stages(self) -> Self:
+        if self.layers and len(self.layers) != self.stages:
+            raise ValueError(f"layers has {len(self.layers)} entries for {self.stages} stages")
+        return self
+
+    @model_validator(mode="after")
+    def _has_whole_microbatches(self) -> Self:
+        if self.target_batch % self.batch_size:
+            raise ValueError(f"target_batch {self.target_batch} is no multiple of batch_size {self.batch_size}")
+        if self.microbatches > MAX_MICROBATCHES:
+            raise ValueError(f"an epoch has {MAX_MICROBATCHES} microbatches at most, not {self.microbatches}")
+        return self
+
+
+Training = Annotated[DataParallel | LocalSgd | Pipeline, Field(discriminator="mode")]
 
 
 def _with_spaces(text: object) -> object:
