@@ -32,6 +32,8 @@ class Learner(ABC):
     loss: float | None = None
     """Of the last microbatches, smoothed; None before the first."""
     samples_per_second: float = 0.0
+    covered: bytes = b""
+    """In a pipeline: the microbatches behind the last `update`."""
 
     @abstractmethod
     async def begin(self, state: ModelState) -> None:

@@ -4,6 +4,7 @@ preparing a member without a state: what it needs to train may have to be fetche
 joining   finds the members, takes the state that most of them sign (`peer.sync`)
 epoch     a `Session` trains and averages; its outcome makes the next state
 watching  beside the epochs: should the others tell another history, or have gone on without us, back to joining
+moving    in a pipeline: takes another stage, and joins those who serve it
 paused    the organiser has said so: no training and no rounds until it resumes them
 idle      the last epoch is reached: serves what others need
 
@@ -13,7 +14,8 @@ directives say of its epoch, whenever they came.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import structlog
@@ -28,6 +30,7 @@ from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
 from peer.profile import Profile
 from peer.rejections import Rejections
+from peer.roster import Member
 from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
 from peer.rounds.post import ELSEWHERE, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
@@ -43,12 +46,13 @@ from protocols.awake import AwakeTime
 from protocols.codecs import codec
 from protocols.heads import Choice, History
 from protocols.identity import PeerId
-from protocols.manifest import DataParallel, Manifest
+from protocols.manifest import LocalSgd, Manifest, Pipeline
 from protocols.message import Message
 from protocols.optimizers import make_optimizer
 from protocols.probation import Probation, room_for
-from protocols.records import RosterEntry
+from protocols.records import RosterEntry, Serving
 from protocols.rejection import Reason, Rejected
+from protocols.roles import TRAINING
 from protocols.round.aggregate import AggregateMemory
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
@@ -83,9 +87,22 @@ SESSIONS_KEPT = 8
 FASTEST_LINK = 125e6
 """Bytes per second: what is faster is no link, and its measure tells how busy the processor was."""
 
+NO_STRAGGLERS = 1e6
+"""Seconds: in a pipeline nobody who has counted a microbatch is left out because it is slow."""
+
 State = Literal["joining", "syncing", "training", "averaging", "paused", "idle", "stopping"]
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stage of a pipeline as one of its peers begins there."""
+
+    stage: int
+    state: ModelState
+    """Where to start when nobody else is there."""
+    learner: Learner
 
 
 class Participant:
@@ -105,6 +122,8 @@ class Participant:
         prepare: Callable[[], Awaitable[Learner]] | None = None,
         directives: Iterable[bytes] = (),
         checks: type[Checks] = Checks,
+        stage: int | None = None,
+        serving: Callable[[int], Serving] | None = None,
     ) -> None:
         """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
 
@@ -112,8 +131,12 @@ class Participant:
 
         `prepare` makes the learner that takes the place of `learner`, when it needs the other members for that.
         `rejections`: what `transport` counts with.
+        `stage`: in a pipeline, whose `state` that is; `serving` says how this peer does there.
         """
         self.manifest, self.profile = manifest, profile
+        self.stage, self._serving = stage, serving
+        self._moving: Place | None = None
+        """Where we are to go on."""
         self.state, self.learner = state, learner
         self.phase: State = "joining"
         self.evaluation: dict[str, float] = {}
@@ -145,7 +168,7 @@ class Participant:
         )
         self.directives.recall(directives)
         self._transport, self._signer = transport, signer
-        self._timing = timing or Timing()
+        self._timing = _patient(timing or Timing()) if self._microbatches else timing or Timing()
         grid = Grid(state.parameter_count)
         self._inbox = Inbox(
             manifest.run_id,
@@ -164,7 +187,7 @@ class Participant:
             manifest,
             codec_,
             rule,
-            grid,
+            lambda: self._plan.grid,
             lambda: self.learner,
             lambda: [member.peer for member in self.membership.roster],
             self.ban,
@@ -235,6 +258,12 @@ class Participant:
             self._enter("stopping")
             await self.membership.depart()
 
+    def move(self, place: Place, *, at_once: bool) -> None:
+        """Serve another stage once this epoch is over; or `at_once`, and lose what was counted of it."""
+        self._moving = place
+        if at_once and (session := self._sessions.get(self.state.epoch)):
+            session.stop()
+
     def leave(self) -> None:
         """Finish the round if one is under way, then depart."""
         self._leaving.set()
@@ -286,6 +315,17 @@ class Participant:
         return session.machine.phase if self.phase == "training" and session is not None else None
 
     @property
+    def _microbatches(self) -> int:
+        """Of an epoch; 0 where the run is no pipeline."""
+        training = self.manifest.training
+        return training.microbatches if isinstance(training, Pipeline) else 0
+
+    @property
+    def averages(self) -> bool:
+        """Whether it has a state, and takes part in rounds."""
+        return self.profile.role != "monitor" and not (self._microbatches and self.stage is None)
+
+    @property
     def joined(self) -> bool:
         """Whether our state is the swarm's, as far as we know."""
         return bool(self._heads.history)
@@ -294,7 +334,9 @@ class Participant:
         if self._prepare is not None:
             await self._get_ready(self._prepare)
         while not self._leaving.is_set():
-            if self.profile.role == "monitor":
+            if self._moving is not None:
+                self._take(self._moving)
+            elif not self.averages:
                 self._enter("idle")
                 await self._leaving.wait()
             elif not self.joined:
@@ -304,6 +346,25 @@ class Participant:
                 return
             else:
                 await self._play(max_epochs)
+
+    def _take(self, place: Place) -> None:
+        log.info("serving another stage", stage=place.stage, before=self.stage)
+        self._moving = None
+        self.stage, self.state, self.learner = place.stage, place.state, place.learner
+        grid = Grid(place.state.parameter_count)
+        self._plan = replace(self._plan, grid=grid, memory=AggregateMemory(grid.count))
+        self._inbox.chunks = grid.chunks
+        self._forget_rounds()
+        self.membership.announce()
+
+    def _forget_rounds(self) -> None:
+        """Our state is not, or not any more, what we have played with."""
+        self._signer.forget()
+        self._heads.restart()
+        self._results.clear()
+        self._sessions.clear()
+        self._early.clear()
+        self._group = {}
 
     def _played(self, max_epochs: int | None) -> bool:
         return max_epochs is not None and self.epochs_played >= max_epochs
@@ -396,7 +457,11 @@ class Participant:
         return makers if choice and us not in choice.makers else makers | {us: self.profile.client_mode}
 
     def _others(self) -> list[PeerId]:
-        return [member.peer for member in self.membership.roster if member.entry.role != "monitor"]
+        return [member.peer for member in self._fellows()]
+
+    def _fellows(self) -> Iterator[Member]:
+        """The members who have a state of the same vector as we."""
+        return (m for m in self.membership.roster if m.entry.role != "monitor" and m.entry.stage == self.stage)
 
     async def _become(self, state: ModelState) -> None:
         """`state` is ours now, and we show it to others."""
@@ -415,6 +480,8 @@ class Participant:
         try:
             async with beside(self._watch()):
                 while not (self._leaving.is_set() or self.finished or self._played(max_epochs)):
+                    if self._moving is not None:
+                        return
                     if self.paused:
                         await self._unless_leaving(self._stand_still())
                     else:
@@ -425,15 +492,10 @@ class Participant:
                     await self._leaving.wait()
         except NeedsResync as reason:
             log.info("taking the swarm's state anew", epoch=self.state.epoch, reason=str(reason))
-            self._signer.forget()
-            self._heads.restart()
-            self._results.clear()
-            self._sessions.clear()
-            self._early.clear()
-            self._group = {}
+            self._forget_rounds()
 
     async def _play_round(self) -> None:
-        trains = self.profile.role == "trainer"
+        trains = self.profile.role in ("trainer", "stage", "both")
         if trains:
             await self.learner.begin(self.state)
         training, admission = self.directives.log.training(self.state.epoch), self.manifest.admission
@@ -445,8 +507,9 @@ class Participant:
             epoch=self.state.epoch,
             base=self.state.digest,
             me=self._transport.peer_id,
-            target_samples=training.target_batch if isinstance(training, DataParallel) else None,
+            target_samples=None if isinstance(training, LocalSgd) else training.target_batch,
             chunks=self._plan.grid.chunks,
+            microbatches=self._microbatches,
             group_limit=self.manifest.averaging.group_limit,
             quorum=self.manifest.averaging.quorum,
             weighs=isinstance(self._plan.rule, DistanceRule),
@@ -456,7 +519,7 @@ class Participant:
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
             seniors=seniors,
             newcomers_share=admission.probation_share,
-            suspended=frozenset(self.suspended),
+            suspended=frozenset() if self._microbatches else frozenset(self.suspended),
             not_owning=self._suspensions.not_owning(self.state.epoch),
             grace=self._grace(),
             timing=self._timing,
@@ -477,7 +540,7 @@ class Participant:
         self._enter("training")
         outcome = await self._finish_unless_stopped(session)
         if outcome is None:
-            if not self._leaving.is_set():  # paused: what others say of this epoch is kept until we play it anew
+            if not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
                 self._sessions.pop(session.epoch, None)
                 self._signer.forget()
             return
@@ -559,12 +622,9 @@ class Participant:
         oldest = min(history, default=0)
         return [
             member.peer
-            for member in self.membership.roster
-            if member.entry.role != "monitor"
-            and (
-                (member.peer in self._group and member.epoch < oldest)
-                or not _contradicts(history, member.epoch, member.entry.state_digest)
-            )
+            for member in self._fellows()
+            if (member.peer in self._group and member.epoch < oldest)
+            or not _contradicts(history, member.epoch, member.entry.state_digest)
         ]
 
     def _late(self) -> list[PeerId]:
@@ -572,9 +632,8 @@ class Participant:
         history = self._heads.history
         return [
             member.peer
-            for member in self.membership.roster
-            if member.entry.role != "monitor"
-            and member.peer not in self._group
+            for member in self._fellows()
+            if member.peer not in self._group
             and member.epoch < self.state.epoch
             and member.entry.state_digest is not None
             and history.get(member.epoch) == member.entry.state_digest
@@ -605,7 +664,7 @@ class Participant:
             self._transport.reject(sender, error.reason, str(error))
 
     async def _evaluate(self, state: ModelState) -> None:
-        if self.profile.role != "trainer" or self.evaluated_epoch == state.epoch:
+        if self.profile.role not in TRAINING or self.evaluated_epoch == state.epoch:
             return
         self.evaluation = await self.learner.evaluate(state)
         self.evaluated_epoch = state.epoch
@@ -641,7 +700,7 @@ class Participant:
                 member.entry.state_digest is not None
                 and (member.epoch > newest + 1 or _contradicts(history, member.epoch, member.entry.state_digest))
             )
-            for member in self.membership.roster
+            for member in self._fellows()
         )
 
     def _compare(self, choice: Choice) -> None:
@@ -672,6 +731,7 @@ class Participant:
             departed=False,
             token=self.profile.token,
             directives=self.directives.log.digest,
+            serving=self._serving(self.stage) if self._serving is not None and self.stage is not None else None,
         )
         return entry, self.state.epoch
 
@@ -769,6 +829,10 @@ class Participant:
         if run_id != self.manifest.run_id.encode():
             raise Rejected(Reason.WRONG_RUN, "this is another run")
         return self.manifest.to_bytes()
+
+
+def _patient(timing: Timing) -> Timing:
+    return replace(timing, straggler=NO_STRAGGLERS, slack=NO_STRAGGLERS)
 
 
 def _contradicts(history: History, epoch: int, state_digest: bytes | None) -> bool:

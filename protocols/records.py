@@ -8,7 +8,7 @@ again. Small and short-lived: what a peer asks its members for (the manifest, sn
 import hashlib
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from protocols.admission import Token
 from protocols.directives import MAX_STATEMENTS, Wire
@@ -33,6 +33,20 @@ class Record(Message):
 
     expires: Annotated[float, Field(ge=0, le=2**40)]
     """Unix seconds; the DHT's own expiration must be this one."""
+
+
+class Serving(BaseModel):
+    """What a peer of a pipeline says of its work at a stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    stage: Annotated[int, Field(ge=0, lt=64)]
+    rate: NonNegative
+    """Microbatches per second, forward and backward, that it could do; 0: not known."""
+    queue: Count
+    """Microbatches that wait here."""
+    moving_to: Annotated[int, Field(ge=0, lt=64)] | None = None
+    """The stage that it is about to serve instead."""
 
 
 class RosterEntry(Record):
@@ -60,6 +74,13 @@ class RosterEntry(Record):
     """Of the run's organiser (`protocols.admission`), where the run asks for one."""
     directives: Digest | None = None
     """Of the directives that it knows (`DirectiveLog.digest`), so that who knows others asks; None: of none."""
+    serving: Serving | None = None
+    """In a pipeline; None where it serves no stage."""
+
+    @property
+    def stage(self) -> int | None:
+        """Whose state it has and averages; None in a run without stages, and where it has none."""
+        return self.serving.stage if self.serving is not None else None
 
 
 class DirectivesRecord(Record):

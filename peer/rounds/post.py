@@ -54,7 +54,8 @@ class Inbox:
         `verifies`: whether members check each other.
         """
         self._most_samples, self._verifies = most_samples, verifies
-        self._run, self._chunks, self._clock, self._is_open = run, chunks, clock, is_open
+        self.chunks = chunks
+        self._run, self._clock, self._is_open = run, clock, is_open
         self._replays = ReplayGuard()
         self._proved: OrderedDict[bytes, Signed[Done]] = OrderedDict()
         """By digest, those proved last: the same one comes from many members, or again and again from a hostile one."""
@@ -73,7 +74,7 @@ class Inbox:
         statement = open_signed(wire, body_type, run=run, sender=sender)
         self._replays.admit(statement)
         if isinstance(statement.body, Begin):
-            check_begin(statement.body, self._chunks)
+            check_begin(statement.body, self.chunks)
         check_samples(statement.body, self._most_samples)
         if self._verifies:
             check_seed(statement.body)
@@ -90,7 +91,7 @@ class Inbox:
             return done
         if not self._checks.take(shown_by, self._clock.monotonic(), cost=len(done.body.votes)):
             raise Rejected(Reason.BUSY, "too many votes to check")
-        check_done(done, self._chunks)
+        check_done(done, self.chunks)
         self._proved[address] = done
         if len(self._proved) > PROVED_LIMIT:
             self._proved.popitem(last=False)

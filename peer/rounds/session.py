@@ -62,6 +62,7 @@ from protocols.round.messages import (
     Prepared,
     Ready,
     Reassign,
+    Result,
     Weigh,
     begin_digest,
 )
@@ -169,6 +170,7 @@ class Session:
         self._aggregate = Aggregate(plan.grid, plan.memory)
         self._traffic = Traffic()
         self._closing = asyncio.Event()
+        self._committing = asyncio.Lock()
         self._closed_at: float | None = None
         self._begin: Begin | None = None
         self._begun: dict[int, bytes] = {}
@@ -339,9 +341,11 @@ class Session:
                 match action:
                     case Send() | Relay():
                         self._say(action)
-                    case FinishUpdate():
+                    case FinishUpdate(term):
                         self._closed_at = self._now()
                         self._closing.set()
+                        if self.setting.microbatches:
+                            self._running.append(tasks.create_task(self._commit_for(term)))
                         self._on_change()
                     case Exchange(begin):
                         self._begin = begin
@@ -441,8 +445,13 @@ class Session:
         while not complete:
             report = await self.learner.step()
             self._events.put_nowait(report)
-            complete = report.complete or self._closing.is_set()
+            complete = not self.setting.microbatches and (report.complete or self._closing.is_set())
         self._events.put_nowait(await self._commit())
+
+    async def _commit_for(self, term: int) -> None:
+        """In a pipeline: to what has been counted by now."""
+        async with self._committing:
+            self._events.put_nowait(replace(await self._commit(), term=term))
 
     async def _commit(self) -> UpdateReady:
         made = await self.learner.update() if self.setting.trains else None
@@ -450,7 +459,7 @@ class Session:
             return UpdateReady(None, 0)
         update, self._weight = made
         self._update = await self.plan.transport.in_thread(EncodedUpdate, update, self.plan.codec)
-        return UpdateReady(self._update.root, self._weight)
+        return UpdateReady(self._update.root, self._weight, self.learner.covered)
 
     async def _tick(self) -> None:
         while True:
@@ -529,14 +538,28 @@ class Session:
         except (TransportError, Rejected) as error:
             if isinstance(error, Rejected) and address.owner != self.setting.me:
                 self.plan.transport.reject(address.owner, error.reason, str(error))
-            log.debug("part broken", epoch=self.epoch, part=address.number, owner=address.owner, error=str(error))
-            self._events.put_nowait(PartBroken(address.term, address.number, address.attempt))
+            self._break(address, str(error))
+            return
+        if self.setting.microbatches and not self._is_of_all(held, address):
+            self._break(address, "a microbatch would be lost with a member that is missing from it")
             return
         self.plan.results.put(self.epoch, held)
         self._show(address, held)
         result = held.result
         self._aggregate.keep(result, values)
         self._events.put_nowait(PartHeld(result, address.term, address.attempt))
+
+    def _break(self, address: PartAddress, why: str) -> None:
+        log.debug("part broken", epoch=self.epoch, part=address.number, owner=address.owner, error=why)
+        self._events.put_nowait(PartBroken(address.term, address.number, address.attempt))
+
+    def _is_of_all(self, held: HeldPart, address: PartAddress) -> bool:
+        """Whether all who contribute are in every chunk of it."""
+        begin = self.machine.begun(address.term)
+        assert begin is not None
+        wanted = sum(1 << number for number, member in enumerate(begin.body.members) if member.weight)
+        result = open_signed(held.statement, Result, run=self.setting.run)
+        return all(mask == wanted for mask in result.body.included)
 
     def _show(self, address: PartAddress, held: HeldPart) -> None:
         """To those who check the round."""

@@ -64,7 +64,7 @@ class Checks:
         manifest: Manifest,
         codec: Codec,
         rule: Rule,
-        grid: Grid,
+        grid: Callable[[], Grid],
         learner: Callable[[], Learner],
         inputs: InputStore,
         on_withheld: Callable[[PeerId], None],
@@ -75,11 +75,16 @@ class Checks:
         self.fetched_bytes = 0
         """Of what others were sent."""
         self._transport, self._manifest = transport, manifest
-        self._codec, self._rule, self._grid = codec, rule, grid
+        self._codec, self._rule, self._grid_now = codec, rule, grid
         self._learner, self._inputs = learner, inputs
         self._tolerance = manifest.verification.tolerance
         self._states: OrderedDict[bytes, ModelState] = OrderedDict()
         """By digest, the last ones, without their slots."""
+
+    @property
+    def _grid(self) -> Grid:
+        """Of the vector that is averaged here now."""
+        return self._grid_now()
 
     def remember(self, state: ModelState) -> None:
         """The updates of the next round are made from it."""

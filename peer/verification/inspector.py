@@ -67,7 +67,7 @@ class Inspector:
         manifest: Manifest,
         codec: Codec,
         rule: Rule,
-        grid: Grid,
+        grid: Callable[[], Grid],
         learner: Callable[[], Learner],
         members: Callable[[], Iterable[PeerId]],
         on_guilty: Callable[[PeerId, str], None],

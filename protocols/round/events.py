@@ -71,6 +71,8 @@ class Trained:
     samples: int
     complete: bool
     samples_per_second: float
+    covered: bytes = b""
+    """In a pipeline: which microbatches that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class UpdateReady:
 
     root: bytes | None
     weight: int
+    covered: bytes = b""
+    term: int | None = None
+    """In a pipeline: as in the `FinishUpdate` that it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,12 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class FinishUpdate:
-    """Stop training for this epoch, encode the update, and answer `UpdateReady`."""
+    """Stop training for this epoch, encode the update, and answer `UpdateReady`.
+
+    In a pipeline: encode what there is now; there may be more in another term.
+    """
+
+    term: int
 
 
 @dataclass(frozen=True, slots=True)

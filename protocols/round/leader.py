@@ -41,6 +41,7 @@ from protocols.round.parts import share
 from protocols.round.setting import Setting
 from protocols.signed import Signed
 from protocols.suspension import Fault
+from protocols.swarm.coverage import is_partition
 
 FASTEST = 8.0
 """So many times the median speed is believed; who says more would reduce the whole vector alone."""
@@ -69,6 +70,8 @@ class Leadership:
         `distrusted`: whose claims to hold a result proved empty.
         """
         self.stuck = False
+        self.incomplete = False
+        """In a pipeline: all are Ready who are awaited, and some microbatch is counted by none of them, or by two."""
         self.begin: Begin | None = None
         self.decided = False
         self.faults: list[tuple[PeerId, Fault]] = []
@@ -139,6 +142,9 @@ class Leadership:
         """`peer` cannot be reached (it is among the `suspected`)."""
         if self.begin is None:
             return self._begin_when_ready(suspected, now)
+        if self._setting.microbatches and peer not in self._votes and self._contributes(peer):
+            self.stuck = True
+            return []
         actions: list[Action] = []
         for part, owners in enumerate(self._owners):
             if owners[-1] == peer and peer not in self._votes:
@@ -158,6 +164,9 @@ class Leadership:
 
     def _hear_ready(self, sender: PeerId, body: Ready, suspected: set[PeerId], now: float) -> list[Action]:
         if self.begin is not None:
+            if self._setting.microbatches and self._has_lost_its_update(sender, body):
+                self.stuck = True
+                return []
             answers: list[Message] = [Wait(term=self._term)]
             if any(member.peer == sender for member in self.begin.members):
                 answers = [self.begin, *self._reassignments(), *([self._weigh] if self._weigh else []), *answers]
@@ -171,6 +180,13 @@ class Leadership:
         if self.begin is None and sender != self._setting.me:
             actions.append(Send(sender, Wait(term=self._term)))
         return actions
+
+    def _contributes(self, peer: PeerId) -> bool:
+        return any(member.peer == peer and member.weight for member in (self.begin.members if self.begin else ()))
+
+    def _has_lost_its_update(self, sender: PeerId, body: Ready) -> bool:
+        """Whether it has restarted since, and no longer has what it committed to."""
+        return self._contributes(sender) and body.root != self._ready[sender].root
 
     def _begin_when_ready(self, suspected: set[PeerId], now: float) -> list[Action]:
         awaited = self._awaited(suspected)
@@ -187,6 +203,11 @@ class Leadership:
         present = fit if self._suffices(fit) else present
         if not enough or not self._suffices(present):
             return []
+        if self._setting.microbatches:
+            covered = [self._ready[peer].covered for peer in present]
+            self.incomplete = not is_partition(covered, self._setting.microbatches) and not self._claims
+            if self.incomplete:
+                return []
         if not self._electorate.half_in(present, self._electorate.peers):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
         if not enough:
@@ -255,7 +276,7 @@ class Leadership:
 
     def _member(self, peer: PeerId) -> Member:
         ready = self._ready[peer]
-        return Member(peer=peer, weight=ready.weight, root=ready.root, key=ready.key)
+        return Member(peer=peer, weight=ready.weight, root=ready.root, key=ready.key, covered=ready.covered)
 
     def _group(self, present: list[PeerId]) -> list[PeerId]:
         """All, as far as they fit in; else most of the last group, and whoever comes first in the order.

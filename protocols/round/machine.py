@@ -33,6 +33,8 @@ Faults, and what answers them:
     a leader only talks     who waits too long for its next step gives it up for the epoch (`patience.py`).
     most are out of reach   whoever is left without half of those who made `base` waits longer before it goes on alone:
                             rather it is cut off than they are all dead (`leader.py`).
+    a microbatch is gone    (pipeline) with a member that has counted it: the next term waits until another member has
+                            done it again, and updates are encoded anew. Nobody who has counted any is left out.
     we did not run          time in which this process was stopped is nobody's silence (`awake.py`).
 
 A peer trusts a leader to name the group and the owners, and nothing else: results are voted for by those who hold
@@ -242,9 +244,10 @@ class Round:
                 self._miss([peer], now)
             case Trained():
                 self._trained(event, now)
-            case UpdateReady():
-                self._update = event
-                self._say_ready()
+            case UpdateReady(term=term):
+                if term is None or term == self.term:
+                    self._update = event
+                    self._say_ready()
             case PartHeld():
                 self._hold(event, now)
             case PartObserved(observed):
@@ -335,14 +338,28 @@ class Round:
         return peer in self.electorate.peers or not self.electorate.peers.issuperset(self._leaders())
 
     def _trained(self, event: Trained, now: float) -> None:
-        newly_complete = self.tally.own.come_to(event.samples, event.complete, now - self.started)
+        own, newly_complete = self.tally.own, False
+        if self.setting.microbatches:
+            own.count(event.samples, event.covered)
+        else:
+            newly_complete = own.come_to(event.samples, event.complete, now - self.started)
         self._samples_per_second = event.samples_per_second
         if self.phase is not Phase.GATHERING:
+            self._count_while_ready(now)
             return
         if self.favourite() == self.setting.me:
             self._close_when_enough(now)
         elif newly_complete or self._is_worth_telling(now - self._said_at):
             self._say_progress(now)
+
+    def _count_while_ready(self, now: float) -> None:
+        """In a pipeline: somebody has counted another microbatch, after the epoch was closed for the first time."""
+        if not self.setting.microbatches or self.phase is not Phase.READY:
+            return
+        if self.leader != self.setting.me:
+            self._say_progress(now)
+        elif self._leadership is not None and self._leadership.incomplete and self.tally.is_covered(self.suspected):
+            self._lead(self.term + 1, now)
 
     def _is_worth_telling(self, silent_seconds: float) -> bool:
         """Whether our leader should hear how far we are: it can close the epoch no sooner than it knows."""
@@ -358,6 +375,7 @@ class Round:
         return Progress(
             base=self.setting.base,
             samples=self.tally.own.samples,
+            covered=self.tally.own.covered,
             complete=self.tally.own.complete,
             client_mode=self.setting.client_mode,
             samples_per_second=self._samples_per_second,
@@ -371,6 +389,7 @@ class Round:
         if self.phase is not Phase.GATHERING:
             if self.leader == self.setting.me:
                 self._actions.append(Send(sender, Close(base=self.setting.base, term=self.term)))
+                self._count_while_ready(now)
             elif self.leader is not None:
                 self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
             return
@@ -457,9 +476,11 @@ class Round:
         self._waiting_since = self._said_at = now
         if leader != self.setting.me:
             self._leadership = None
-        if not self._finishing:
+        if self.setting.microbatches:
+            self._update = None
+        if not self._finishing or self.setting.microbatches:
             self._finishing = True
-            self._actions.append(FinishUpdate())
+            self._actions.append(FinishUpdate(term))
         self._say_ready()
 
     def _say_ready(self) -> None:
@@ -470,6 +491,7 @@ class Round:
             term=self.term,
             weight=self._update.weight,
             root=self._update.root,
+            covered=self._update.covered,
             client_mode=self.setting.client_mode,
             speed=self.setting.speed,
             held_term=self._vote.term if self._vote else None,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from protocols.encoding import digest
 from protocols.message import Count, Digest, Many, Message, Peer
+from protocols.swarm.coverage import MAX_COVERED_BYTES
 from protocols.verification.dealing import Dealing, Key
 
 MAX_MEMBERS = 64
@@ -24,6 +25,8 @@ PartNumber = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
 Attempt = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
 """How often a part has changed its owner within a term; each member owns it once at most."""
 ChunkNumber = Annotated[int, Field(ge=0, le=MAX_CHUNKS)]
+Covered = Annotated[bytes, Field(max_length=MAX_COVERED_BYTES)]
+"""The microbatches of a pipeline's epoch that a member has counted (`protocols.swarm.coverage`)."""
 MemberMask = Annotated[int, Field(ge=0, lt=2**MAX_MEMBERS)]
 """Bit i stands for member i of the `Begin`."""
 
@@ -42,6 +45,7 @@ class Member(_Item):
     """`commitment` of its encoded chunks; None where weight is 0."""
     key: Key | None = None
     """Where members check each other: as in `Ready`."""
+    covered: Covered = b""
 
     @model_validator(mode="after")
     def _contributes_what_it_commits_to(self) -> Self:
@@ -76,6 +80,7 @@ class Progress(Message):
     samples: Count
     complete: bool
     """local_sgd: the inner steps are done."""
+    covered: Covered = b""
     client_mode: bool
     samples_per_second: Annotated[float, Field(ge=0)]
 
@@ -119,6 +124,7 @@ class Ready(Message):
     term: Term
     weight: Count
     root: Digest | None
+    covered: Covered = b""
     client_mode: bool
     """Cannot be dialled, so cannot own a part."""
     key: Key | None = None

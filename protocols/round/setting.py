@@ -18,6 +18,8 @@ class Setting:
     """data_parallel: the epoch closes at this many samples; None (local_sgd): when the trainers are complete."""
     chunks: int
     """Chunks of the grid."""
+    microbatches: int = 0
+    """In a pipeline: the epoch consists of so many, each counted by one member; nobody's update is left out then."""
     group_limit: int = 64
     quorum: int = 1
     weighs: bool = False

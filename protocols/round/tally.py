@@ -8,6 +8,7 @@ from protocols.message import MAX_COUNT
 from protocols.round.deadlines import straggler_deadline
 from protocols.round.messages import Progress
 from protocols.round.setting import Setting
+from protocols.swarm.coverage import is_partition
 
 
 @dataclass(slots=True)
@@ -18,6 +19,8 @@ class PeerView:
     heard_after: float | None = None
     """Seconds from the round's start until it first spoke."""
     samples: int = 0
+    covered: bytes = b""
+    """In a pipeline: the microbatches that it has counted."""
     complete: bool = False
     """Has nothing more to do in this epoch; one that does not train has not from the start."""
     complete_after: float = 0.0
@@ -30,6 +33,10 @@ class PeerView:
         if newly_complete:
             self.complete, self.complete_after = True, elapsed
         return newly_complete
+
+    def count(self, samples: int, covered: bytes) -> None:
+        """In a pipeline; fewer than before, if it has restarted since."""
+        self.samples, self.covered = samples, covered
 
 
 class Tally:
@@ -59,7 +66,10 @@ class Tally:
     def hear_progress(self, sender: PeerId, body: Progress, elapsed: float) -> None:
         view = self.know(sender)
         view.client_mode = body.client_mode
-        view.come_to(body.samples, body.complete, elapsed)
+        if self._setting.microbatches:
+            view.count(body.samples, body.covered)
+        else:
+            view.come_to(body.samples, body.complete, elapsed)
 
     def samples(self, suspected: Set[PeerId]) -> int:
         """Of all who are not `suspected`."""
@@ -70,11 +80,17 @@ class Tally:
         assembled = self._assembled_after(suspected)
         if assembled is None:
             return False
-        if self._setting.target_samples is not None:
+        if self._setting.microbatches:
+            enough = self.is_covered(suspected)
+        elif self._setting.target_samples is not None:
             enough = self.samples(suspected) >= self._setting.target_samples
         else:
             enough = self._enough_complete(suspected, assembled, elapsed)
         return enough and not self._waits_for_late(suspected, elapsed)
+
+    def is_covered(self, suspected: Set[PeerId]) -> bool:
+        """In a pipeline: whether each microbatch is counted by one of those who are there."""
+        return is_partition((view.covered for view in self._views(suspected)), self._setting.microbatches)
 
     def _waits_for_late(self, suspected: Set[PeerId], elapsed: float) -> bool:
         """Who fetches each result after its round could else come after each epoch's close for ever."""
@@ -84,6 +100,8 @@ class Tally:
 
     def seems_enough(self, suspected: Set[PeerId]) -> bool:
         """Whether it has all that it waits for, as far as a follower can know."""
+        if self._setting.microbatches:
+            return self.is_covered(suspected)
         if self._setting.target_samples is not None:
             return self.samples(suspected) >= self._setting.target_samples
         return self._setting.trains and self.own.complete

@@ -1,0 +1,138 @@
+"""Who takes which microbatch: leases on the microbatches that an epoch still lacks, without I/O.
+
+One member of the run keeps the board, the others claim from it. It knows from the stage's peers what they have counted,
+and from the trainers what they are at work on; so whoever takes a board over knows both after a moment, and hands out
+nothing before. A lease is a courtesy that saves work: that no microbatch counts twice is for each stage's round to see.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from protocols.identity import PeerId
+from protocols.swarm.coverage import everything, numbers
+
+LEASE_SECONDS = 3.0
+"""Who claims nothing for so long has lost its microbatches to the others."""
+SETTLE_SECONDS = 1.0
+"""So long a new board listens before it hands anything out."""
+
+Counted = Mapping[int, int]
+"""Epoch → mask of the microbatches that a peer has counted; of each epoch that it is ready for."""
+
+
+@dataclass(slots=True)
+class Word:
+    """What a peer of a stage last said of itself."""
+
+    stage: int
+    counted: Counted
+    state_epoch: int
+    """The epoch that its stage has still to step."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """What a trainer is at work on."""
+
+    until: float
+    held: dict[int, int] = field(default_factory=dict)
+    """Epoch → mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the run is in one epoch."""
+
+    epoch: int
+    missing: tuple[int, ...]
+    """By stage: the mask of the microbatches that nobody there has counted who lives."""
+
+    @property
+    def open(self) -> int:
+        """What some stage lacks."""
+        union = 0
+        for mask in self.missing:
+            union |= mask
+        return union
+
+
+class Board:
+    def __init__(self, stages: int, microbatches: int, now: float) -> None:
+        self._stages = stages
+        self._all = everything(microbatches)
+        self._since = now
+        self._words: dict[PeerId, Word] = {}
+        self._leases: dict[PeerId, Lease] = {}
+
+    def hear(self, peer: PeerId, word: Word) -> None:
+        self._words[peer] = word
+
+    def keep_only(self, peers: Iterable[PeerId]) -> None:
+        """Forgets who is not among the members any more; what they have counted is lost."""
+        living = set(peers)
+        for peer in self._words.keys() - living:
+            del self._words[peer]
+        for peer in self._leases.keys() - living:
+            del self._leases[peer]
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that some stage has still to step; None while a stage has no peer."""
+        steps: dict[int, int] = {}
+        for word in self._words.values():
+            steps[word.stage] = max(word.state_epoch, steps.get(word.stage, 0))
+        return min(steps.values()) if len(steps) == self._stages else None
+
+    def standings(self) -> list[Standing]:
+        """Of the epochs that all stages are ready for, the oldest first."""
+        oldest = self.epoch
+        if oldest is None:
+            return []
+        found = []
+        epoch = oldest
+        while (standing := self._standing(epoch)) is not None:
+            found.append(standing)
+            epoch += 1
+        return found
+
+    def _standing(self, epoch: int) -> Standing | None:
+        missing = [self._all] * self._stages
+        ready = [False] * self._stages
+        for word in self._words.values():
+            if word.state_epoch > epoch:
+                missing[word.stage] = 0
+                ready[word.stage] = True
+            elif epoch in word.counted:
+                missing[word.stage] &= ~word.counted[epoch]
+                ready[word.stage] = True
+        return Standing(epoch, tuple(missing)) if all(ready) else None
+
+    def claim(self, trainer: PeerId, held: Mapping[int, int], wanted: int, now: float) -> tuple[int, int]:
+        """`trainer` is at work on `held` (epoch → mask), and wants so many more: (epoch, mask of what it may take).
+
+        It gets them of the oldest epoch that has any to give.
+        """
+        lease = Lease(now + LEASE_SECONDS, dict(held))
+        self._leases[trainer] = lease
+        standings = self.standings()
+        if not standings:
+            return 0, 0
+        if now - self._since >= SETTLE_SECONDS:
+            for standing in standings:
+                granted = self._grant(standing, wanted, now)
+                if granted:
+                    lease.held[standing.epoch] = lease.held.get(standing.epoch, 0) | granted
+                    return standing.epoch, granted
+        return standings[0].epoch, 0
+
+    def _grant(self, standing: Standing, wanted: int, now: float) -> int:
+        taken = 0
+        for lease in self._leases.values():
+            if lease.until > now:
+                taken |= lease.held.get(standing.epoch, 0)
+        granted = 0
+        for number in numbers(standing.open & ~taken):
+            if granted.bit_count() >= wanted:
+                break
+            granted |= 1 << number
+        return granted
