@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from peer.data.dataset import Dataset, DatasetError, Predict
+from peer.data.losses import array_loss
 from peer.plugins import PluginOptions
 from protocols.manifest import Shard
 from protocols.sampling import Indices
@@ -75,15 +75,9 @@ class Arrays(Dataset):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Raises ValueError when the model's outputs are not of the targets' shape, or too few."""
-        if not self._labels:
-            if outputs.numel() != targets.numel():
-                raise ValueError(f"its outputs {tuple(outputs.shape)} are not as many as the targets")
-            return functional.mse_loss(outputs.reshape(targets.shape), targets)
-        if outputs.shape[:-1] != targets.shape:
-            raise ValueError(f"its outputs {tuple(outputs.shape)} are not logits for targets {tuple(targets.shape)}")
-        if outputs.shape[-1] <= self._largest_label:
+        if self._labels and outputs.shape[-1] <= self._largest_label:
             raise ValueError(f"it tells {outputs.shape[-1]} classes apart, and the labels go to {self._largest_label}")
-        return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+        return array_loss(outputs, targets)
 
     def evaluate(self, model: Predict, limit: int) -> dict[str, float]:
         count = min(limit, self._held_out_size)

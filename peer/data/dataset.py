@@ -9,6 +9,11 @@ from protocols.sampling import Indices
 
 Predict = Callable[[Tensor], Tensor]
 """A model: inputs (batch, …) → outputs."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and targets of a batch → their mean loss, a scalar to differentiate.
+
+Raises ValueError when the outputs do not fit the targets.
+"""
 
 
 class DatasetError(ValueError):

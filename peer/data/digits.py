@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from peer.data.dataset import Dataset, DatasetError, Predict
+from peer.data.losses import label_loss
 from peer.data.registry import DatasetKind
 from peer.plugins import PluginOptions
 from protocols.encoding import digest
@@ -48,7 +49,7 @@ class Digits(Dataset):
         return self._inputs[indices], self._targets[indices]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs, targets)
+        return label_loss(outputs, targets)
 
     def evaluate(self, model: Predict, limit: int) -> dict[str, float]:
         targets = self._test_targets[:limit]
@@ -63,4 +64,4 @@ def _open(_options: Options, shards: Sequence[Shard], files: Sequence[Path]) -> 
     return Digits()
 
 
-KIND = DatasetKind(Options, _open)
+KIND = DatasetKind(Options, _open, label_loss)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from peer.data.arrays import Arrays, Options, Samples, open_arrays
 from peer.data.dataset import DatasetError
+from peer.data.losses import array_loss
 from peer.data.registry import DatasetKind
 from protocols.manifest import Shard
 
@@ -78,4 +79,4 @@ def _sentence(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-KIND = DatasetKind(Options, _open)
+KIND = DatasetKind(Options, _open, array_loss)

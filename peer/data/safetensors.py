@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from peer.data.arrays import Options, Samples, open_arrays
 from peer.data.dataset import DatasetError
+from peer.data.losses import array_loss
 from peer.data.registry import DatasetKind
 
 
@@ -22,4 +23,4 @@ def _load(file: Path) -> Samples:
         raise DatasetError(f"{file} is not a safetensors file: {str(error).partition(chr(10))[0]}") from error
 
 
-KIND = DatasetKind(Options, partial(open_arrays, _load))
+KIND = DatasetKind(Options, partial(open_arrays, _load), array_loss)

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from peer.data.dataset import Dataset, DatasetError, Predict
+from peer.data.losses import label_loss
 from peer.data.registry import DatasetKind
 from peer.plugins import PluginOptions
 from protocols.manifest import Shard
@@ -49,7 +49,7 @@ class Text(Dataset):
         return self._train.read(indices)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+        return label_loss(outputs, targets)
 
     def evaluate(self, model: Predict, limit: int) -> dict[str, float]:
         count = min(limit, len(self._held_out))
@@ -102,4 +102,4 @@ def _map(file: Path) -> NDArray[np.uint8]:
         raise DatasetError(f"cannot read {file}: {error.strerror or error}") from error
 
 
-KIND = DatasetKind(Options, _open)
+KIND = DatasetKind(Options, _open, label_loss)
