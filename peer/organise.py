@@ -5,18 +5,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from torch import Tensor, nn
 
 from peer.data.dataset import DatasetError
 from peer.data.huggingface import convert
-from peer.data.registry import open_dataset
+from peer.data.registry import loss_of, open_dataset
 from peer.errors import UsageError
 from peer.home import Home
 from peer.models.flat import layout_of
 from peer.models.registry import build_module
+from peer.models.stages import build_stage, stage_tensors
 from peer.plugins import PluginError
 from peer.recipes import Recipe, data_files, to_manifest
 from peer.shards import record_shard_files, shard_of
-from protocols.manifest import Manifest
+from protocols.manifest import Manifest, Pipeline
 from protocols.rules import rule_of
 
 READ_FROM_FILES = ("text", "npz", "safetensors")
@@ -54,8 +56,9 @@ def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
         raise UsageError(
             f"{recipe.origin}: data.files: name the {manifest.data.dataset} to train on, there or with --data FILE"
         )
-    module = build_module(manifest.model)
-    layout_of(module)
+    modules = _build(manifest)
+    for module in modules:
+        layout_of(module)
     dataset = open_dataset(manifest.data, files)
     try:
         rule_of(manifest.averaging)
@@ -63,9 +66,24 @@ def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
         raise UsageError(f"{recipe.origin}: averaging.rule: {error}") from error
     inputs, targets = dataset.batch(np.zeros(1, np.int64))
     try:
-        dataset.loss(module(inputs.to("meta")), targets.to("meta"))
+        _check_bounds(manifest, inputs)
+        dataset.loss(nn.Sequential(*modules)(inputs.to("meta")), targets.to("meta"))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise UsageError(
             f"{recipe.origin}: model.options: the model does not fit the data, whose samples have the shape "
             f"{tuple(inputs.shape[1:])}: {str(error).partition(chr(10))[0]}"
         ) from error
+
+
+def _build(manifest: Manifest) -> list[nn.Module]:
+    """The model, or the stages that it is cut into, without memory."""
+    if not isinstance(manifest.training, Pipeline):
+        return [build_module(manifest.model)]
+    loss_of(manifest.data)
+    return [build_stage(manifest, stage) for stage in range(manifest.training.stages)]
+
+
+def _check_bounds(manifest: Manifest, inputs: Tensor) -> None:
+    """Raises ValueError when the stages would refuse such inputs."""
+    if isinstance(manifest.training, Pipeline) and not stage_tensors(manifest).inputs.allow(tuple(inputs.shape)):
+        raise ValueError("the first stage does not take such inputs")

@@ -1,15 +1,16 @@
 """A module whose parameters, and whose gradients, are views of one flat float32 vector each."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peer.models.initialisation import fill
+from peer.models.initialisation import Initialisation, fill
 from peer.models.registry import build_module, find_architecture
 from peer.plugins import PluginError
 from protocols.manifest import Manifest, Model
@@ -113,12 +114,16 @@ class FlatModel:
 
 def initial_parameters(manifest: Manifest) -> Vector:
     """The parameters at epoch 0, equal to the bit on every machine. Raises PluginError."""
-    module = build_module(manifest.model)
-    layout = layout_of(module)
-    initial = find_architecture(manifest.model.architecture).initialise(module)
+    initialise = find_architecture(manifest.model.architecture).initialise
+    return initialised(build_module(manifest.model), initialise, manifest.seed)
+
+
+def initialised(module: nn.Module, initialise: Callable[[Any], dict[str, Initialisation]], seed: int) -> Vector:
+    """The flat vector that `module` begins with; each parameter follows from the seed and its name."""
+    layout, initial = layout_of(module), initialise(module)
     parameters = np.empty(sum(entry.count for entry in layout), np.float32)
     for entry in layout:
-        fill(parameters[entry.elements], initial[entry.name], manifest.seed, entry.name)
+        fill(parameters[entry.elements], initial[entry.name], seed, entry.name)
     return parameters
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from peer.models.initialisation import Constant, Initialisation, Uniform
-from peer.models.registry import Architecture
+from peer.models.registry import Architecture, Cut, Layers, Tensors
 from peer.plugins import PluginOptions
+from protocols.activations import TensorBounds
 
 
 class Options(PluginOptions):
@@ -30,22 +31,36 @@ class Options(PluginOptions):
 
 
 class Gpt(nn.Module):
-    """Tokens (batch, length ≤ context), int64 → logits (batch, length, vocabulary) of the token that follows each."""
+    """Tokens (batch, length ≤ context), int64 → logits (batch, length, vocabulary) of the token that follows each.
 
-    def __init__(self, options: Options) -> None:
+    With `cut`, the stage of it that holds these blocks; activations (batch, length, width) pass between stages. The
+    whole model gives its outputs by the matrix of the tokens, as GPT-2 does. The first stage and the last cannot share
+    one, so cut into stages, or held whole by one `cut`, the model has a matrix of its own for the outputs.
+    """
+
+    def __init__(self, options: Options, cut: Cut | None = None) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(options.vocabulary, options.width)
-        self.positions = nn.Embedding(options.context, options.width)
-        self.blocks = nn.ModuleList(Block(options.width, options.heads) for _ in range(options.layers))
-        self.norm = nn.LayerNorm(options.width)
+        part = cut or Cut(range(options.layers), first=True, last=True)
+        self.depth = options.layers
+        """Of the whole model."""
+        self.tokens = nn.Embedding(options.vocabulary, options.width) if part.first else None
+        self.positions = nn.Embedding(options.context, options.width) if part.first else None
+        self.blocks = nn.ModuleDict({str(number): Block(options.width, options.heads) for number in part.layers})
+        self.norm = nn.LayerNorm(options.width) if part.last else None
+        self.output = nn.Linear(options.width, options.vocabulary, bias=False) if cut and part.last else None
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        activations = self.tokens(tokens) + self.positions(positions)
-        for block in self.blocks:
+    def forward(self, inputs: Tensor) -> Tensor:
+        activations = inputs
+        if self.tokens is not None and self.positions is not None:
+            positions = torch.arange(inputs.shape[1], device=inputs.device)
+            activations = self.tokens(inputs) + self.positions(positions)
+        for block in self.blocks.values():
             activations = block(activations)
-        logits: Tensor = functional.linear(self.norm(activations), self.tokens.weight)
-        return logits
+        if self.norm is None:
+            return activations
+        matrix = self.output or self.tokens
+        assert matrix is not None
+        return functional.linear(self.norm(activations), matrix.weight)
 
 
 class Block(nn.Module):
@@ -83,17 +98,29 @@ class Attention(nn.Module):
         return output
 
 
-def _initialise(module: nn.Module) -> dict[str, Initialisation]:
+def _initialise(gpt: Gpt) -> dict[str, Initialisation]:
     """Standard deviation 0.02, divided by √(2 · layers) where a layer adds to the residual stream, as in GPT-2."""
-    residuals = sum(name.endswith("residual.weight") for name, _ in module.named_parameters())  # 2 · layers
     initial: dict[str, Initialisation] = {}
-    for name, parameter in module.named_parameters():
+    for name, parameter in gpt.named_parameters():
         if parameter.ndim > 1:
-            depth = residuals if name.endswith("residual.weight") else 1
-            initial[name] = Uniform.with_deviation(0.02 / math.sqrt(depth))
+            residuals = 2 * gpt.depth if name.endswith("residual.weight") else 1
+            initial[name] = Uniform.with_deviation(0.02 / math.sqrt(residuals))
         else:
             initial[name] = Constant(1.0 if name.endswith("norm.weight") else 0.0)
     return initial
 
 
-ARCHITECTURE = Architecture(Options, Gpt, _initialise)
+def _tensors(options: Options, batch_size: int) -> Tensors:
+    batch, length = range(1, batch_size + 1), range(1, options.context + 1)
+    tokens = TensorBounds((batch, length), below=options.vocabulary)
+    activations = TensorBounds((batch, length, range(options.width, options.width + 1)))
+    return Tensors(tokens, activations, targets=(tokens,))
+
+
+LAYERS = Layers(
+    count=lambda options: options.layers,
+    build=Gpt,
+    activation_shape=lambda options, inputs: (*inputs, options.width),
+    tensors=_tensors,
+)
+ARCHITECTURE = Architecture(Options, Gpt, _initialise, LAYERS)

@@ -168,6 +168,47 @@ def test_a_mistake_is_named_by_its_field(home, write, wrong, sentence):
     assert home.runs() == []
 
 
+PIPELINE = RECIPE.replace("width = 16 }\n", "width = 16, layers = 4 }\n").replace(
+    'mode = "data_parallel"', 'mode = "swarm"\nstages = 2'
+)
+
+
+def test_a_recipe_may_cut_its_model_into_stages(home, write, tmp_path):
+    assert create_run(home, read_recipe(write(PIPELINE))).training.stages == 2
+    (tmp_path / "a.txt").write_text("a" * 2000)
+    text = TEXT.replace('mode = "data_parallel"', 'mode = "swarm"\nstages = [1, 1]')
+    assert create_run(home, read_recipe(write(text))).training.layers == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (("stages = 2", "stages = 5"), "training.stages: 4 layers (model.options.layers) are too few for 5"),
+        (("stages = 2", "stages = [1, 2]"), "training.stages: 1 + 2 are 3 layers, and the model has 4"),
+        (("inputs = 64", "inputs = 63"), "model.options: the model does not fit the data"),
+        (
+            ('"mlp"\noptions = { inputs = 64, width = 16, layers = 4 }', '"cnn"'),
+            "model.architecture: 'cnn' cannot be cut",
+        ),
+    ],
+)
+def test_a_mistake_in_a_cut_is_named_by_its_field(home, write, wrong, sentence):
+    assert wrong[0] in PIPELINE
+    with pytest.raises(UsageError) as raised:
+        create_run(home, read_recipe(write(PIPELINE.replace(*wrong, 1))))
+    assert sentence in str(raised.value)
+    assert home.runs() == []
+
+
+def test_data_longer_than_the_context_of_a_model_in_stages_is_refused(home, write, tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 2000)
+    text = TEXT.replace("heads = 2", "heads = 2, context = 32").replace(
+        'mode = "data_parallel"', 'mode = "swarm"\nstages = 2'
+    )
+    with pytest.raises(UsageError, match=r"model does not fit the data.*\(64,\)"):
+        create_run(home, read_recipe(write(text)))
+
+
 def test_options_that_contradict_each_other_are_named_by_their_table(home, write, tmp_path):
     (tmp_path / "a.txt").write_text("a" * 2000)
     with pytest.raises(UsageError, match=r"model\.options: width 9 cannot be divided among 2 heads"):

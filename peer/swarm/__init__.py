@@ -1,0 +1,1 @@
+"""A model in stages on many peers (SWARM, Ryabinin et al. 2023), of which each holds one."""
