@@ -22,7 +22,18 @@ def join(
     ] = None,
     home: Home = None,
     role: Annotated[
-        str | None, typer.Option(metavar="trainer|aggregator|monitor", help="trainer unless you say otherwise.")
+        str | None,
+        typer.Option(
+            metavar="trainer|aggregator|monitor|stage|both",
+            help="trainer unless you say otherwise; in a pipeline both: serve a stage, and train.",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(metavar="N", help="Of a pipeline: serve this stage, not the one that needs it most.")
+    ] = None,
+    emulate: Annotated[
+        str | None,
+        typer.Option(metavar="SECONDS", help="In a run made for tests: wait instead of computing a microbatch."),
     ] = None,
     client_mode: ClientMode = None,
     relay: Relay = None,

@@ -88,8 +88,11 @@ class ContentStore:
                 del self._contents[address]
 
     def pin(self, address: bytes, content: Content) -> None:
-        """For contents that stay, and take no memory."""
+        """For contents that stay until they are unpinned; their memory is somebody else's."""
         self._pinned[address] = content
+
+    def unpin(self, address: bytes) -> None:
+        self._pinned.pop(address, None)
 
     @property
     def held(self) -> set[bytes]:

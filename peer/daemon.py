@@ -58,6 +58,8 @@ from peer.shard_store import ShardStore
 from peer.shards import locate_shards
 from peer.snapshots import SnapshotError, SnapshotStore, export_model
 from peer.status import DirectivesStatus, Status
+from peer.swarm.assembly import Wishes, assemble
+from peer.swarm.pipeline import PipelinePeer
 from peer.tasks import beside
 from peer.trainer import Trainer
 from peer.view import epoch_of, starting_status, status_of
@@ -65,9 +67,10 @@ from peer.watchdog import watch_event_loop
 from protocols.admission import Admission
 from protocols.directives import Directive, DirectiveLog
 from protocols.identity import PeerId
-from protocols.manifest import Manifest
+from protocols.manifest import Manifest, Pipeline
 from protocols.records import RosterEntry
 from protocols.rejection import Rejected
+from protocols.roles import TRAINING, Role
 from protocols.rules import rule_of
 from protocols.signed import Signer, open_signed
 from protocols.state import ModelState
@@ -115,6 +118,8 @@ class Daemon:
         self._border = Border(self._peer_id, SystemClock(), self._rejections)
         self._manifest: Manifest | None = None
         self._participant: Participant | None = None
+        self._pipeline: PipelinePeer | None = None
+        """Around the participant, where the run is one."""
         self._stopped_by_user = False
         self._main: asyncio.Task[int]
         self._model: FlatModel
@@ -362,7 +367,7 @@ class Daemon:
         membership = self.participant.membership
         if not len(membership.roster):
             await membership.look_up()
-        return [member.peer for member in membership.roster if member.entry.role == "trainer"]
+        return [member.peer for member in membership.roster if member.entry.role in TRAINING]
 
     def _how_to_be_admitted(self, manifest: Manifest, error: Rejected) -> str:
         if manifest.admission.policy == "allowlist":
@@ -383,6 +388,10 @@ class Daemon:
         if settings.misbehave is not None and not manifest.test:
             raise PeerError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
         run_directory = self._home.run_directory(manifest.run_id)
+        if isinstance(manifest.training, Pipeline):
+            return await self._prepare_pipeline(manifest, run_directory)
+        if settings.role in ("stage", "both") or settings.stage is not None:
+            raise PeerError(f"--role, --stage: {manifest.run_id} is no pipeline, and has no stages")
         self._model = await asyncio.to_thread(FlatModel.of, manifest.model)
         initial = await asyncio.to_thread(initial_state, manifest)
         store = SnapshotStore(run_directory / "snapshots")
@@ -395,30 +404,18 @@ class Daemon:
         self._saver = Saver(store, last, node.transport.clock)
         learner: Learner = IdleLearner()
         prepare = None
-        if settings.role == "trainer":
+        if settings.role in (None, "trainer"):
             prepare = partial(self._make_learner, manifest, resources)
             if not manifest.data.shards:  # others are not needed for it
                 learner, prepare = await prepare(), None
-        directives_path = self._home.directives_path(manifest.run_id)
-        known = await asyncio.to_thread(saved_log, directives_path, manifest)
-        if self._peer_id in known.bans:
-            why = known.bans[self._peer_id] or "no reason was given"
-            raise PeerError(f"the organiser has banned this peer from {manifest.run_id}: {why}")
-        sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
+        known = await self._known_directives(manifest)
         return make_participant(
             settings.misbehave,
             transport=node.transport,
             records=node.records,
-            signer=Signer(self._home.identity(), manifest.run_id, sequence),
+            signer=await self._make_signer(manifest, run_directory),
             manifest=manifest,
-            profile=Profile(
-                settings.name,
-                settings.role,
-                settings.client_mode,
-                node.addresses,
-                lambda: node.transport.bandwidth.bytes_per_second,
-                settings.token,
-            ),
+            profile=self._profile(settings.role or "trainer"),
             state=last or initial,
             learner=learner,
             rejections=self._rejections,
@@ -427,21 +424,69 @@ class Daemon:
             directives=known.wires,
         )
 
+    async def _prepare_pipeline(self, manifest: Manifest, run_directory: Path) -> Participant:
+        settings, node = self._settings, self._node
+        if settings.role == "aggregator":
+            raise PeerError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
+        known = await self._known_directives(manifest)
+        self._pipeline = assemble(
+            transport=node.transport,
+            records=node.records,
+            signer=await self._make_signer(manifest, run_directory),
+            manifest=manifest,
+            profile=self._profile(settings.role or "both"),
+            rejections=self._rejections,
+            directory=run_directory / "snapshots",
+            open_data=partial(self._open_data, manifest),
+            wishes=Wishes(settings.stage, settings.emulate, int(settings.data_quota * 1e9)),
+            on_round=self._metrics.add_round,
+            directives=known.wires,
+        )
+        await self._pipeline.serve()
+        return self._pipeline.participant
+
+    def _profile(self, role: Role) -> Profile:
+        settings, node = self._settings, self._node
+        return Profile(
+            settings.name,
+            role,
+            settings.client_mode,
+            node.addresses,
+            lambda: node.transport.bandwidth.bytes_per_second,
+            settings.token,
+        )
+
+    async def _make_signer(self, manifest: Manifest, run_directory: Path) -> Signer:
+        sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
+        return Signer(self._home.identity(), manifest.run_id, sequence)
+
+    async def _known_directives(self, manifest: Manifest) -> DirectiveLog:
+        """Raises PeerError when they ban us."""
+        directives_path = self._home.directives_path(manifest.run_id)
+        known = await asyncio.to_thread(saved_log, directives_path, manifest)
+        if self._peer_id in known.bans:
+            why = known.bans[self._peer_id] or "no reason was given"
+            raise PeerError(f"the organiser has banned this peer from {manifest.run_id}: {why}")
+        return known
+
     # -- being there --------------------------------------------------------------------------------------------------
 
     async def _take_part(self, participant: Participant) -> None:
         log.info("joining", run=participant.manifest.run_id, epoch=participant.state.epoch)
         log.info("others join with", command=self._invitation())
         watching = watch_event_loop(self._metrics.add_lag)
-        saving = self._saver.keep_saving(self._to_save, participant.changed)
+        saving = self._keep_saving(participant)
         directing = beside(self._keep_directives(participant.directives))
         async with beside(self._keep_looking()), beside(saving), beside(self._show()), beside(watching), directing:
             clock = watch_wall_clock(self._node.transport.clock)
             await self._meet_neighbours()  # we are up: of two who start together one sees the other
-            async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock):
+            work = self._pipeline.run() if self._pipeline is not None else asyncio.sleep(0)
+            async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock), beside(work):
                 await participant.run(self._settings.max_epochs)
             await self._save_directives(participant.directives.log)
-            if state := self._to_save():
+            if self._pipeline is not None:
+                await self._pipeline.save(last=True)
+            elif state := self._to_save():
                 await self._saver.save(state, last=True)
         if self._on_status is not None:
             self._on_status(self.status())
@@ -495,6 +540,13 @@ class Daemon:
                 await asyncio.to_thread(save_directives, path, known.wires)
         except OSError as error:
             log.error("directives cannot be saved; after a restart they are asked for anew", error=str(error))
+
+    async def _keep_saving(self, participant: Participant) -> None:
+        """Until cancelled."""
+        if self._pipeline is not None:
+            await self._pipeline.keep_saving()
+        else:
+            await self._saver.keep_saving(self._to_save, participant.changed)
 
     def _to_save(self) -> ModelState | None:
         """The newest state, so that kill -9 costs an epoch or two at most; none before it is the swarm's."""

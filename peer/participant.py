@@ -141,8 +141,7 @@ class Participant:
         self.phase: State = "joining"
         self.evaluation: dict[str, float] = {}
         self.evaluated_epoch: int | None = None
-        self.samples_contributed = 0
-        self.epochs_played = 0
+        self.samples_contributed = self.epochs_played = 0
         self.last_round: tuple[int, RoundOutcome] | None = None
         self.largest_group = 0
         self.rejections = rejections
@@ -219,10 +218,8 @@ class Participant:
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
         self._empty_claims: Counter[PeerId] = Counter()
         """How often nobody gave the state that these said to hold, since we have fetched one."""
-        self._fetches = 0
-        """How often we have fetched the swarm's state since we were last in step …"""
-        self._fetch_seconds = 0.0
-        """… and how long that took the last time."""
+        self._fetches, self._fetch_seconds = 0, 0.0
+        """How often we have fetched the swarm's state since we were last in step, and how long that took last time."""
         self._advanced_at = self._now()
         self._epoch_seconds = 0.0
         """How long the last epoch took."""
@@ -261,12 +258,17 @@ class Participant:
     def move(self, place: Place, *, at_once: bool) -> None:
         """Serve another stage once this epoch is over; or `at_once`, and lose what was counted of it."""
         self._moving = place
+        self.changed.notify()
         if at_once and (session := self._sessions.get(self.state.epoch)):
             session.stop()
 
     def leave(self) -> None:
         """Finish the round if one is under way, then depart."""
         self._leaving.set()
+
+    def require(self, peer: PeerId) -> None:
+        """Raises Rejected for who may not take part (not_admitted, banned)."""
+        self._admission.require(peer, self._transport.clock.wall())
 
     def ban(self, peer: PeerId, why: str) -> None:
         """Has nothing more to do with `peer` in this run; ends when that is us."""
@@ -338,7 +340,7 @@ class Participant:
                 self._take(self._moving)
             elif not self.averages:
                 self._enter("idle")
-                await self._leaving.wait()
+                await self._unless_leaving(self._until_placed())
             elif not self.joined:
                 async with self._border.around("taking the swarm's state"):
                     await self._unless_leaving(self._join())
@@ -346,6 +348,11 @@ class Participant:
                 return
             else:
                 await self._play(max_epochs)
+
+    async def _until_placed(self) -> None:
+        """In a pipeline, until we are to serve a stage; else for ever."""
+        while self._moving is None:
+            await self.changed.wait()
 
     def _take(self, place: Place) -> None:
         log.info("serving another stage", stage=place.stage, before=self.stage)
@@ -794,7 +801,9 @@ class Participant:
         return session is None or (session.setting.base == base and session.machine.done is None)
 
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
-        self._admission.require(sender, self._transport.clock.wall())
+        self.require(sender)
+        if self._microbatches and self.stage is None:
+            return ELSEWHERE
         statement = self._inbox.open(sender, wire)
         self.inspector.hear_statement(statement)
         if isinstance(statement.body, Begin):
@@ -818,7 +827,7 @@ class Participant:
         frame = await next_request(stream)
         if frame is None:
             return
-        self._admission.require(stream.peer, self._transport.clock.wall())
+        self.require(stream.peer)
         statement = open_signed(frame.header, Contribution, run=self.manifest.run_id, sender=stream.peer)
         session = self._sessions.get(statement.epoch)
         if session is None:

@@ -133,7 +133,12 @@ class JoinSettings(Settings):
     announce: Several[Address] = ()
     """What to tell others instead of the addresses found."""
     name: MemberName = Field(default_factory=default_name)
-    role: Role = "trainer"
+    role: Role | None = None
+    """None: all that a peer of such a run can do."""
+    stage: Annotated[int, Field(ge=0, lt=64)] | None = None
+    """Of a pipeline: serve this one, and no other."""
+    emulate: Annotated[float, Field(gt=0, le=3600)] | None = None
+    """Seconds: wait for so long instead of computing a microbatch; only a run made for tests lets us."""
     client_mode: bool = False
     """Accept no inbound connections."""
     relay: Several[PeerAddress] = ()
@@ -166,6 +171,8 @@ class JoinSettings(Settings):
             raise ValueError(
                 "--max-epochs: a monitor plays no epochs; leave it out, or stop at the end by --until-done"
             )
+        if self.stage is not None and self.role not in (None, "stage", "both"):
+            raise ValueError(f"--stage: a {self.role} serves no stage; leave out --stage or --role")
         if self.client_mode and self.listen:
             raise ValueError(
                 "--listen: nobody can connect to a peer in client mode; leave out --listen or --client-mode"

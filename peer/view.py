@@ -8,11 +8,12 @@ from peer.participant import Participant
 from peer.settings import JoinSettings
 from peer.status import RoundStatus, RunStatus, SelfStatus, Status
 from protocols.manifest import Manifest
+from protocols.roles import TRAINING
 
 
 def status_of(participant: Participant, peer_id: str) -> Status:
     epoch = epoch_of(participant)
-    has_state = participant.profile.role != "monitor" and participant.joined
+    has_state = participant.averages and participant.joined
     digest = participant.state.digest.hex() if has_state else None
     suspended = participant.suspended
     return Status(
@@ -50,7 +51,7 @@ def status_of(participant: Participant, peer_id: str) -> Status:
 
 def epoch_of(participant: Participant) -> int:
     """Of its state; a monitor has none: the epoch that most members are at, or that the last one left at."""
-    if participant.profile.role != "monitor":
+    if participant.averages:
         return participant.state.epoch
     roster = participant.membership.roster
     counted = Counter(member.epoch for member in roster if member.entry.state_digest is not None)
@@ -72,7 +73,7 @@ def starting_status(settings: JoinSettings, peer_id: str, manifest: Manifest | N
         self_=SelfStatus(
             peer_id=peer_id,
             name=settings.name,
-            role=settings.role,
+            role=settings.role or "trainer",
             state="joining",
             epoch=0,
             state_digest=None,
@@ -95,7 +96,7 @@ def run_state(
     if paused:
         return "paused"
     enough = sum(role != "monitor" for role in roles) >= manifest.averaging.quorum
-    return "training" if enough and "trainer" in roles else "waiting"
+    return "training" if enough and not set(roles).isdisjoint(TRAINING) else "waiting"
 
 
 def _roles(participant: Participant) -> list[str]:

@@ -24,6 +24,8 @@ Indices = NDArray[np.int64]
 
 _DOMAIN = b"peer/1/samples\x00"
 _ROUNDS = 8
+_NOBODY = PeerId("")
+"""The sequence that belongs to no peer."""
 
 
 def sample_indices(run: str, epoch: int, peer: PeerId, *, start: int, count: int, population: int) -> Indices:
@@ -42,6 +44,11 @@ def sample_indices(run: str, epoch: int, peer: PeerId, *, start: int, count: int
         pieces.append(_permute(np.arange(position, position + taken, dtype=np.uint64), keys, population))
         start += taken
     return np.concatenate(pieces).astype(np.int64) if pieces else np.empty(0, np.int64)
+
+
+def microbatch_indices(run: str, epoch: int, microbatch: int, size: int, population: int) -> Indices:
+    """In a pipeline: the samples of a microbatch, whoever begins it. No two of a pass share one."""
+    return sample_indices(run, epoch, _NOBODY, start=microbatch * size, count=size, population=population)
 
 
 @lru_cache(maxsize=64)

@@ -69,6 +69,21 @@ def stage_state(manifest: Manifest, stage: int) -> ModelState:
     return ModelState(stage_run(manifest, stage), 0, parameters, optimizer.initial_slots(len(parameters)))
 
 
+def stage_shape(manifest: Manifest, stage: int) -> ModelState:
+    """A state of the size and the slots that the stage's have, without memory. Raises PluginError."""
+    nothing = np.broadcast_to(np.float32(0), (parameter_count(manifest, stage),))
+    slots = dict.fromkeys(make_optimizer(manifest.training.outer, manifest.epochs).slot_names, nothing)
+    return ModelState(stage_run(manifest, stage), 0, nothing, slots)
+
+
+def output_shape(manifest: Manifest, inputs: Shape) -> Shape:
+    """Of what the last stage gives when the model's inputs have the shape `inputs`. Raises PluginError."""
+    plan = _plan(manifest)
+    module = build_stage(manifest, len(plan.ranges) - 1)
+    with torch.no_grad():
+        return tuple(module(torch.empty(activation_shape(manifest, inputs), device="meta")).shape)
+
+
 def stage_tensors(manifest: Manifest) -> Tensors:
     """What the stages accept from the network for a microbatch. Raises PluginError."""
     plan = _plan(manifest)

@@ -1,1 +1,1 @@
-"""A model in stages on many peers (SWARM, Ryabinin et al. 2023), of which each holds one."""
+"""A pipeline's work between two rounds: microbatches through stages, and each stage's gradients for its round."""

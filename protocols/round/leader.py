@@ -201,19 +201,21 @@ class Leadership:
         present = [peer for peer in self._ready if peer not in suspected]
         fit = self._without_suspended(present)
         present = fit if self._suffices(fit) else present
-        if not enough or not self._suffices(present):
+        if not enough or self._lacks_microbatches(present) or not self._suffices(present):
             return []
-        if self._setting.microbatches:
-            covered = [self._ready[peer].covered for peer in present]
-            self.incomplete = not is_partition(covered, self._setting.microbatches) and not self._claims
-            if self.incomplete:
-                return []
         if not self._electorate.half_in(present, self._electorate.peers):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
         if not enough:
             return []
         self.faults += [(peer, Fault.ABSENT) for peer in awaited if peer not in here]
         return self._begin(present, now)
+
+    def _lacks_microbatches(self, present: list[PeerId]) -> bool:
+        """In a pipeline, unless results are carried over; and notes it."""
+        covered = [self._ready[peer].covered for peer in present]
+        in_pipeline = self._setting.microbatches > 0 and not self._claims
+        self.incomplete = in_pipeline and not is_partition(covered, self._setting.microbatches)
+        return self.incomplete
 
     def _awaited(self, suspected: set[PeerId]) -> list[PeerId]:
         """Of the newcomers no more than there is room for; of the suspended nobody, where the others suffice."""

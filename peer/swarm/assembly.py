@@ -1,0 +1,103 @@
+"""Puts a peer of a pipeline together, from what the daemon has."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from dht.border import Border
+from dht.interfaces import Records, Transport
+from peer.data.dataset import Dataset
+from peer.errors import PeerError
+from peer.learner import IdleLearner
+from peer.participant import Participant
+from peer.profile import Profile
+from peer.rejections import Rejections
+from peer.rounds.session import RoundOutcome
+from peer.swarm.emulated import EmulatedCompute
+from peer.swarm.factory import StageFactory, real_compute
+from peer.swarm.pipeline import PipelinePeer
+from peer.swarm.server import StageServer
+from peer.swarm.stage import Compute
+from protocols.manifest import Manifest, Pipeline
+from protocols.records import Serving
+from protocols.signed import Signer
+from protocols.state import ModelState
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user has set."""
+
+    stage: int | None = None
+    """The one to serve, and no other."""
+    emulate_seconds: float | None = None
+    """In a run for tests: wait so long for a microbatch instead of computing it."""
+    quota_bytes: int = 2**40
+    """Of a foreign stage's snapshot."""
+
+
+def assemble(
+    *,
+    transport: Transport,
+    records: Records,
+    signer: Signer,
+    manifest: Manifest,
+    profile: Profile,
+    rejections: Rejections,
+    directory: Path | None,
+    open_data: Callable[[], Awaitable[Dataset]],
+    wishes: Wishes,
+    on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
+    directives: Iterable[bytes] = (),
+    factory: StageFactory | None = None,
+) -> PipelinePeer:
+    """The participant is in it. Raises PeerError, PluginError, DatasetError."""
+    training = manifest.training
+    assert isinstance(training, Pipeline)
+    if wishes.stage is not None and wishes.stage >= training.stages:
+        raise PeerError(f"--stage {wishes.stage}: {manifest.run_id} has the stages 0 to {training.stages - 1}")
+    if wishes.emulate_seconds is not None and not manifest.test:
+        raise PeerError(f"--emulate: {manifest.run_id} was not made for tests (test = true in its recipe)")
+    compute = real_compute if wishes.emulate_seconds is None else partial(_emulated, wishes.emulate_seconds)
+    border = Border(transport.peer_id, transport.clock, rejections)
+    factory = factory or StageFactory(manifest, directory, transport.clock, compute=compute)
+    peers: list[PipelinePeer] = []
+
+    def serving(stage: int) -> Serving:
+        return peers[0].serving(stage)
+
+    participant = Participant(
+        transport=transport,
+        records=records,
+        signer=signer,
+        manifest=manifest,
+        profile=profile,
+        state=ModelState(manifest.run_id, 0, np.zeros(1, np.float32), {}),  # until it serves a stage
+        learner=IdleLearner(),
+        rejections=rejections,
+        on_round=on_round,
+        directives=directives,
+        serving=serving,
+    )
+    server = StageServer(transport, signer, training, border, participant.require)
+    peers.append(
+        PipelinePeer(
+            transport,
+            signer,
+            factory,
+            participant,
+            server,
+            border,
+            open_data,
+            stage=wishes.stage,
+            quota_bytes=wishes.quota_bytes,
+        )
+    )
+    return peers[0]
+
+
+def _emulated(seconds: float, manifest: Manifest, stage: int) -> Compute:
+    return EmulatedCompute(manifest, stage, seconds)

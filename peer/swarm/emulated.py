@@ -1,0 +1,47 @@
+"""A stage that waits instead of computing, for tests of everything around it on machines with few cores."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from peer.models.stages import activation_shape, parameter_count
+from peer.swarm.compute import Backward
+from protocols.manifest import Manifest, Pipeline
+from protocols.vectors import Vector, read_only
+
+FORWARD_SHARE = 1 / 3
+"""Of a microbatch's time; the backward pass computes the forward pass once more."""
+
+
+class EmulatedCompute:
+    """Gives zeros after as long as a microbatch takes; on the last stage there is no forward pass by itself."""
+
+    def __init__(
+        self, manifest: Manifest, stage: int, seconds: float, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """`seconds`: of a microbatch, forward and backward."""
+        assert isinstance(manifest.training, Pipeline)
+        self._seconds, self._sleep = seconds, sleep
+        self._batch_size = manifest.training.batch_size
+        self._first = stage == 0
+        self._manifest = manifest
+        self._gradient = read_only(torch.zeros(parameter_count(manifest, stage)).numpy())
+
+    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
+        self._sleep(self._seconds * FORWARD_SHARE * len(inputs) / self._batch_size)
+        if self._first:
+            return torch.zeros(activation_shape(self._manifest, tuple(inputs.shape)))
+        return torch.zeros_like(inputs)
+
+    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
+        return self._waited(inputs)
+
+    def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward:
+        return self._waited(inputs, 0.0)
+
+    def _waited(self, inputs: Tensor, loss: float | None = None) -> Backward:
+        self._sleep(self._seconds * (1 - FORWARD_SHARE))
+        grad_inputs = None if self._first else torch.zeros_like(inputs)
+        return Backward(grad_inputs, self._gradient, loss, finite=True)

@@ -1,0 +1,83 @@
+"""Makes what a peer needs to serve a stage, from the manifest and the home alone."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from dht.interfaces import Clock
+from peer.data.registry import loss_of
+from peer.models.stages import stage_model, stage_shape, stage_state, stage_tensors
+from peer.saving import Saver
+from peer.snapshots import SnapshotStore
+from peer.swarm.compute import StageCompute
+from peer.swarm.server import Accepted
+from peer.swarm.stage import Compute, InThread, Stage
+from protocols.activations import TensorBounds
+from protocols.manifest import Manifest, Pipeline
+from protocols.state import ModelState
+
+ComputeFactory = Callable[[Manifest, int], Compute]
+
+
+def real_compute(manifest: Manifest, number: int) -> Compute:
+    """Raises PluginError, DatasetError."""
+    assert isinstance(manifest.training, Pipeline)
+    last = number == manifest.training.stages - 1
+    return StageCompute(stage_model(manifest, number), first=number == 0, last=last, loss=loss_of(manifest.data))
+
+
+class StageFactory:
+    def __init__(
+        self,
+        manifest: Manifest,
+        directory: Path | None,
+        clock: Clock,
+        *,
+        compute: ComputeFactory = real_compute,
+        in_thread: InThread | None = None,
+    ) -> None:
+        """`directory`: where snapshots are kept; None: nowhere. `in_thread` as in `Stage`."""
+        assert isinstance(manifest.training, Pipeline)
+        self.manifest, self.training = manifest, manifest.training
+        self._directory, self._clock, self._compute, self._in_thread = directory, clock, compute, in_thread
+        self._tensors = stage_tensors(manifest)
+        self._stores: dict[int, SnapshotStore] = {}
+        self._savers: dict[str, Saver] = {}
+
+    def make(self, number: int) -> Stage:
+        """Blocking."""
+        return Stage(self.manifest, number, self._compute(self.manifest, number), self._clock, self._in_thread)
+
+    def accepted(self, number: int) -> Accepted:
+        """The tensors that the stage takes."""
+        inputs: TensorBounds = self._tensors.inputs if number == 0 else self._tensors.activations
+        last = number == self.training.stages - 1
+        return Accepted((inputs,), self._tensors.targets if last else (self._tensors.activations,))
+
+    def store(self, number: int) -> SnapshotStore | None:
+        """Of a stage's states, ours or foreign ones."""
+        if self._directory is not None and number not in self._stores:
+            self._stores[number] = SnapshotStore(self._directory / f"stage-{number}")
+        return self._stores.get(number)
+
+    def saved(self, number: int) -> ModelState | None:
+        """The newest state of that stage on this disk. Blocking."""
+        store = self.store(number)
+        if store is None:
+            return None
+        first = stage_shape(self.manifest, number)
+        return store.latest(run=first.run, parameter_count=first.parameter_count, slot_names=tuple(first.slots))
+
+    def first(self, number: int) -> ModelState:
+        """Where the run starts. Blocking."""
+        return stage_state(self.manifest, number)
+
+    async def save(self, number: int, state: ModelState, *, last: bool = False) -> None:
+        """As `Saver.save`."""
+        store = self.store(number)
+        if store is None:
+            return
+        if state.run not in self._savers:
+            known = await asyncio.to_thread(self.saved, number)
+            self._savers[state.run] = Saver(store, known, self._clock)
+        await self._savers[state.run].save(state, last=last)

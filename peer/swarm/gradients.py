@@ -1,0 +1,83 @@
+"""A stage's gradients of an epoch: each microbatch is counted once, when its trainer says so.
+
+Until then the gradient of a microbatch waits by itself: its trainer may not have got the answer, and have the work done
+by another peer. Blocking; for the thread that computes.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protocols.identity import PeerId
+from protocols.swarm.coverage import numbers
+from protocols.vectors import Vector, slices
+
+MOST_WAITING = 8
+"""Each is as large as the stage; the oldest gives way, and is done again should its trainer ask for it."""
+
+
+@dataclass
+class EpochGradients:
+    total: Vector
+    """Sum over the counted samples of the loss's gradient."""
+    covered: int = 0
+
+
+@dataclass
+class Gradients:
+    parameter_count: int
+    batch_size: int
+    _epochs: dict[int, EpochGradients] = field(default_factory=dict)
+    _waiting: OrderedDict[tuple[int, int, PeerId], Vector] = field(default_factory=OrderedDict)
+    """(epoch, microbatch, trainer) → its mean gradient."""
+
+    def open(self, epochs: range) -> None:
+        """Takes gradients of these, and forgets those of others."""
+        self._epochs = {
+            epoch: self._epochs.get(epoch) or EpochGradients(np.zeros(self.parameter_count, np.float32))
+            for epoch in epochs
+        }
+        for key in [key for key in self._waiting if key[0] not in epochs]:
+            del self._waiting[key]
+
+    @property
+    def epochs(self) -> list[int]:
+        return sorted(self._epochs)
+
+    def covered(self, epoch: int) -> int:
+        """The mask of what is counted."""
+        return self._epochs[epoch].covered if epoch in self._epochs else 0
+
+    def offer(self, epoch: int, microbatch: int, trainer: PeerId, gradient: Vector) -> None:
+        """Keeps a copy of the mean gradient of a microbatch until it is counted."""
+        if epoch not in self._epochs or self._epochs[epoch].covered >> microbatch & 1:
+            return
+        self._waiting[epoch, microbatch, trainer] = gradient.copy()
+        self._waiting.move_to_end((epoch, microbatch, trainer))
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.popitem(last=False)
+
+    def count(self, epoch: int, microbatches: int, trainer: PeerId) -> int:
+        """Adds those that wait; the mask of those that are counted by now, whoever has asked for it."""
+        gradients = self._epochs.get(epoch)
+        if gradients is None:
+            return 0
+        for microbatch in numbers(microbatches & ~gradients.covered):
+            waiting = self._waiting.pop((epoch, microbatch, trainer), None)
+            if waiting is not None:
+                for piece in slices(self.parameter_count):
+                    gradients.total[piece] += waiting[piece] * np.float32(self.batch_size)
+                gradients.covered |= 1 << microbatch
+        return gradients.covered & microbatches
+
+    def update(self, epoch: int) -> tuple[Vector, int, int]:
+        """The mean gradient over the counted samples, their number, and the mask of their microbatches."""
+        gradients = self._epochs[epoch]
+        samples = gradients.covered.bit_count() * self.batch_size
+        return gradients.total / np.float32(max(1, samples)), samples, gradients.covered
+
+    def discard(self, epoch: int) -> None:
+        """What is counted of this epoch is to be done again: another peer has counted some of it, too."""
+        if epoch in self._epochs:
+            self._epochs[epoch] = EpochGradients(np.zeros(self.parameter_count, np.float32))

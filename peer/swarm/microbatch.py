@@ -1,0 +1,58 @@
+"""A microbatch on its way through the stages, as its trainer follows it.
+
+What each stage was given is kept until the epoch is stepped: should a peer die with what it has counted, another does
+that stage's part again from there.
+"""
+
+from dataclasses import dataclass, field
+
+from protocols.activations import TensorHeader
+from protocols.codecs import Payload
+from protocols.identity import PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """As it travels."""
+
+    header: TensorHeader
+    payload: Payload
+
+
+@dataclass(slots=True)
+class Counted:
+    """By whom a microbatch was counted on a stage, and when we heard it."""
+
+    peer: PeerId
+    at: float
+
+
+@dataclass(slots=True)
+class Microbatch:
+    epoch: int
+    number: int
+    wanted: set[int]
+    """The stages that lacked it when it was given to us."""
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    """Stage → what it takes …"""
+    others: dict[int, Tensor] = field(default_factory=dict)
+    """… and the gradient of what it gives, or the targets."""
+    counted: dict[int, Counted] = field(default_factory=dict)
+    loss: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.wanted <= self.counted.keys()
+
+    @property
+    def lowest(self) -> int:
+        """The first stage that lacked it: the gradients need not go further back."""
+        return min(self.wanted)
+
+    def lost(self, stage: int, now: float, grace_seconds: float) -> bool:
+        """Whether it is to be done again, now that the stage is said to lack it, though nobody is at work on it.
+
+        What was counted a moment ago is not: the word may be older.
+        """
+        counted = self.counted.get(stage)
+        return counted is None or now - counted.at > grace_seconds

@@ -1,0 +1,304 @@
+"""A peer of a pipeline: its participant plays the rounds of the stage that it serves, beside that it serves trainers,
+and trains itself.
+
+Who serves no stage is a participant without a state. A stage is taken in three steps: its newest state is found, the
+server takes its microbatches, and the participant joins those who serve it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from random import Random
+
+import structlog
+
+from dht.border import Border
+from dht.interfaces import Transport, TransportError
+from peer.data.dataset import Dataset
+from peer.participant import Participant, Place
+from peer.roster import Member
+from peer.swarm.client import StageClient
+from peer.swarm.factory import StageFactory
+from peer.swarm.keeper import BoardKeeper
+from peer.swarm.previous import PreviousParameters
+from peer.swarm.restoring import Others, Restorer
+from peer.swarm.router import Router
+from peer.swarm.server import COVERAGE_KIND, StageServer
+from peer.swarm.stage import Stage
+from peer.swarm.trainer import PipelineTrainer
+from protocols.encoding import digest
+from protocols.identity import PeerId
+from protocols.records import Serving
+from protocols.rejection import Rejected
+from protocols.roles import TRAINING
+from protocols.signed import Signer
+from protocols.state import ModelState
+from protocols.swarm.coverage import from_bytes
+from protocols.swarm.messages import Coverage
+from protocols.swarm.rebalance import Load, neediest_stage, next_move
+from protocols.swarm.wiring import Wiring
+
+DECIDE_SECONDS = 2.0
+"""How often a peer asks itself whether it is needed at another stage."""
+OVERLAP_SECONDS = 1.0
+SMOOTHING = 0.05
+"""Weight of the newest microbatch in the loss that is shown."""
+ANSWER_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+
+class PipelinePeer:
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer,
+        factory: StageFactory,
+        participant: Participant,
+        server: StageServer,
+        border: Border,
+        open_data: Callable[[], Awaitable[Dataset]],
+        *,
+        stage: int | None = None,
+        quota_bytes: int = 2**40,
+    ) -> None:
+        """`stage`: the one to serve, and no other; None: where it is needed most."""
+        manifest, self._training = factory.manifest, factory.training
+        self.participant, self.server = participant, server
+        self.moving_to: int | None = None
+        self.trainer: PipelineTrainer | None = None
+        self._transport, self._factory, self._border, self._open_data = transport, factory, border, open_data
+        self._fixed, self._since = stage, 0.0
+        self._client = StageClient(transport, signer, self._training.codec, server)
+        seed = int.from_bytes(digest(transport.peer_id.encode())[:8], "big")
+        self.wiring = Wiring(Random(seed))  # noqa: S311  (which of equal peers comes first)
+        self.keeper = BoardKeeper(
+            transport, self._training, self._serving_peers, self._own_coverage, participant.require, border
+        )
+        self._router = Router(transport, self._client, self.wiring, self._peers_by_stage)
+        others = Others(lambda: [member.peer for member in self._members()], self._peers_at)
+        self._restorer = Restorer(transport, signer, factory, participant.contents, others, border, quota_bytes)
+        self._previous = PreviousParameters(
+            transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
+        )
+        self._manifest = manifest
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """From now on others are answered."""
+        await self.server.serve()
+        await self.keeper.serve()
+        await self._restorer.serve()
+        await self._previous.serve()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        role = self.participant.profile.role
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.server.run())
+                tasks.create_task(self.keeper.run())
+                if role in ("stage", "both"):
+                    await self._settle()
+                    tasks.create_task(self._keep_balance())
+                    tasks.create_task(self._keep_apart())
+                    tasks.create_task(self._previous.keep_fetched())
+                    tasks.create_task(self._restorer.keep_foreign(lambda: self.participant.stage))
+                if role in TRAINING:
+                    tasks.create_task(self._train())
+        finally:
+            await self._client.close()
+
+    async def _train(self) -> None:
+        dataset = await self._open_data()
+        self.trainer = PipelineTrainer(
+            self._transport,
+            self._manifest,
+            dataset,
+            self._router,
+            self._client,
+            self.keeper,
+            self._dialable,
+            self._border,
+            self._observe,
+        )
+        await self.trainer.run()
+
+    def _observe(self, loss: float) -> None:
+        """Of a microbatch of ours."""
+        learner = self.participant.learner
+        learner.loss = loss if learner.loss is None else learner.loss + (loss - learner.loss) * SMOOTHING
+
+    def serving(self, stage: int) -> Serving:
+        """What the roster says of us."""
+        held = self.server.stage
+        rate = held.rate if held is not None else 0.0
+        return Serving(stage=stage, rate=rate, queue=self.server.queue, moving_to=self.moving_to)
+
+    async def save(self, *, last: bool = False) -> None:
+        """Our stage's newest state, on disk."""
+        participant = self.participant
+        if participant.stage is not None and participant.joined:
+            await self._factory.save(participant.stage, participant.state, last=last)
+
+    async def keep_saving(self) -> None:
+        """Until cancelled."""
+        saved: ModelState | None = None
+        while True:
+            newest = self.participant.state
+            if newest is not saved:
+                await self.save()
+                saved = newest
+            else:
+                await self.participant.changed.wait()
+
+    # -- taking a stage ----------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """At the start."""
+        await self.participant.membership.introduce()
+        stage = self._fixed
+        if stage is None:
+            loads = self._loads()
+            stage = neediest_stage(loads, self._training.stages) if loads else self._first_choice()
+        await self._take(stage, at_once=True)
+
+    def _first_choice(self) -> int:
+        """Where nobody is yet; those who start together spread."""
+        return digest(self._transport.peer_id.encode())[0] % self._training.stages
+
+    async def _take(self, number: int, *, at_once: bool) -> None:
+        self.moving_to = number
+        self.participant.membership.announce()
+        try:
+            state = await self._state_of(number)
+            stage: Stage = await self._transport.in_thread(self._factory.make, number)
+            self.participant.move(Place(number, state, stage), at_once=at_once)
+            while self.participant.stage != number:
+                await self.participant.changed.wait()
+            before, self._since = self.server.stage, self._transport.clock.monotonic()
+            self.server.take(stage, self._factory.accepted(number))
+            if before is not None:
+                await before.close()
+        finally:
+            self.moving_to = None
+            self.participant.membership.announce()
+
+    async def _state_of(self, number: int) -> ModelState:
+        """Where to start at a stage: with its peers, who will tell us more; or, if it has none, for all of it."""
+        saved: ModelState | None = await self._transport.in_thread(self._factory.saved, number)
+        first: ModelState | None = None if saved else await self._transport.in_thread(self._factory.first, number)
+        ours = saved or first
+        assert ours is not None
+        if any(member.entry.state_digest is not None for member in self._members() if member.entry.stage == number):
+            return ours
+        epoch = self._run_epoch(number)
+        if epoch <= ours.epoch:
+            return ours
+        newest = await self._restorer.newest(number) or ours
+        if newest.epoch < epoch:
+            log.warning(
+                "a stage has lost all its peers, and goes on from an older snapshot",
+                stage=number,
+                epoch=epoch,
+                snapshot_epoch=newest.epoch,
+            )
+            return ModelState(newest.run, epoch, newest.parameters, newest.slots)
+        return newest
+
+    def _run_epoch(self, without: int) -> int:
+        """The epoch that the other stages have to step, all but one of which may have done so."""
+        newest: dict[int, int] = {}
+        for member in self._members():
+            if member.entry.stage not in (None, without) and member.entry.state_digest is not None:
+                newest[member.entry.stage] = max(member.epoch, newest.get(member.entry.stage, 0))
+        return min(newest.values(), default=0)
+
+    # -- balance -----------------------------------------------------------------------------------------------------
+
+    async def _keep_balance(self) -> None:
+        """Moves where we are needed more, unless we were told where to be."""
+        while True:
+            await self._transport.clock.sleep(DECIDE_SECONDS)
+            if self._fixed is not None or self.participant.finished:
+                continue
+            async with self._border.around("looking where we are needed"):
+                move = next_move(self._loads(), self._training.stages)
+                if move is not None and move.peer == self._transport.peer_id:
+                    log.info("moving to another stage", source=move.source, target=move.target)
+                    empty = not list(self._peers_at(move.target))
+                    await self._take(move.target, at_once=empty)
+
+    def _loads(self) -> list[Load]:
+        """Of all peers who serve a stage, as they say."""
+        now = self._transport.clock.monotonic()
+        loads = [_load(member.peer, member.entry.serving) for member in self._members() if member.entry.serving]
+        if self.participant.stage is not None:
+            since = now - self._since
+            loads.append(_load(self._transport.peer_id, self.serving(self.participant.stage), since))
+        return loads
+
+    async def _keep_apart(self) -> None:
+        """Of two who have counted the same microbatch one does its own again: who comes later by its PeerID."""
+        while True:
+            await self._transport.clock.sleep(OVERLAP_SECONDS)
+            async with self._border.around("comparing what is counted"):
+                await self._compare_counts()
+
+    async def _compare_counts(self) -> None:
+        stage = self.server.stage
+        if stage is None or not stage.open_epochs.get(stage.epoch):
+            return
+        for peer in self._peers_at(stage.number):
+            if peer > self._transport.peer_id:
+                continue
+            try:
+                word = Coverage.from_bytes(await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS))
+            except (TransportError, Rejected) as error:
+                log.debug("a fellow does not say what it has counted", peer=peer, error=str(error))
+                continue
+            theirs = {each.epoch: from_bytes(each.covered) for each in word.counted}
+            for epoch, ours in stage.open_epochs.items():
+                if word.stage == stage.number and ours & theirs.get(epoch, 0):
+                    log.info("counted twice, doing ours again", epoch=epoch, with_peer=peer)
+                    await stage.discard(epoch)
+
+    # -- the others --------------------------------------------------------------------------------------------------
+
+    def _members(self) -> Iterator[Member]:
+        return iter(self.participant.membership.roster)
+
+    def _peers_at(self, stage: int) -> Iterable[PeerId]:
+        return [member.peer for member in self._members() if member.entry.stage == stage]
+
+    def _serving_peers(self) -> Iterable[PeerId]:
+        return [member.peer for member in self._members() if member.entry.stage is not None]
+
+    def _peers_by_stage(self) -> dict[int, list[PeerId]]:
+        """Us among them."""
+        peers: dict[int, list[PeerId]] = {}
+        for member in self._members():
+            if member.entry.stage is not None and not member.entry.client_mode:
+                peers.setdefault(member.entry.stage, []).append(member.peer)
+        if self.server.stage is not None:
+            peers.setdefault(self.server.stage.number, []).append(self._transport.peer_id)
+        return peers
+
+    def _dialable(self) -> Iterable[PeerId]:
+        """Who may keep the board."""
+        return [peer for peers in self._peers_by_stage().values() for peer in peers]
+
+    def _own_coverage(self) -> Coverage | None:
+        stage = self.server.stage
+        return self.server.coverage(stage) if stage is not None and stage.ready.is_set() else None
+
+
+def _load(peer: PeerId, serving: Serving, since: float = 1e9) -> Load:
+    return Load(
+        peer=peer,
+        stage=serving.stage,
+        rate=serving.rate,
+        queue=serving.queue,
+        moving_to=serving.moving_to,
+        since=since,
+    )

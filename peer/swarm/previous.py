@@ -1,0 +1,109 @@
+"""The parameters of the epoch before: stages step one after the other, and a late one needs the others as they were.
+
+Peers that come to a stage in between take them from those who were there.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import structlog
+
+from dht.border import Border
+from dht.interfaces import Transport, TransportError
+from peer.content_fetch import ContentNotFound, fetch_content
+from peer.contents import ContentStore, MemoryContent
+from peer.swarm.stage import Stage
+from protocols.blocks import BlockIndex
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+from protocols.signed import Signer, open_signed
+from protocols.swarm.messages import Previous
+from protocols.vectors import Vector, all_finite
+
+PREVIOUS_KIND = "swarm-previous"
+ASK_SECONDS = 5.0
+LOOK_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+class PreviousParameters:
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer,
+        contents: ContentStore,
+        peers_at: Callable[[int], Iterable[PeerId]],
+        held: Callable[[], Stage | None],
+        border: Border,
+    ) -> None:
+        """`peers_at`: who serves a stage; `held`: ours."""
+        self._transport, self._signer, self._contents = transport, signer, contents
+        self._peers_at, self._held, self._border = peers_at, held, border
+        self._shown: tuple[Vector, bytes] | None = None
+        """What is served here, and its address."""
+
+    async def serve(self) -> None:
+        await self._transport.serve_requests(PREVIOUS_KIND, self._answer)
+
+    async def keep_fetched(self) -> None:
+        """Fetches those that our stage lacks, until cancelled."""
+        while True:
+            stage = self._held()
+            if stage is not None and stage.ready.is_set() and stage.epoch and stage.previous is None:
+                async with self._border.around("fetching the parameters of the epoch before"):
+                    await self._fetch(stage)
+            await self._transport.clock.sleep(LOOK_SECONDS)
+
+    async def _fetch(self, stage: Stage) -> None:
+        """Those that most of the stage's peers name."""
+        epoch = stage.epoch - 1
+        holders: dict[bytes, list[PeerId]] = {}
+        for peer in self._peers_at(stage.number):
+            if (address := await self._ask(peer, stage.number, epoch)) is not None:
+                holders.setdefault(address, []).append(peer)
+        if not holders:
+            return
+        address = max(holders, key=lambda each: (len(holders[each]), each))
+        size = 4 * stage.parameter_count
+        try:
+            content = await fetch_content(self._transport, address, holders[address], size, self._transport.reject)
+        except (ContentNotFound, Rejected) as error:
+            log.debug("the parameters of the epoch before could not be fetched", epoch=epoch, error=str(error))
+            return
+        if len(content) == size:
+            parameters = np.frombuffer(content, "<f4").astype(np.float32, copy=False)
+            if await self._transport.in_thread(all_finite, parameters):
+                stage.remember(epoch, parameters)
+
+    async def _ask(self, peer: PeerId, stage: int, epoch: int) -> bytes | None:
+        try:
+            wire = await self._transport.request(peer, PREVIOUS_KIND, b"", ASK_SECONDS)
+            word = open_signed(wire, Previous, run=self._signer.run, sender=peer)
+            return word.body.parameters if (word.body.stage, word.epoch) == (stage, epoch) else None
+        except TransportError as error:
+            log.debug("no parameters of the epoch before", peer=peer, error=str(error))
+        except Rejected as error:
+            self._transport.reject(peer, error.reason, str(error))
+        return None
+
+    async def _answer(self, _peer: PeerId, _body: bytes) -> bytes:
+        stage = self._held()
+        parameters = stage.previous if stage is not None else None
+        if stage is None or parameters is None:
+            raise Rejected(Reason.BUSY, "the parameters of the epoch before are not here")
+        epoch = stage.epoch - 1
+        return self._signer.sign(Previous(stage=stage.number, parameters=await self._show(parameters)), epoch).wire
+
+    async def _show(self, parameters: Vector) -> bytes:
+        """Has them served; their address."""
+        if self._shown is not None and self._shown[0] is parameters:
+            return self._shown[1]
+        buffers = [memoryview(parameters.astype("<f4", copy=False).view(np.uint8).data)]
+        index = await self._transport.in_thread(BlockIndex.of, buffers)
+        if self._shown is not None:
+            self._contents.unpin(self._shown[1])
+        self._contents.pin(index.digest, MemoryContent(index, buffers))
+        address: bytes = index.digest
+        self._shown = parameters, address
+        return address

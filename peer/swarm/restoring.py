@@ -1,0 +1,141 @@
+"""Snapshots of stages beyond those who serve them: each peer keeps one of a foreign stage, too.
+
+A stage that has lost all its peers goes on from the newest snapshot that anybody holds, on whatever disk it lies.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from dht.border import Border
+from dht.interfaces import Transport, TransportError
+from peer.content_fetch import ContentNotFound, fetch_content
+from peer.contents import ContentStore
+from peer.models.stages import stage_shape
+from peer.swarm.factory import StageFactory
+from peer.sync import Heads, fetch_state, parse_state
+from protocols.identity import PeerId
+from protocols.rejection import Reason, Rejected
+from protocols.signed import Signer, open_signed
+from protocols.state import ModelState, state_size
+from protocols.swarm.messages import Kept
+
+KEPT_KIND = "swarm-kept"
+ASK_SECONDS = 5.0
+FOREIGN_SECONDS = 30.0
+"""How often the snapshot of a foreign stage is renewed."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Others:
+    """Of the run, as the roster knows them."""
+
+    all: Callable[[], Iterable[PeerId]]
+    at: Callable[[int], Iterable[PeerId]]
+    """Who serves a stage."""
+
+
+class Restorer:
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer,
+        factory: StageFactory,
+        contents: ContentStore,
+        others: Others,
+        border: Border,
+        quota_bytes: int,
+    ) -> None:
+        """`quota_bytes`: a larger foreign state is not kept."""
+        self._transport, self._signer, self._factory = transport, signer, factory
+        self._contents, self._others, self._border, self._quota = contents, others, border, quota_bytes
+        self._stages = factory.training.stages
+
+    async def serve(self) -> None:
+        await self._transport.serve_requests(KEPT_KIND, self._answer)
+
+    async def keep_foreign(self, own: Callable[[], int | None]) -> None:
+        """Renews the snapshot of the stage after ours, until cancelled."""
+        while True:
+            await self._transport.clock.sleep(FOREIGN_SECONDS)
+            stage = own()
+            if stage is not None and self._factory.store(0) is not None:
+                async with self._border.around("keeping a snapshot of a foreign stage"):
+                    await self._keep((stage + 1) % self._stages)
+
+    async def _keep(self, stage: int) -> None:
+        peers = list(self._others.at(stage))
+        like = await self._transport.in_thread(stage_shape, self._factory.manifest, stage)
+        if not peers or state_size(like.parameter_count, len(like.slots)) > self._quota:
+            return
+        choice = await Heads(self._transport, self._signer, self._border).choose(peers)
+        if choice is None or choice.epoch == 0:
+            return
+        try:
+            state = await fetch_state(self._transport, like, choice)
+        except (ContentNotFound, Rejected) as error:
+            log.debug("a foreign stage's state could not be fetched", stage=stage, error=str(error))
+            return
+        await self._factory.save(stage, state)
+
+    async def newest(self, stage: int) -> ModelState | None:
+        """The newest snapshot of the stage that any member holds, or this disk.
+
+        One that two members hold goes before one that only one speaks of, for that may be made up.
+        """
+        ours: ModelState | None = await self._transport.in_thread(self._factory.saved, stage)
+        told: Counter[tuple[int, bytes]] = Counter()
+        holders: dict[tuple[int, bytes], list[PeerId]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            asked = {peer: tasks.create_task(self._ask(peer, stage)) for peer in self._others.all()}
+        for peer, task in asked.items():
+            if (kept := task.result()) is not None:
+                told[kept] += 1
+                holders.setdefault(kept, []).append(peer)
+        if ours is not None:
+            told[ours.epoch, ours.digest] += 1
+        like = await self._transport.in_thread(stage_shape, self._factory.manifest, stage)
+        for epoch, digest in sorted(told, key=lambda kept: (min(told[kept], 2), kept[0]), reverse=True):
+            if ours is not None and (epoch, digest) == (ours.epoch, ours.digest):
+                break
+            if (state := await self._fetch(like, epoch, digest, holders[epoch, digest])) is not None:
+                return state
+        return ours
+
+    async def _fetch(self, like: ModelState, epoch: int, digest: bytes, holders: list[PeerId]) -> ModelState | None:
+        size = state_size(like.parameter_count, len(like.slots))
+        try:
+            content = await fetch_content(self._transport, digest, holders, size, self._transport.reject)
+            state: ModelState = await self._transport.in_thread(parse_state, content, like)
+        except (ContentNotFound, Rejected) as error:
+            log.info("a snapshot could not be fetched", epoch=epoch, error=str(error))
+            return None
+        return state if state.epoch == epoch else None
+
+    async def _ask(self, peer: PeerId, stage: int) -> tuple[int, bytes] | None:
+        async with self._border.around(f"asking {peer} for a snapshot"):
+            try:
+                wire = await self._transport.request(peer, KEPT_KIND, bytes([stage]), ASK_SECONDS)
+                kept = open_signed(wire, Kept, run=self._signer.run, sender=peer)
+                return (kept.epoch, kept.body.state) if kept.body.stage == stage else None
+            except TransportError as error:
+                log.debug("no snapshot", peer=peer, error=str(error))
+            except Rejected as error:
+                self._transport.reject(peer, error.reason, str(error))
+        return None
+
+    async def _answer(self, _peer: PeerId, body: bytes) -> bytes:
+        """What is kept here of a stage, ready to be fetched."""
+        if len(body) != 1 or body[0] >= self._stages:
+            raise Rejected(Reason.MALFORMED, "not the number of a stage")
+        state: ModelState | None = await self._transport.in_thread(self._factory.saved, body[0])
+        if state is None:
+            raise Rejected(Reason.ABSENT, "no snapshot of that stage is kept here")
+        index = await self._transport.in_thread(lambda: state.index)
+        self._contents.put(index, state.buffers())
+        return self._signer.sign(Kept(stage=body[0], state=index.digest), state.epoch).wire

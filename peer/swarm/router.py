@@ -1,0 +1,80 @@
+"""Has a stage do a microbatch's part: by whom the wiring chooses, and by another when that one fails."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import structlog
+from protocols.swarm.wiring import Task, Wiring
+
+from dht.interfaces import Transport, TransportError
+from peer.signal import Signal
+from peer.swarm.client import Reply, StageClient
+from peer.swarm.microbatch import Tensor
+from protocols.activations import TensorBounds
+from protocols.identity import PeerId
+from protocols.rejection import Rejected
+from protocols.swarm.messages import Work
+
+PATIENCE = 8.0
+"""So many times the usual response time a peer is waited for …"""
+LEAST_SECONDS, MOST_SECONDS = 3.0, 60.0
+FIRST_SECONDS = 20.0
+"""… and so long as long as that is not known."""
+RETRY_SECONDS = 0.1
+"""Between two looks for a peer, when all of a stage are busy or gone."""
+
+log = structlog.get_logger()
+
+
+class Router:
+    def __init__(
+        self,
+        transport: Transport,
+        client: StageClient,
+        wiring: Wiring,
+        peers: Callable[[], Mapping[int, Iterable[PeerId]]],
+    ) -> None:
+        """`peers`: by stage, who serves it now."""
+        self.answered = Signal()
+        self._transport, self._client, self._wiring, self._peers = transport, client, wiring, peers
+        self._usual: dict[Task, float] = {}
+
+    async def ask(
+        self, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds], exclude: Iterable[PeerId] = ()
+    ) -> tuple[PeerId, Reply]:
+        """Who has done it, and what came of it; tries for as long as it takes."""
+        task = Task.FORWARD if work.task == "forward" else Task.BACKWARD
+        clock = self._transport.clock
+        while True:
+            self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()), clock.monotonic())
+            peer = self._wiring.choose(work.stage, clock.monotonic(), task, exclude)
+            if peer is None:
+                await clock.sleep(RETRY_SECONDS)
+                continue
+            began = clock.monotonic()
+            reply = await self._try(peer, work, task, tensors, accepted)
+            now = clock.monotonic()
+            match reply.answer.outcome if reply is not None else None:
+                case "done":
+                    assert reply is not None
+                    self._wiring.done(work.stage, peer, task, now - began, now)
+                    usual = self._usual.setdefault(task, now - began)
+                    self._usual[task] = usual + 0.1 * (now - began - usual)
+                    return peer, reply
+                case "busy" | "early" | "late":
+                    self._wiring.busy(work.stage, peer, now, RETRY_SECONDS)
+                case _:
+                    self._wiring.failed(work.stage, peer, now)
+
+    async def _try(
+        self, peer: PeerId, work: Work, task: Task, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+    ) -> Reply | None:
+        usual = self._usual.get(task)
+        seconds = FIRST_SECONDS if usual is None else min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * usual))
+        try:
+            return await self._client.ask(peer, work, [tensor.payload for tensor in tensors], accepted, seconds)
+        except TransportError as error:
+            log.debug("a stage's peer fails", stage=work.stage, peer=peer, error=str(error))
+            self._client.forget(peer)
+        except Rejected as error:
+            self._transport.reject(peer, error.reason, str(error))
+        return None

@@ -1,0 +1,284 @@
+"""Serves trainers: takes their microbatches, has the stage compute them, and says what is counted.
+
+Works wait in a queue of limited length; whoever comes when it is full hears "busy" and goes elsewhere. Backward passes
+come first, for a microbatch that is far along holds memory at its trainer; forward passes of one shape are computed
+together.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor
+
+from dht.border import Border
+from dht.interfaces import Frame, Stream, Transport
+from peer.signal import Signal
+from peer.swarm.stage import EpochOver, Order, Stage
+from peer.swarm.tensor_frames import check_announced, encoded_bytes, receive_payloads, send_message
+from protocols.activations import TensorBounds, decode_tensor, encode_tensor
+from protocols.codecs import Payload
+from protocols.encoding import digest
+from protocols.identity import PeerId
+from protocols.manifest import Pipeline
+from protocols.rejection import Reason, Rejected
+from protocols.signed import Signed, Signer, open_signed
+from protocols.swarm.coverage import everything, from_bytes, to_bytes
+from protocols.swarm.messages import Answer, Count, Coverage, OpenEpoch, Outcome, Work, work_digest
+
+WORK_KIND = "swarm-work"
+COUNT_KIND = "swarm-count"
+COVERAGE_KIND = "swarm-coverage"
+FRAME_BYTES = 512 * 1024
+IDLE_SECONDS = 60.0
+QUEUE_LIMIT = 16
+"""Works that wait, …"""
+QUEUE_LIMIT_OF_ONE = 8
+"""… and of one trainer, so that none crowds out the others."""
+FORWARDS_TOGETHER = 4
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The tensors that a stage takes."""
+
+    inputs: tuple[TensorBounds, ...]
+    other: tuple[TensorBounds, ...]
+    """With a backward pass: gradients of the outputs, or targets."""
+
+
+@dataclass(order=True)
+class _Job:
+    priority: tuple[int, int, int]
+    """Backward first, then by epoch, then as they came."""
+    order: Order | None = field(compare=False)
+    """A backward pass; None: a forward pass."""
+    epoch: int = field(compare=False)
+    inputs: Tensor = field(compare=False)
+    done: "asyncio.Future[tuple[Tensor | None, float | None]]" = field(compare=False)
+
+
+class Moved(Exception):
+    """Another stage is served here by now."""
+
+
+class StageServer:
+    """Of one peer; the stage that it serves may change."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        signer: Signer,
+        training: Pipeline,
+        border: Border,
+        admit: Callable[[PeerId], None],
+    ) -> None:
+        """`admit` raises Rejected for who may not take part."""
+        self.stage: Stage | None = None
+        self._accepted: Accepted | None = None
+        self._transport, self._signer, self._training = transport, signer, training
+        self._border, self._admit = border, admit
+        self._jobs: list[_Job] = []
+        self._waiting: Counter[PeerId] = Counter()
+        self._arrived = Signal()
+        self._came = 0
+
+    async def serve(self) -> None:
+        """From now on trainers are answered."""
+        await self._transport.serve_streams(WORK_KIND, self._serve, FRAME_BYTES)
+        await self._transport.serve_requests(COUNT_KIND, self._count)
+        await self._transport.serve_requests(COVERAGE_KIND, self._cover)
+
+    def take(self, stage: Stage | None, accepted: Accepted | None) -> None:
+        """Serves another stage, or none."""
+        self.stage, self._accepted = stage, accepted
+        for job in self._jobs:
+            if not job.done.done():
+                job.done.set_exception(Moved())
+        self._jobs.clear()
+
+    @property
+    def queue(self) -> int:
+        return len(self._jobs)
+
+    # -- computing ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Computes what waits, until cancelled."""
+        while True:
+            jobs = self._next()
+            if not jobs or self.stage is None:
+                await self._arrived.wait()
+                continue
+            async with self._border.around("computing a microbatch"):
+                await self._compute(self.stage, jobs)
+
+    def _next(self) -> list[_Job]:
+        """What is computed next: a backward pass, or forward passes that go together."""
+        self._jobs = [job for job in self._jobs if not job.done.done()]  # who asked may have gone
+        if not self._jobs:
+            return []
+        self._jobs.sort()
+        first = self._jobs[0]
+        jobs = [first]
+        if first.order is None:
+            alike = [job for job in self._jobs[1:] if job.order is None and job.epoch == first.epoch]
+            jobs += [job for job in alike if job.inputs.shape[1:] == first.inputs.shape[1:]][: FORWARDS_TOGETHER - 1]
+        self._jobs = [job for job in self._jobs if job not in jobs]
+        return jobs
+
+    async def _compute(self, stage: Stage, jobs: list[_Job]) -> None:
+        try:
+            if (order := jobs[0].order) is not None:
+                results = [await stage.backward(order)]
+            else:
+                outputs = await stage.forward(jobs[0].epoch, [job.inputs for job in jobs])
+                results = [(each, None) for each in outputs]
+        except (Rejected, EpochOver) as error:
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(error)
+            return
+        except BaseException:
+            for job in jobs:
+                job.done.cancel()
+            raise
+        for job, result in zip(jobs, results, strict=True):
+            if not job.done.done():
+                job.done.set_result(result)
+
+    # -- trainers ----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, stream: Stream) -> None:
+        """One work after the other. Raises Rejected, Unreachable."""
+        self._admit(stream.peer)
+        while (frame := await self._next_frame(stream)) is not None:
+            work, accepted = Work.from_bytes(frame.header), self._accepted
+            if accepted is None or self.stage is None or work.stage != self.stage.number:
+                await self._answer(stream, work, Answer(outcome="moved", work=work_digest(work)))
+                return
+            self._check(work, accepted)
+            payloads = await receive_payloads(stream, frame, [encoded_bytes(header) for header in work.tensors])
+            answer, payload = await self.handle(stream.peer, work, payloads)
+            await self._answer(stream, work, answer, payload)
+
+    async def _next_frame(self, stream: Stream) -> Frame | None:
+        """None when the trainer has no more work, or none for long: it keeps its streams as long as it needs them."""
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                return await stream.receive()
+        except TimeoutError:
+            return None
+
+    async def handle(self, trainer: PeerId, work: Work, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
+        """The answer, and the tensor that goes with it. Raises Rejected."""
+        asked = work_digest(work, *(digest(memoryview(payload)) for payload in payloads))
+        outcome, accepted = self._refusal(work, trainer), self._accepted
+        if outcome is not None or accepted is None:
+            return Answer(outcome=outcome or "moved", work=asked, queue=self.queue), b""
+        try:
+            tensor, loss = await self._do(trainer, work, payloads, accepted)
+        except EpochOver:
+            return Answer(outcome="late", work=asked, queue=self.queue), b""
+        except Moved:
+            return Answer(outcome="moved", work=asked), b""
+        if tensor is None:
+            return Answer(outcome="done", work=asked, loss=loss, queue=self.queue), b""
+        header, payload = await self._transport.in_thread(encode_tensor, tensor.numpy(), self._training.codec)
+        its_digest = digest(memoryview(payload))
+        answer = Answer(outcome="done", work=asked, tensor=header, payload=its_digest, loss=loss, queue=self.queue)
+        return answer, payload
+
+    def _check(self, work: Work, accepted: Accepted) -> None:
+        """Raises Rejected."""
+        check_announced(work.inputs, accepted.inputs, self._training.codec)
+        if (work.other is None) == (work.task == "backward"):
+            raise Rejected(Reason.MALFORMED, "a backward pass takes two tensors, a forward pass one")
+        if work.other is not None:
+            check_announced(work.other, accepted.other, self._training.codec)
+        if work.microbatch >= self._training.microbatches:
+            raise Rejected(Reason.UNEXPECTED, f"an epoch has no microbatch {work.microbatch}")
+
+    def _refusal(self, work: Work, trainer: PeerId) -> Outcome | None:
+        stage = self.stage
+        if stage is None or stage.number != work.stage:
+            return "moved"
+        if not stage.ready.is_set():
+            return "early"
+        if stage.parameters_of(work.epoch) is None:
+            return "early" if work.epoch > stage.epoch else "late"
+        if len(self._jobs) >= QUEUE_LIMIT or self._waiting[trainer] >= QUEUE_LIMIT_OF_ONE:
+            return "busy"
+        return None
+
+    async def _do(
+        self, trainer: PeerId, work: Work, payloads: Sequence[Payload], accepted: Accepted
+    ) -> tuple[Tensor | None, float | None]:
+        """Raises Rejected, EpochOver, Moved."""
+        self._waiting[trainer] += 1
+        try:
+            inputs = await self._decode(work, 0, payloads, accepted.inputs)
+            order = None
+            if work.task == "backward":
+                other = await self._decode(work, 1, payloads, accepted.other)
+                order = Order(work.epoch, work.microbatch, trainer, inputs, other)
+            self._came += 1
+            job = _Job(
+                (order is None, work.epoch, self._came),
+                order,
+                work.epoch,
+                inputs,
+                asyncio.get_running_loop().create_future(),
+            )
+            self._jobs.append(job)
+            self._arrived.notify()
+            return await job.done
+        finally:
+            self._waiting[trainer] -= 1
+            self._waiting += Counter()  # forgets the zeros
+
+    async def _decode(
+        self, work: Work, number: int, payloads: Sequence[Payload], accepted: tuple[TensorBounds, ...]
+    ) -> Tensor:
+        values = await self._transport.in_thread(decode_tensor, work.tensors[number], payloads[number], accepted)
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    async def _answer(self, stream: Stream, work: Work, answer: Answer, payload: Payload = b"") -> None:
+        signed = self._signer.sign(answer, work.epoch)
+        await send_message(stream, signed.wire, [payload] if memoryview(payload) else [])
+
+    async def _count(self, trainer: PeerId, wire: bytes) -> bytes:
+        """The mask of those that are counted here by now."""
+        self._admit(trainer)
+        statement = open_signed(wire, Count, run=self._signer.run, sender=trainer)
+        return to_bytes(await self.count(statement))
+
+    async def count(self, statement: Signed[Count]) -> int:
+        """Raises Rejected."""
+        stage, wanted = self.stage, from_bytes(statement.body.microbatches)
+        if wanted > everything(self._training.microbatches):
+            raise Rejected(Reason.UNEXPECTED, "an epoch has no such microbatches")
+        if stage is None or stage.number != statement.body.stage:
+            return 0
+        if statement.epoch < stage.epoch:
+            return wanted  # it was stepped with them
+        return await stage.count(statement.epoch, wanted, statement.sender)
+
+    async def _cover(self, _peer: PeerId, _body: bytes) -> bytes:
+        stage = self.stage
+        if stage is None or not stage.ready.is_set():
+            raise Rejected(Reason.BUSY, "no stage is served here yet")
+        return self.coverage(stage).to_bytes()
+
+    @staticmethod
+    def coverage(stage: Stage) -> Coverage:
+        counted = tuple(
+            OpenEpoch(epoch=epoch, covered=to_bytes(covered)) for epoch, covered in sorted(stage.open_epochs.items())
+        )
+        return Coverage(stage=stage.number, epoch=stage.epoch, counted=counted)

@@ -1,0 +1,224 @@
+"""The stage that this peer holds: computes microbatches, and is the learner of its rounds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import structlog
+import torch
+from torch import Tensor
+
+from dht.interfaces import Clock
+from peer.learner import Learner
+from peer.models.stages import parameter_count
+from peer.signal import Signal
+from peer.swarm.compute import Backward
+from peer.swarm.gradients import Gradients
+from protocols.identity import PeerId
+from protocols.manifest import Manifest, Pipeline
+from protocols.round.events import Trained
+from protocols.state import ModelState
+from protocols.swarm.coverage import to_bytes
+from protocols.vectors import Vector
+
+T = TypeVar("T")
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+STEP_SECONDS = 0.5
+"""How often the round hears of us when nothing is counted."""
+SMOOTHING = 0.1
+
+log = structlog.get_logger()
+
+
+class Compute(Protocol):
+    """`peer.swarm.compute.StageCompute`, or what stands for it where computing is emulated."""
+
+    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor: ...
+    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward: ...
+    def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A microbatch's backward pass."""
+
+    epoch: int
+    microbatch: int
+    trainer: PeerId
+    inputs: Tensor
+    other: Tensor
+    """The gradient of the outputs, or on the last stage the targets."""
+
+
+class Stage(Learner):
+    """Epoch after epoch, of the epoch that its round has to step and of the one before, which others may still need.
+
+    With delayed updates the gradients of an epoch are those at the parameters before the last step, so that it begins
+    while the round of the one before goes on (SWARM, appendix; Stich 2019, "Local SGD converges fast", delays).
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        number: int,
+        compute: Compute,
+        clock: Clock,
+        in_thread: InThread | None = None,
+    ) -> None:
+        """`in_thread` runs what takes long, one call after the other; by default in a thread of this stage's own."""
+        assert isinstance(manifest.training, Pipeline)
+        self.number, self.last = number, number == manifest.training.stages - 1
+        self.epoch = 0
+        """That its round has to step."""
+        self.ready = asyncio.Event()
+        """It has a state."""
+        self.counted = Signal()
+        self.rate = 0.0
+        """Microbatches per second, forward and backward, smoothed; of its computing alone."""
+        self.dropped = 0
+        """Microbatches whose gradient was not finite: they count, and add nothing."""
+        self._training, self._compute, self._clock = manifest.training, compute, clock
+        self._parameters: dict[int, Vector] = {}
+        """State epoch → its parameters."""
+        self.parameter_count = parameter_count(manifest, number)
+        self._gradients = Gradients(self.parameter_count, manifest.training.batch_size)
+        self._told: tuple[int, int] | None = None
+        """The epoch and what was counted of it, as the round has heard it last."""
+        self._seconds = {"forward": 0.0, "backward": 0.0}
+        self._thread = None if in_thread else ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"stage-{number}")
+        self._given_thread = in_thread
+
+    # -- what its round asks -----------------------------------------------------------------------------------------
+
+    async def begin(self, state: ModelState) -> None:
+        delayed = self._training.delayed
+        self.epoch = state.epoch
+        self._parameters[state.epoch] = state.parameters
+        for old in [epoch for epoch in self._parameters if not state.epoch - 1 - delayed <= epoch <= state.epoch]:
+            del self._parameters[old]
+        await self._in_thread(lambda: self._gradients.open(range(state.epoch, state.epoch + 1 + delayed)))
+        self.ready.set()
+        self.counted.notify()
+
+    async def step(self) -> Trained:
+        """When another microbatch is counted, or after a while."""
+        if (self.epoch, self._gradients.covered(self.epoch)) == self._told:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STEP_SECONDS):
+                    await self.counted.wait()
+        covered = self._gradients.covered(self.epoch)
+        self._told = self.epoch, covered
+        samples = covered.bit_count() * self._training.batch_size
+        complete = covered.bit_count() >= self._training.microbatches
+        return Trained(samples, complete, self.samples_per_second, to_bytes(covered))
+
+    async def update(self) -> tuple[Vector, int] | None:
+        update, samples, covered = await self._in_thread(lambda: self._gradients.update(self.epoch))
+        self.covered = to_bytes(covered)
+        return (update, samples) if samples else None
+
+    async def evaluate(self, state: ModelState) -> dict[str, float]:
+        return {}
+
+    # -- what trainers ask -------------------------------------------------------------------------------------------
+
+    @property
+    def open_epochs(self) -> dict[int, int]:
+        """Epoch → the mask of what is counted, of those that microbatches are taken of."""
+        return {epoch: self._gradients.covered(epoch) for epoch in self._gradients.epochs}
+
+    def parameters_of(self, epoch: int) -> Vector | None:
+        """Those at which the epoch's gradients are taken; None before they are here, and when they are no more."""
+        return self._parameters.get(max(0, epoch - self._training.delayed))
+
+    @property
+    def previous(self) -> Vector | None:
+        """The parameters before the last step, which a stage that has not come so far may still need."""
+        return self._parameters.get(self.epoch - 1)
+
+    def remember(self, epoch: int, parameters: Vector) -> None:
+        """Takes the parameters of an epoch that was stepped before we came."""
+        if epoch == self.epoch - 1:
+            self._parameters.setdefault(epoch, parameters)
+
+    async def forward(self, epoch: int, inputs: list[Tensor]) -> list[Tensor]:
+        """Of several microbatches of one shape, together."""
+
+        def run(parameters: Vector) -> list[Tensor]:
+            outputs = self._compute.forward(parameters, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+            if not torch.isfinite(outputs).all():
+                outputs = torch.zeros_like(outputs)
+            return list(torch.split(outputs, [len(each) for each in inputs]))
+
+        return await self._timed("forward", len(inputs), lambda: run(self._at(epoch)))
+
+    async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
+        """The gradient of the inputs, and the loss; the stage's own waits to be counted. Raises Rejected."""
+
+        def run() -> tuple[Tensor | None, float | None]:
+            parameters = self._at(order.epoch)
+            backward = self._compute.backward_from_loss if self.last else self._compute.backward
+            made = backward(parameters, order.inputs, order.other)
+            if made.finite:
+                self._gradients.offer(order.epoch, order.microbatch, order.trainer, made.gradient)
+                return made.grad_inputs, made.loss
+            self.dropped += 1
+            self._gradients.offer(order.epoch, order.microbatch, order.trainer, np.zeros_like(made.gradient))
+            return None if made.grad_inputs is None else torch.zeros_like(made.grad_inputs), None
+
+        return await self._timed("backward", 1, run)
+
+    async def count(self, epoch: int, microbatches: int, trainer: PeerId) -> int:
+        """As `Gradients.count`."""
+        before = self._gradients.covered(epoch)
+        counted = await self._in_thread(lambda: self._gradients.count(epoch, microbatches, trainer))
+        if self._gradients.covered(epoch) != before:
+            self.counted.notify()
+        return counted
+
+    async def discard(self, epoch: int) -> None:
+        """As `Gradients.discard`."""
+        await self._in_thread(lambda: self._gradients.discard(epoch))
+        self.counted.notify()
+
+    async def close(self) -> None:
+        """Returns when a microbatch that is under way has ended; cancelled, it does not wait for it."""
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+
+    def _at(self, epoch: int) -> Vector:
+        parameters = self.parameters_of(epoch)
+        if parameters is None:  # they were here when the work was taken
+            raise EpochOver
+        return parameters
+
+    async def _timed(self, task: str, microbatches: int, call: Callable[[], T]) -> T:
+        def timed() -> tuple[T, float]:
+            began = self._clock.monotonic()
+            result = call()
+            return result, self._clock.monotonic() - began
+
+        result, seconds = await self._in_thread(timed)
+        seconds /= microbatches
+        known = self._seconds[task]
+        self._seconds[task] = known + (seconds - known) * (SMOOTHING if known else 1.0)
+        if self._seconds["backward"] and (self.last or self._seconds["forward"]):
+            self.rate = 1 / max(1e-6, sum(self._seconds.values()))
+            self.samples_per_second = self.rate * self._training.batch_size
+        return result
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        if self._given_thread is not None:
+            result: T = await self._given_thread(call)
+            return result
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+class EpochOver(Exception):
+    """The epoch was stepped while a microbatch of it waited here."""

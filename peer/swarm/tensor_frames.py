@@ -1,0 +1,62 @@
+"""Tensors on a stream: a frame with a message and the first piece, then the other pieces, tensor after tensor."""
+
+from collections.abc import Sequence
+
+from dht.interfaces import Frame, Stream
+from protocols.activations import TensorBounds, TensorHeader
+from protocols.codecs import CODECS, Payload
+from protocols.rejection import Reason, Rejected
+
+PIECE_BYTES = 512 * 1024
+"""Of a tensor, in one frame."""
+MAX_TENSOR_BYTES = 256 * 1024 * 1024
+
+_BYTES_PER_WHOLE = {"uint8": 1, "uint16": 2, "int32": 4, "int64": 8}
+
+
+def encoded_bytes(header: TensorHeader) -> int:
+    """The size of the payload that such a header announces."""
+    if header.whole:
+        return header.count * _BYTES_PER_WHOLE[header.encoding]
+    return CODECS[header.encoding].encoded_size(header.count)
+
+
+def check_announced(header: TensorHeader, accepted: Sequence[TensorBounds], codec: str) -> None:
+    """Before anything of it is received. Raises Rejected (wrong_shape, oversized)."""
+    if not header.whole and header.encoding != codec:
+        raise Rejected(Reason.WRONG_SHAPE, f"activations in {header.encoding}, and the run's are in {codec}")
+    if not any(header.whole == (each.below is not None) and each.allow(header.shape) for each in accepted):
+        raise Rejected(Reason.WRONG_SHAPE, f"a tensor {header.shape} in {header.encoding} is not wanted here")
+    if encoded_bytes(header) > MAX_TENSOR_BYTES:
+        raise Rejected(Reason.OVERSIZED, f"a tensor of {encoded_bytes(header)} bytes")
+
+
+async def send_message(stream: Stream, message: bytes, payloads: Sequence[Payload]) -> None:
+    """Raises Unreachable."""
+    pieces: list[Payload] = []
+    for payload in payloads:
+        view = memoryview(payload).cast("B")
+        pieces += [view[start : start + PIECE_BYTES] for start in range(0, len(view), PIECE_BYTES)]
+    await stream.send(Frame(message, pieces[0] if pieces else b""))
+    for piece in pieces[1:]:
+        await stream.send(Frame(b"", piece))
+
+
+async def receive_payloads(stream: Stream, first: Frame, sizes: Sequence[int]) -> list[bytearray]:
+    """What follows a message: a payload of each of these sizes; `first` is its frame.
+
+    Raises Unreachable, Rejected (wrong_shape).
+    """
+    payloads: list[bytearray] = []
+    frame: Frame | None = first
+    for size in sizes:
+        payload = bytearray()
+        while len(payload) < size:
+            if frame is None:
+                frame = await stream.receive()
+            if frame is None or not memoryview(frame.payload) or len(payload) + len(frame.payload) > size:
+                raise Rejected(Reason.WRONG_SHAPE, "a tensor that is longer or shorter than was announced")
+            payload += frame.payload
+            frame = None
+        payloads.append(payload)
+    return payloads

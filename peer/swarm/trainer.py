@@ -1,0 +1,257 @@
+"""Begins microbatches, and follows each through all stages until all have counted it.
+
+It claims them from the keeper of the board, has many under way at once, and keeps what each stage was given until the
+epoch is stepped: what is lost with a stage's peer is done again from there.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Literal
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from dht.border import Border
+from dht.interfaces import Transport, TransportError
+from peer.data.dataset import Dataset
+from peer.models.stages import activation_shape
+from peer.signal import Signal
+from peer.swarm.client import StageClient
+from peer.swarm.keeper import CLAIM_KIND, BoardKeeper
+from peer.swarm.microbatch import Counted, Microbatch, Tensor
+from peer.swarm.router import Router
+from protocols.activations import CodecName, TensorBounds, encode_tensor
+from protocols.identity import PeerId
+from protocols.manifest import Manifest, Pipeline
+from protocols.rejection import Rejected
+from protocols.round.order import order
+from protocols.sampling import microbatch_indices
+from protocols.swarm.coverage import everything, from_bytes, numbers, to_bytes
+from protocols.swarm.messages import Claim, Grant, OpenEpoch, Work
+
+CLAIM_SECONDS = 0.3
+"""How often the board hears of us, at least."""
+CLAIM_TIMEOUT_SECONDS = 2.0
+LOST_SECONDS = 1.5
+"""A stage that is said to lack what it has counted for us so long ago has lost it."""
+
+log = structlog.get_logger()
+
+
+class PipelineTrainer:
+    def __init__(
+        self,
+        transport: Transport,
+        manifest: Manifest,
+        dataset: Dataset,
+        router: Router,
+        client: StageClient,
+        keeper: BoardKeeper,
+        servers: Callable[[], Iterable[PeerId]],
+        border: Border,
+        on_loss: Callable[[float], None],
+    ) -> None:
+        """`servers`: who serves a stage and can be dialled; the keeper of the board is one of them."""
+        assert isinstance(manifest.training, Pipeline)
+        self.microbatches_done = 0
+        """That all stages have counted for us."""
+        self.replays = 0
+        """Parts of microbatches that were done again, because they were lost with a peer."""
+        self._transport, self._manifest, self._training = transport, manifest, manifest.training
+        self._dataset, self._router, self._client, self._keeper = dataset, router, client, keeper
+        self._servers, self._border, self._on_loss = servers, border, on_loss
+        self._held: dict[tuple[int, int], Microbatch] = {}
+        self._working: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._changed = Signal()
+        self._depth = 2 * manifest.training.stages
+        """So many microbatches are under way at once."""
+
+    # -- claiming ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                grant = None
+                async with self._border.around("claiming microbatches"):
+                    grant = await self._claim()
+                if grant is not None:
+                    self._act(grant, tasks)
+                idle = grant is None or len(self._working) < self._depth
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLAIM_SECONDS):
+                        await self._changed.wait()
+                if idle:
+                    await self._transport.clock.sleep(0.02)  # of several that end together one claim tells
+
+    async def _claim(self) -> Grant | None:
+        keeper = next(iter(order(self._manifest.run_id, 0, self._servers())), None)
+        if keeper is None:
+            return None
+        held: dict[int, int] = {}
+        for epoch, number in self._held:
+            held[epoch] = held.get(epoch, 0) | 1 << number
+        newest = sorted(held)[-2:]
+        claim = Claim(
+            held=tuple(OpenEpoch(epoch=epoch, covered=to_bytes(held[epoch])) for epoch in newest),
+            wanted=max(0, self._depth - len(self._working)),
+        )
+        if keeper == self._transport.peer_id:
+            return self._keeper.claim(keeper, claim)
+        try:
+            answer = await self._transport.request(keeper, CLAIM_KIND, claim.to_bytes(), CLAIM_TIMEOUT_SECONDS)
+            return Grant.from_bytes(answer)
+        except TransportError as error:
+            log.debug("the keeper of the board does not answer", keeper=keeper, error=str(error))
+        except Rejected as error:
+            self._transport.reject(keeper, error.reason, str(error))
+        return None
+
+    def _act(self, grant: Grant, tasks: asyncio.TaskGroup) -> None:
+        if not grant.standings or any(len(each.missing) != self._training.stages for each in grant.standings):
+            return
+        self._drop_before(grant.standings[0].epoch)
+        now = self._transport.clock.monotonic()
+        for standing in grant.standings:
+            missing = list(map(from_bytes, standing.missing))
+            if standing.epoch == grant.epoch:
+                for number in numbers(from_bytes(grant.granted) & everything(self._training.microbatches)):
+                    self._begin(standing.epoch, number, missing, tasks)
+            for (epoch, number), microbatch in self._held.items():
+                if epoch == standing.epoch and (epoch, number) not in self._working:
+                    lacking = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
+                    lost = {stage for stage in lacking if microbatch.lost(stage, now, LOST_SECONDS)}
+                    if lost:
+                        self._again(microbatch, lost, tasks)
+
+    def _drop_before(self, epoch: int) -> None:
+        """Those epochs are stepped."""
+        for key in [key for key in self._held if key[0] < epoch]:
+            del self._held[key]
+            if (task := self._working.pop(key, None)) is not None:
+                task.cancel()
+
+    def _begin(self, epoch: int, number: int, missing: list[int], tasks: asyncio.TaskGroup) -> None:
+        wanted = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
+        if (epoch, number) in self._held or not wanted:
+            return
+        self._held[epoch, number] = Microbatch(epoch, number, wanted)
+        self._start(self._held[epoch, number], tasks)
+
+    def _again(self, microbatch: Microbatch, lost: set[int], tasks: asyncio.TaskGroup) -> None:
+        self.replays += len(lost)
+        microbatch.wanted |= lost
+        for stage in lost:
+            microbatch.counted.pop(stage, None)
+        self._start(microbatch, tasks)
+
+    def _start(self, microbatch: Microbatch, tasks: asyncio.TaskGroup) -> None:
+        key = microbatch.epoch, microbatch.number
+        self._working[key] = tasks.create_task(self._work(microbatch))
+
+    async def _work(self, microbatch: Microbatch) -> None:
+        key = microbatch.epoch, microbatch.number
+        try:
+            async with self._border.around("a microbatch"):
+                await self._follow(microbatch)
+        finally:
+            if self._working.get(key) is asyncio.current_task():
+                del self._working[key]
+            self._changed.notify()
+
+    # -- following ---------------------------------------------------------------------------------------------------
+
+    async def _follow(self, microbatch: Microbatch) -> None:
+        """Forward as far as it takes, then back to the first stage that lacks it."""
+        last = self._training.stages - 1
+        if 0 not in microbatch.inputs:
+            inputs, targets = await self._transport.in_thread(self._data, microbatch)
+            microbatch.inputs[0], microbatch.others[last] = inputs, targets
+        for stage in range(last):
+            if stage + 1 not in microbatch.inputs and not self._has_all(microbatch):
+                microbatch.inputs[stage + 1] = await self._forward(microbatch, stage)
+        async with asyncio.TaskGroup() as counting:
+            for stage in range(last, microbatch.lowest - 1, -1):
+                needs_gradient = stage > microbatch.lowest and stage - 1 not in microbatch.others
+                if needs_gradient or stage in microbatch.wanted - microbatch.counted.keys():
+                    peer = await self._backward(microbatch, stage)
+                    if stage in microbatch.wanted:
+                        counting.create_task(self._count(microbatch, stage, peer))
+        if microbatch.complete:
+            self.microbatches_done += 1
+
+    def _has_all(self, microbatch: Microbatch) -> bool:
+        """Whether the stages that lack it can do their part from what we have."""
+        lacking = microbatch.wanted - microbatch.counted.keys()
+        return all(stage in microbatch.inputs and stage in microbatch.others for stage in lacking)
+
+    def _data(self, microbatch: Microbatch) -> tuple[Tensor, Tensor]:
+        size = self._training.batch_size
+        indices = microbatch_indices(
+            self._manifest.run_id, microbatch.epoch, microbatch.number, size, self._dataset.train_size
+        )
+        inputs, targets = self._dataset.batch(indices)
+        return _encoded(inputs.numpy(), self._training.codec), _encoded(targets.numpy(), self._training.codec)
+
+    async def _forward(self, microbatch: Microbatch, stage: int) -> Tensor:
+        given = microbatch.inputs[stage]
+        work = self._order("forward", microbatch, stage, given, None)
+        _, reply = await self._router.ask(work, [given], [self._bounds(microbatch)])
+        assert reply.tensor is not None
+        return reply.tensor
+
+    async def _backward(self, microbatch: Microbatch, stage: int) -> PeerId:
+        """Who has done it; the gradient of its inputs is noted."""
+        given, other = microbatch.inputs[stage], microbatch.others[stage]
+        work = self._order("backward", microbatch, stage, given, other)
+        accepted = [self._bounds(microbatch)] if stage else []
+        peer, reply = await self._router.ask(work, [given, other], accepted)
+        if reply.answer.loss is not None:
+            self._on_loss(reply.answer.loss)
+            microbatch.loss = reply.answer.loss
+        if stage and reply.tensor is not None:
+            microbatch.others[stage - 1] = reply.tensor
+        return peer
+
+    async def _count(self, microbatch: Microbatch, stage: int, peer: PeerId) -> None:
+        """Has `peer` count it; if it cannot, somebody does the stage's part again."""
+        wanted = 1 << microbatch.number
+        while True:
+            try:
+                counted = await self._client.count(peer, stage, microbatch.epoch, wanted)
+            except (TransportError, Rejected) as error:
+                log.debug("a count is not answered", stage=stage, peer=peer, error=str(error))
+                counted = 0
+            if counted == wanted:
+                microbatch.counted[stage] = Counted(peer, self._transport.clock.monotonic())
+                return
+            self.replays += 1
+            peer = await self._backward(microbatch, stage)
+
+    def _order(
+        self,
+        task: Literal["forward", "backward"],
+        microbatch: Microbatch,
+        stage: int,
+        given: Tensor,
+        other: Tensor | None,
+    ) -> Work:
+        return Work(
+            task=task,
+            epoch=microbatch.epoch,
+            stage=stage,
+            microbatch=microbatch.number,
+            inputs=given.header,
+            other=other.header if other is not None else None,
+        )
+
+    def _bounds(self, microbatch: Microbatch) -> TensorBounds:
+        """Of what a stage gives, and of the gradient of what it takes."""
+        return TensorBounds.exactly(activation_shape(self._manifest, microbatch.inputs[0].header.shape))
+
+
+def _encoded(values: NDArray[np.float32] | NDArray[np.int64], codec: CodecName) -> Tensor:
+    header, payload = encode_tensor(np.ascontiguousarray(values), codec)
+    return Tensor(header, payload)

@@ -1,0 +1,142 @@
+"""What trainers, the peers of stages and the keeper of the board say to each other.
+
+All but `Answer` and `Count` are known by the connection they come on; those two are signed, for they are evidence.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from protocols.activations import TensorHeader
+from protocols.encoding import digest
+from protocols.manifest import MAX_MICROBATCHES
+from protocols.message import Count as Number
+from protocols.message import Digest, Many, Message
+from protocols.round.messages import Covered
+
+MAX_STAGES = 64
+OPEN_EPOCHS = 2
+"""A stage takes microbatches of the epoch that it has to step, and of the next where updates are delayed."""
+
+StageNumber = Annotated[int, Field(ge=0, lt=MAX_STAGES)]
+Microbatch = Annotated[int, Field(ge=0, lt=MAX_MICROBATCHES)]
+Outcome = Literal["done", "busy", "early", "late", "moved"]
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Work(Message):
+    """From a trainer, before the tensors: what a stage is to do with a microbatch.
+
+    forward: the inputs follow. backward: the inputs, then the gradient of the outputs, on the last stage the targets.
+    """
+
+    kind: ClassVar[str] = "work"
+    limit_bytes: ClassVar[int] = 2048
+    task: Literal["forward", "backward"]
+    epoch: Number
+    stage: StageNumber
+    microbatch: Microbatch
+    inputs: TensorHeader
+    other: TensorHeader | None
+
+    @property
+    def tensors(self) -> tuple[TensorHeader, ...]:
+        return (self.inputs,) if self.other is None else (self.inputs, self.other)
+
+
+class Answer(Message):
+    """To a trainer, before the tensor.
+
+    done: forward: the outputs follow; backward: the gradient of the inputs, but on the first stage, and the stage's own
+    waits here to be counted. busy: not now. early: this peer has not come to that epoch. late: it has left it behind.
+    moved: it serves another stage.
+    """
+
+    kind: ClassVar[str] = "answer"
+    limit_bytes: ClassVar[int] = 2048
+    outcome: Outcome
+    work: Digest
+    """`work_digest` of what was asked."""
+    tensor: TensorHeader | None = None
+    payload: Digest | None = None
+    """Of the tensor's bytes."""
+    loss: Annotated[float, Field(ge=-1e30, le=1e30)] | None = None
+    queue: Number = 0
+    """Microbatches that wait here."""
+
+
+class Count(Message):
+    """From the trainer that was given the gradient of the inputs: count the stage's own gradients of these."""
+
+    kind: ClassVar[str] = "count"
+    limit_bytes: ClassVar[int] = 1024
+    stage: StageNumber
+    microbatches: Covered
+
+
+class OpenEpoch(_Item):
+    epoch: Number
+    covered: Covered
+
+
+class Coverage(Message):
+    """From a peer of a stage: what it has counted."""
+
+    kind: ClassVar[str] = "coverage"
+    limit_bytes: ClassVar[int] = 4096
+    stage: StageNumber
+    epoch: Number
+    """That its stage has to step."""
+    counted: Annotated[Many[OpenEpoch], Field(max_length=OPEN_EPOCHS)]
+
+
+class Kept(Message):
+    """From a peer that has a snapshot of a stage, its own or a foreign one; the envelope says of which epoch."""
+
+    kind: ClassVar[str] = "kept"
+    limit_bytes: ClassVar[int] = 1024
+    stage: StageNumber
+    state: Digest
+
+
+class Previous(Message):
+    """From a peer of a stage: the parameters before the last step, by their content address; the envelope says of which
+    epoch."""
+
+    kind: ClassVar[str] = "previous"
+    limit_bytes: ClassVar[int] = 1024
+    stage: StageNumber
+    parameters: Digest
+
+
+class Claim(Message):
+    """From a trainer to the keeper of the board: this is what I am at work on, and I want so many more."""
+
+    kind: ClassVar[str] = "claim"
+    limit_bytes: ClassVar[int] = 4096
+    held: Annotated[Many[OpenEpoch], Field(max_length=OPEN_EPOCHS + 1)]
+    wanted: Annotated[int, Field(ge=0, le=MAX_MICROBATCHES)]
+
+
+class Lacking(_Item):
+    epoch: Number
+    missing: Annotated[Many[Covered], Field(max_length=MAX_STAGES)]
+    """By stage: the microbatches that nobody there has counted who lives."""
+
+
+class Grant(Message):
+    """To a trainer: these are yours, and this is what the open epochs lack."""
+
+    kind: ClassVar[str] = "grant"
+    limit_bytes: ClassVar[int] = 128 * 1024
+    epoch: Number
+    granted: Covered
+    standings: Annotated[Many[Lacking], Field(max_length=OPEN_EPOCHS)]
+
+
+def work_digest(work: Work, *payload_digests: bytes) -> bytes:
+    """Names what a peer was asked, its tensors with it."""
+    return digest(b"peer/1/work\x00", work.to_bytes(), *payload_digests)
