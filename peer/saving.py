@@ -1,7 +1,8 @@
 """Keeps the newest state on disk for as long as the disk takes it, and trains on when it does not."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 
@@ -19,8 +20,15 @@ log = structlog.get_logger()
 class Saver:
     """Saves one state at a time. A disk that refuses is reported once, and once more when it takes snapshots again."""
 
-    def __init__(self, store: SnapshotStore, saved: ModelState | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        saved: ModelState | None,
+        clock: Clock,
+        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+    ) -> None:
         """`saved`: the newest snapshot that is there already."""
+        self._in_thread = in_thread
         self._store = store
         self._saved_epoch = saved.epoch if saved else None
         self._saved_digest = saved.digest if saved else None
@@ -36,7 +44,7 @@ class Saver:
             if state.digest == self._saved_digest or (too_soon and not last):
                 return
             try:
-                await asyncio.to_thread(self._store.save, state)
+                await self._in_thread(self._store.save, state)
             except SnapshotError as error:
                 if self._refused_at is None or last:
                     log.error(

@@ -104,6 +104,8 @@ class RoundOutcome:
     missing_senders: int
     account: RoundAccount | None = None
     """Where members check each other, and this one was there."""
+    begin: bytes = b""
+    """In a pipeline: wire bytes of the `Begin` under which it was reduced, if we know: it says who has counted what."""
 
     def without_aggregate(self) -> "RoundOutcome":
         """To keep: the aggregate is as large as the model."""
@@ -432,6 +434,7 @@ class Session:
             recovered_parts=self.machine.recovered_parts,
             missing_senders=max((part.missing_senders for part in self._owned.values()), default=0),
             account=self._account(),
+            begin=self.machine.origin[0] if self.setting.microbatches and self.machine.origin else b"",
         )
 
     # -- training -----------------------------------------------------------------------------------------------------

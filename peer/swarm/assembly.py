@@ -16,6 +16,7 @@ from peer.participant import Participant
 from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.rounds.session import RoundOutcome
+from peer.swarm.counts import CountsLog
 from peer.swarm.emulated import EmulatedCompute
 from peer.swarm.factory import StageFactory, real_compute
 from peer.swarm.pipeline import PipelinePeer
@@ -64,7 +65,13 @@ def assemble(
     compute = real_compute if wishes.emulate_seconds is None else partial(_emulated, wishes.emulate_seconds)
     border = Border(transport.peer_id, transport.clock, rejections)
     factory = factory or StageFactory(manifest, directory, transport.clock, compute=compute)
+    counts = CountsLog(directory / "microbatches.jsonl") if directory is not None else None
     peers: list[PipelinePeer] = []
+
+    def counted(outcome: RoundOutcome) -> None:
+        if counts is not None:
+            counts.add(outcome)
+        on_round(outcome)
 
     def serving(stage: int) -> Serving:
         return peers[0].serving(stage)
@@ -78,7 +85,7 @@ def assemble(
         state=ModelState(manifest.run_id, 0, np.zeros(1, np.float32), {}),  # until it serves a stage
         learner=IdleLearner(),
         rejections=rejections,
-        on_round=on_round,
+        on_round=counted,
         directives=directives,
         serving=serving,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from dht.interfaces import Clock
@@ -78,6 +79,7 @@ class StageFactory:
         if store is None:
             return
         if state.run not in self._savers:
-            known = await asyncio.to_thread(self.saved, number)
-            self._savers[state.run] = Saver(store, known, self._clock)
+            in_thread = self._in_thread or asyncio.to_thread
+            known: ModelState | None = await in_thread(partial(self.saved, number))
+            self._savers[state.run] = Saver(store, known, self._clock, in_thread)
         await self._savers[state.run].save(state, last=last)

@@ -90,7 +90,8 @@ class BoardKeeper:
     async def _ask(self, board: Board, peer: PeerId) -> None:
         try:
             answer = await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS)
-            self._hear(board, peer, Coverage.from_bytes(answer))
+            if answer:
+                self._hear(board, peer, Coverage.from_bytes(answer))
         except TransportError as error:
             log.debug("a stage's peer does not say what it has counted", peer=peer, error=str(error))
         except Rejected as error:

@@ -253,7 +253,10 @@ class PipelinePeer:
             if peer > self._transport.peer_id:
                 continue
             try:
-                word = Coverage.from_bytes(await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS))
+                answer = await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS)
+                if not answer:
+                    continue
+                word = Coverage.from_bytes(answer)
             except (TransportError, Rejected) as error:
                 log.debug("a fellow does not say what it has counted", peer=peer, error=str(error))
                 continue

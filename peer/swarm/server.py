@@ -271,10 +271,9 @@ class StageServer:
         return await stage.count(statement.epoch, wanted, statement.sender)
 
     async def _cover(self, _peer: PeerId, _body: bytes) -> bytes:
+        """A `Coverage`; nothing as long as no stage is served here."""
         stage = self.stage
-        if stage is None or not stage.ready.is_set():
-            raise Rejected(Reason.BUSY, "no stage is served here yet")
-        return self.coverage(stage).to_bytes()
+        return self.coverage(stage).to_bytes() if stage is not None and stage.ready.is_set() else b""
 
     @staticmethod
     def coverage(stage: Stage) -> Coverage:

@@ -27,7 +27,7 @@ from protocols.vectors import Vector
 
 T = TypeVar("T")
 
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+InThread = Callable[..., Awaitable[Any]]
 
 STEP_SECONDS = 0.5
 """How often the round hears of us when nothing is counted."""

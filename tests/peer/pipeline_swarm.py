@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,11 @@ class Peer:
 
 
 class PipelineSwarm:
-    def __init__(self, network: SimulatedNetwork, manifest: Manifest, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, network: SimulatedNetwork, manifest: Manifest, tasks: asyncio.TaskGroup, disks: Path | None
+    ) -> None:
+        """`disks`: where peers keep their snapshots; None: nowhere."""
+        self._disks = disks
         self.network, self.manifest = network, manifest
         self.peers: dict[int, Peer] = {}
         self.changed = Signal()
@@ -104,7 +109,8 @@ class PipelineSwarm:
         stage: int | None,
         **parts: Any,
     ) -> PipelinePeer:
-        factory = StageFactory(self.manifest, None, transport.clock, in_thread=transport.in_thread, **parts)
+        directory = self._disks / transport.peer_id if self._disks is not None else None
+        factory = StageFactory(self.manifest, directory, transport.clock, in_thread=transport.in_thread, **parts)
         return assemble(
             transport=transport,
             records=self.network.records(transport.peer_id),
@@ -181,18 +187,22 @@ class PipelineSwarm:
 
 
 @asynccontextmanager
-async def pipeline_swarm(network: SimulatedNetwork, manifest: Manifest) -> AsyncIterator[PipelineSwarm]:
+async def pipeline_swarm(
+    network: SimulatedNetwork, manifest: Manifest, disks: Path | None
+) -> AsyncIterator[PipelineSwarm]:
     async with asyncio.TaskGroup() as tasks:
-        swarm = PipelineSwarm(network, manifest, tasks)
+        swarm = PipelineSwarm(network, manifest, tasks, disks)
         yield swarm
         await swarm.stop()
 
 
-def simulate(scenario: Callable[[PipelineSwarm], Awaitable[Any]], manifest: Manifest, seed: int = 0) -> Any:
+def simulate(
+    scenario: Callable[[PipelineSwarm], Awaitable[Any]], manifest: Manifest, seed: int = 0, disks: Path | None = None
+) -> Any:
     """Runs `scenario` in a new swarm of the manifest's run, under virtual time."""
 
     async def main(network: SimulatedNetwork) -> Any:
-        async with pipeline_swarm(network, manifest) as swarm:
+        async with pipeline_swarm(network, manifest, disks) as swarm:
             return await scenario(swarm)
 
     return run_simulation(main, seed)
