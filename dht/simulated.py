@@ -1,19 +1,21 @@
 """A simulated network: hundreds of peers in one process, under virtual time, the same from the same seed.
 
-Peers have links with bandwidth, latency, jitter and loss; they crash and restart, and the network can be parted and
-healed. A connection between parted peers holds back what is sent and breaks when that lasts, as TCP does.
+Peers have links with bandwidth, latency, jitter and loss, and may be in regions that are further from each other;
+they crash and restart, and the network can be parted and healed. A connection between parted peers holds back what is
+sent and breaks when that lasts, as TCP does.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
 from dht.exchange import CONNECT_SECONDS, ExchangeTransport
 from dht.interfaces import Clock, OnRejected, Records, Unreachable
 from dht.simulated_connection import STALL_SECONDS, SimulatedConnection
-from dht.simulated_link import Attachment, Link, Passage, pass_through
+from dht.simulated_link import Attachment, Channel, Link
 from dht.virtual_time import VirtualClock, VirtualTimeLoop
 from protocols.identity import PeerId
 from protocols.records import Record, check_expiration, check_record, record_key_digest
@@ -21,32 +23,40 @@ from protocols.rejection import Rejected
 from protocols.signed import Signed
 
 Result = TypeVar("Result")
+Distances = Mapping[frozenset[str], float]
+"""Between two regions (or within one): seconds, one way, beside the latency of the links."""
 
 
 def run_simulation(
-    main: Callable[["SimulatedNetwork"], Coroutine[Any, Any, Result]], seed: int, link: Link | None = None
+    main: Callable[["SimulatedNetwork"], Coroutine[Any, Any, Result]],
+    seed: int,
+    link: Link | None = None,
+    distances: Distances | None = None,
 ) -> Result:
     """Runs `main` with a new network, in virtual time, to its end. Raises DeadlockError when nothing can happen."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main(SimulatedNetwork(seed, link or Link())))
+        return runner.run(main(SimulatedNetwork(seed, link or Link(), distances or {})))
 
 
 class SimulatedNetwork:
     """The peers, their links and the connections between them."""
 
-    def __init__(self, seed: int, link: Link) -> None:
+    def __init__(self, seed: int, link: Link, distances: Distances) -> None:
         """`link`: of every peer that joins without one of its own."""
         self.random = Random(seed)  # noqa: S311 - repeatable on purpose
         self.clock: Clock = VirtualClock()
         """Right, as the clocks of most nodes of the DHT are."""
         self._clocks: dict[PeerId, VirtualClock] = {}
-        self._link = link
+        self._link, self._distances = link, distances
         self._attached: dict[PeerId, Attachment] = {}
         self._transports: dict[PeerId, SimulatedTransport] = {}
-        self._connections: dict[SimulatedConnection, None] = {}
+        self._connections: dict[PeerId, dict[SimulatedConnection, None]] = {}
+        """The ends at each peer."""
         self._group_of: dict[PeerId, int] = {}
         self._regrouped = asyncio.Event()
         self._records: dict[tuple[str, str], dict[PeerId, Signed[Record]]] = {}
+        self.traffic: dict[PeerId, Traffic] = {}
+        """What each peer has been sent so far, whatever became of it."""
         self._trace = hashlib.blake2b()
 
     def join(
@@ -76,9 +86,8 @@ class SimulatedNetwork:
         """
         transport = self._transports.pop(peer)
         transport.stop()
-        for connection in list(self._connections):
-            if connection.local == peer:
-                connection.break_both(self.latency(peer, connection.remote))
+        for connection in list(self._connections.get(peer, ())):
+            connection.break_both(self.latency(peer, connection.remote))
 
     def clock_of(self, peer: PeerId) -> Clock:
         return self._clocks.setdefault(peer, VirtualClock())
@@ -91,7 +100,7 @@ class SimulatedNetwork:
         """Only peers of one group reach each other; peers of no group form one more."""
         self._group_of = {peer: number for number, group in enumerate(groups) for peer in group}
         loop = asyncio.get_running_loop()
-        for connection in list(self._connections):
+        for connection in [connection for ends in self._connections.values() for connection in ends]:
             if self.parted(connection.local, connection.remote):
                 loop.call_later(STALL_SECONDS, connection.break_if_parted)
             else:
@@ -127,39 +136,72 @@ class SimulatedNetwork:
 
     def latency(self, one: PeerId, other: PeerId) -> float:
         """One way, in seconds, without jitter."""
-        return self._latency(one) + self._latency(other)
+        near, far = self._link_of(one), self._link_of(other)
+        distance = self._distances.get(frozenset((near.region, far.region)), 0.0)
+        return near.latency_seconds + far.latency_seconds + distance
 
     def connect_pair(self, one: PeerId, other: PeerId) -> SimulatedConnection:
         near = SimulatedConnection(self, one, other)
         far = SimulatedConnection(self, other, one)
         near.other, far.other = far, near
-        self._connections[near] = self._connections[far] = None
+        for end in (near, far):
+            self._connections.setdefault(end.local, {})[end] = None
         return near
 
     def forget(self, connection: SimulatedConnection) -> None:
-        self._connections.pop(connection, None)
-        self._connections.pop(connection.other, None)
+        for end in (connection, connection.other):
+            self._connections.get(end.local, {}).pop(end, None)
 
     def drop_connections(self, one: PeerId, other: PeerId) -> None:
-        for connection in list(self._connections):
-            if (connection.local, connection.remote) == (one, other):
+        for connection in list(self._connections.get(one, ())):
+            if connection.remote == other:
                 connection.break_both(self.latency(one, other))
 
-    def pass_through(self, sender: PeerId, receiver: PeerId, size_bytes: int) -> Passage:
-        now = asyncio.get_running_loop().time()
-        return pass_through(self._attached[sender], self._attached[receiver], size_bytes, now, self.random)
+    def open_connections(self, peer: PeerId) -> int:
+        """How many have an end at `peer`."""
+        return len(self._connections.get(peer, ()))
+
+    def way(self, sender: PeerId, receiver: PeerId) -> tuple[Channel, Channel, float]:
+        """The channels that a message passes now, and the seconds between them."""
+        up, down = self._attached[sender], self._attached[receiver]
+        jitter = up.link.jitter_seconds + down.link.jitter_seconds
+        drawn = self.random.uniform(0.0, jitter) if jitter else 0.0
+        return up.upload, down.download, self.latency(sender, receiver) + drawn
+
+    def loses(self, sender: PeerId, receiver: PeerId) -> bool:
+        """Whether what is sent now is lost."""
+        kept = (1 - self._link_of(sender).loss) * (1 - self._link_of(receiver).loss)
+        return kept < 1 and self.random.random() >= kept
+
+    def drop(self, connection: SimulatedConnection) -> None:
+        """What has not passed of what it has sent does not arrive any more."""
+        self._attached[connection.local].upload.drop(connection)
+        self._attached[connection.remote].download.drop(connection)
 
     def record(self, sender: PeerId, receiver: PeerId, size_bytes: int) -> None:
         """Enters a delivery into the trace."""
         now = asyncio.get_running_loop().time()
         self._trace.update(f"{now!r} {sender} {receiver} {size_bytes}\n".encode())
+        self.traffic.setdefault(receiver, Traffic()).count(size_bytes)
 
     def stored(self, run: str, kind: str) -> dict[PeerId, Signed[Record]]:
         return self._records.setdefault((run, kind), {})
 
-    def _latency(self, peer: PeerId) -> float:
+    def _link_of(self, peer: PeerId) -> Link:
         attachment = self._attached.get(peer)
-        return (attachment.link if attachment else self._link).latency_seconds
+        return attachment.link if attachment else self._link
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Frames that a peer was sent, their prefixes included."""
+
+    frames: int = 0
+    size_bytes: int = 0
+
+    def count(self, size_bytes: int) -> None:
+        self.frames += 1
+        self.size_bytes += size_bytes
 
 
 class SimulatedTransport(ExchangeTransport):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dht.framing import PREFIX_BYTES, End, encode_prefix
 from dht.interfaces import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Frame, Unreachable
+from dht.simulated_link import PACKET_BYTES, SHORTEST_SECONDS
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 
@@ -34,7 +35,8 @@ class SimulatedConnection:
         self._held: deque[tuple[Frame | End, int]] = deque()
         self._changed = asyncio.Event()
         self._unreceived_bytes = 0
-        self._last_arrival = 0.0
+        self._crossing: deque[_Crossing] = deque()
+        """What has been sent and has not arrived, in the order in which it is to."""
         self._stalled = False
         """Something of ours was lost: what follows it cannot arrive either."""
         self._broken = False
@@ -55,8 +57,9 @@ class SimulatedConnection:
         if not self._can_send:
             raise Unreachable("the stream is closed or broken")
         self._unreceived_bytes += size
-        departure = self._transmit(Frame(frame.header, bytes(payload)), size)
-        await asyncio.sleep(max(0.0, departure - self._loop.time()))
+        crossing = self._transmit(Frame(frame.header, bytes(payload)), size)
+        while not (crossing.departed or self._broken):
+            await self._change()
         if self._broken:
             raise Unreachable("the stream broke")
 
@@ -133,18 +136,25 @@ class SimulatedConnection:
         self._changed.clear()
         await self._changed.wait()
 
-    def _transmit(self, item: Frame | End, size: int) -> float:
-        """Sends towards the other end, and returns when the last byte has left."""
-        passage = self._network.pass_through(self.local, self.remote, size)
-        if self._stalled:
-            return passage.departure
-        if passage.lost:
-            self._stalled = True
-            self._loop.call_later(STALL_SECONDS, self.break_both)
-        else:
-            self._last_arrival = max(self._last_arrival, passage.arrival)
-            self._loop.call_at(self._last_arrival, self.other._arrive, item, size)
-        return passage.departure
+    def _transmit(self, item: Frame | End, size: int) -> "_Crossing":
+        """Sends towards the other end."""
+        crossing = _Crossing(self, item, size)
+        if not self._stalled:
+            self._crossing.append(crossing)
+            if self._network.loses(self.local, self.remote):
+                self._stalled = True
+                self._loop.call_later(STALL_SECONDS, self.break_both)
+        crossing.begin(lost=self._stalled)
+        return crossing
+
+    def _departed(self) -> None:
+        self._changed.set()
+
+    def _arrived(self) -> None:
+        """Something is across; it arrives behind all that was sent before it."""
+        while self._crossing and self._crossing[0].arrived:
+            crossing = self._crossing.popleft()
+            self.other._arrive(crossing.item, crossing.size)
 
     def _arrive(self, item: Frame | End, size: int) -> None:
         if self._held or self._network.parted(self.local, self.remote):
@@ -175,4 +185,67 @@ class SimulatedConnection:
 
     def _break(self) -> None:
         self._broken = True
+        self._crossing.clear()
+        self._network.drop(self)
         self._changed.set()
+
+
+class _Crossing:
+    """One message on its way: through the sender's upload and the receiver's download, both at once.
+
+    One packet is there when it has passed the one after the other. Of what is longer the first bytes arrive while the
+    last have not left, so it is there when the slower of the two has passed it.
+    """
+
+    def __init__(self, connection: SimulatedConnection, item: Frame | End, size: int) -> None:
+        self.item, self.size = item, size
+        self.departed = self.arrived = False
+        self._connection = connection
+        self._passed = 0
+
+    def begin(self, *, lost: bool) -> None:
+        """`lost`: it leaves, and never arrives."""
+        connection = self._connection
+        self._upload, self._download, self._latency = connection._network.way(connection.local, connection.remote)
+        if lost:
+            self._upload.enter(connection, self.size, self._depart)
+        elif self.size <= PACKET_BYTES:
+            now = connection._loop.time()
+            self.departed = True
+            reaches_at = self._upload.packet(self.size, now) + self._latency
+            connection._loop.call_at(reaches_at + self._download.seconds(self.size), self._reach)
+        else:
+            self._upload.enter(connection, self.size, self._depart_and_follow, self._lead)
+
+    def _reach(self) -> None:
+        now = self._connection._loop.time()
+        passes_at = self._download.packet(self.size, now - self._download.seconds(self.size))
+        if passes_at > now + SHORTEST_SECONDS:
+            self._connection._loop.call_at(passes_at, self._arrive)
+        else:
+            self._arrive()
+
+    def _lead(self) -> None:
+        self._connection._loop.call_later(self._latency, self._enter_download)
+
+    def _enter_download(self) -> None:
+        if not self._connection._broken:
+            self._download.enter(self._connection, self.size, self._pass_one)
+
+    def _depart_and_follow(self) -> None:
+        self._depart()
+        self._connection._loop.call_later(self._latency, self._pass_one)
+
+    def _depart(self) -> None:
+        self.departed = True
+        self._connection._departed()
+
+    def _pass_one(self) -> None:
+        """Of two: the last byte has come as far as the download, and the download has served as many."""
+        self._passed += 1
+        if self._passed == 2:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        self.arrived = True
+        self._connection._arrived()

@@ -29,7 +29,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = 0.0
         self._timers = count()
+        self._tasks = count()
         self._selector = self  # the base class asks its selector to wait: see `select`
+        self.set_task_factory(VirtualTimeLoop._numbered)  # type: ignore[arg-type]
 
     def time(self) -> float:
         return self._now
@@ -50,6 +52,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         if timeout > 0:
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
         return []
+
+    def _numbered(self, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
+        return _Task(next(self._tasks), coroutine, loop=self, **options)
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass
@@ -72,6 +77,17 @@ class _Timer(asyncio.TimerHandle):
 
     def __lt__(self, other: Any) -> bool:
         return (self.when(), self._number) < (other.when(), other._number)
+
+
+class _Task(asyncio.Task[Any]):
+    """Hashed by its number: in a set of tasks, of which asyncio has some, it comes in the same order every time."""
+
+    def __init__(self, number: int, *rest: Any, **options: Any) -> None:
+        self._number = number
+        super().__init__(*rest, **options)
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 class VirtualClock(Clock):
