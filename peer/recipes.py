@@ -97,7 +97,8 @@ def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequenc
         shards_and_rest = {"shards": [shard.model_dump() for shard in shards], **data}
         fields["data"] = {key: value for key, value in shards_and_rest.items() if key != "files"}
     fields["training"] = _with_mode(fields.get("training"))
-    fields["averaging"] = _with_robust_rule(fields.get("averaging", {}))
+    if not _is_gossip(fields["training"]):
+        fields["averaging"] = _with_robust_rule(fields.get("averaging", {}))
     try:
         return Manifest.model_validate(fields | {"organiser": organiser})
     except ValidationError as error:
@@ -111,6 +112,11 @@ def _with_robust_rule(averaging: Any) -> Any:
     if chosen or type(quorum) is not int or quorum < ROBUST_FROM:
         return averaging
     return averaging | {"rule": ROBUST_RULE, "byzantine": min((quorum - 1) // 3, 31)}
+
+
+def _is_gossip(training: Any) -> bool:
+    """Whether there are neighbourhoods instead of groups, whose size is no matter of the quorum."""
+    return isinstance(training, dict) and training.get("mode") == "gossip"
 
 
 def _with_mode(training: Any) -> Any:

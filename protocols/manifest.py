@@ -201,7 +201,54 @@ class Pipeline(_Part):
         return self
 
 
-Training = Annotated[DataParallel | LocalSgd | Pipeline, Field(discriminator="mode")]
+class Gossip(_Part):
+    """Each peer trains at its own pace and mixes its model with neighbours' (`protocols.gossip`).
+
+    An epoch is `steps` steps of one peer, after which it mixes with its neighbours of that epoch.
+    """
+
+    mode: Literal["gossip"] = "gossip"
+    topology: Literal["random", "exponential", "ring", "regular"] = "random"
+    """Who mixes with whom: random pairs, the one-peer exponential graph, a ring, or a random graph of that `degree`."""
+    degree: Annotated[int, Field(ge=1, le=32)] = 1
+    """Neighbours of a peer in an epoch, with `regular`."""
+    batch_size: Positive = 32
+    """Samples of a step."""
+    steps: Positive = 1
+    """Between two exchanges."""
+    optimizer: Optimizer
+    """Of each peer's steps; its momentum and moments stay with the peer."""
+    mixing: Literal["pairwise", "clipped", "rule"] = "pairwise"
+    """With each neighbour to the mean of both; or of all neighbours' models, of which `averaging.byzantine` may be
+    anything, by clipped gossip or by the rule of `averaging`."""
+    corrects_variance: bool = False
+    """Whether a mean of models keeps the variance of their layers (`protocols.gossip.variance`)."""
+    merges_at_end: bool = True
+    """Whether all end with the mean of all models (`peer.gossip.merge`)."""
+
+    @property
+    def outer(self) -> Sgd | AdamW:
+        """The optimizer whose vectors are part of a state."""
+        return self.optimizer
+
+    @property
+    def most_samples(self) -> int:
+        """That a peer adds in an epoch."""
+        return self.steps * self.batch_size
+
+    @property
+    def neighbours(self) -> int:
+        """Of a peer in an epoch, at most."""
+        return {"ring": 2, "regular": self.degree}.get(self.topology, 1)
+
+    @model_validator(mode="after")
+    def _has_a_degree_only_where_it_counts(self) -> Self:
+        if self.degree != 1 and self.topology != "regular":
+            raise ValueError(f"degree is for topology = 'regular'; {self.topology} has {self.neighbours}")
+        return self
+
+
+Training = Annotated[DataParallel | LocalSgd | Pipeline | Gossip, Field(discriminator="mode")]
 
 
 def _with_spaces(text: object) -> object:
@@ -296,6 +343,22 @@ class Manifest(_Part):
     def _has_an_organiser_who_admits(self) -> Self:
         if self.admission.policy == "token" and self.organiser is None:
             raise ValueError("tokens are signed by an organiser, and this run has none")
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_by_a_rule_only_where_it_has_one(self) -> Self:
+        training, averaging = self.training, self.averaging
+        if not isinstance(training, Gossip):
+            return self
+        if (training.mixing == "rule") != (averaging.rule != "mean"):
+            raise ValueError("a rule other than the mean (averaging.rule) goes with training.mixing = 'rule'")
+        if training.mixing == "pairwise" and averaging.byzantine:
+            raise ValueError("pairwise mixing withstands nobody (averaging.byzantine); see training.mixing")
+        if training.neighbours < 2 * averaging.byzantine:
+            raise ValueError(
+                f"{averaging.byzantine} neighbours may send anything (averaging.byzantine), so a peer needs at least "
+                f"{2 * averaging.byzantine} of them (training.topology, degree), not {training.neighbours}"
+            )
         return self
 
     @model_validator(mode="after")

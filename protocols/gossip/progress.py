@@ -1,0 +1,47 @@
+"""How far a swarm is whose members go at their own pace, and how much each of them adds.
+
+An epoch is what a peer trains between two exchanges. Whoever falls behind most of the others takes on the epoch that
+they have come to: it has added what it could, and the run ends for all at about the same time. So learning rates, which
+follow the epoch, are the same everywhere; and as more than half of the others have to say so, a few who claim any epoch
+move nobody.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+WINDOW_EPOCHS = 16
+"""Over which a peer's samples are counted."""
+
+
+def epoch_of_most(others: Iterable[int]) -> int:
+    """The newest epoch that more than half of the others have come to; 0 when there are none."""
+    newest_first = sorted(others, reverse=True)
+    return newest_first[len(newest_first) // 2] if newest_first else 0
+
+
+class SampleRate:
+    """The samples that a peer adds in an epoch of the swarm, on average over the last WINDOW_EPOCHS: its weight.
+
+    A peer that skips epochs, as the others are faster, has fewer; a newcomer has none until it has trained.
+    """
+
+    def __init__(self) -> None:
+        self._added: deque[tuple[int, int]] = deque()
+        """Epoch, samples."""
+        self._first: int | None = None
+
+    def add(self, epoch: int, samples: int) -> None:
+        """So many were trained in what became `epoch`."""
+        if self._first is None:
+            self._first = epoch - 1
+        self._added.append((epoch, samples))
+        while self._added[0][0] <= epoch - WINDOW_EPOCHS:
+            self._added.popleft()
+
+    def at(self, epoch: int) -> int:
+        """Samples an epoch, rounded up."""
+        if self._first is None:
+            return 0
+        window = [samples for added, samples in self._added if added > epoch - WINDOW_EPOCHS]
+        epochs = min(WINDOW_EPOCHS, max(1, epoch - self._first))
+        return -(-sum(window) // epochs)

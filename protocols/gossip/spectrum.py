@@ -1,0 +1,68 @@
+"""How fast a topology brings models together: its mixing matrix, spectral gap, and the consensus error to expect.
+
+The consensus error after t epochs is the root mean square distance of the models from their mean, as a fraction of what
+it was; here for models that are independent at first, in expectation over the draws.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.gossip.topologies import Exponential, Graph, Ring, Topology
+from protocols.identity import PeerId
+
+Matrix = NDArray[np.float64]
+
+
+def mixing_matrix(graph: Graph, degree: int, roster: list[PeerId]) -> Matrix:
+    """W (n × n): after the epoch, peer i has Σ W_ij x_j. Rows and columns are in the order of `roster`."""
+    places = {peer: place for place, peer in enumerate(roster)}
+    weight = 1 / (degree + 1)
+    matrix = np.eye(len(roster))
+    for caller, callee in graph.links:
+        i, j = places[caller], places[callee]
+        matrix[i, j] += weight
+        matrix[j, i] += weight
+        matrix[i, i] -= weight
+        matrix[j, j] -= weight
+    return matrix
+
+
+def spectral_gap(matrix: Matrix) -> float:
+    """1 − the second largest eigenvalue of a symmetric mixing matrix, by magnitude; 0 when the graph is not connected.
+
+    The consensus error shrinks at least by the factor 1 − gap in an epoch of this matrix.
+    """
+    magnitudes = np.sort(np.abs(np.linalg.eigvalsh(matrix)))
+    return float(1 - magnitudes[-2]) if len(magnitudes) > 1 else 1.0
+
+
+def contraction(matrix: Matrix) -> float:
+    """By what factor one epoch of this matrix shrinks the expected squared consensus error of independent models.
+
+    The squared error is then (tr WᵀW − 1) / (n − 1) of what it was. Where each epoch's graph is the last one's with its
+    peers relabelled at random, this holds in every epoch: no direction is worse than another.
+    """
+    return float((np.sum(np.square(matrix)) - 1) / (len(matrix) - 1))
+
+
+def ring_gap(count: int) -> float:
+    """Of the ring with weights 1/3, three peers or more: 2/3 · (1 − cos 2π/n), which is O(1 / n²)."""
+    return 2 / 3 * (1 - math.cos(2 * math.pi / count))
+
+
+def expected_error(topology: Topology, count: int, epochs: int) -> float:
+    """The consensus error after that many epochs, as a fraction of what it was at first; theory, for n = `count` > 2.
+
+    Random pairs and regular graphs are taken to have no link twice and nobody left over; of the exponential graph the
+    theory is for powers of two.
+    """
+    if isinstance(topology, Exponential):
+        averaged = 2 ** min(epochs, (count - 1).bit_length())
+        return float(np.sqrt(max(0.0, (count / averaged - 1) / (count - 1))))
+    if isinstance(topology, Ring):
+        eigenvalues = (1 + 2 * np.cos(2 * np.pi * np.arange(1, count) / count)) / 3
+        return float(np.sqrt(np.mean(eigenvalues ** (2 * epochs))))
+    squared = (count / (topology.degree + 1) - 1) / (count - 1)
+    return float(squared ** (epochs / 2))

@@ -1,0 +1,154 @@
+"""Who mixes with whom in an epoch: a function of the run, the epoch and the roster alone.
+
+Peers whose rosters differ for a moment draw different graphs. That costs an exchange that only one of the two expects,
+and nothing else: who is called answers, whatever it has drawn itself.
+
+Each link has a caller, so that a pair meets once an epoch and not twice. In an epoch every peer has `degree` links at
+most, and gives the difference to each neighbour the weight 1 / (degree + 1): with one link two peers meet in the
+middle, and any graph of such links has a mixing matrix that is symmetric, doubly stochastic and never overshoots
+(Metropolis-Hastings weights; Xiao & Boyd 2004, "Fast linear iterations for distributed averaging", section 4.2).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from protocols.identity import PeerId
+from protocols.manifest import Gossip
+from protocols.round.order import order
+
+Link = tuple[PeerId, PeerId]
+"""Caller and callee."""
+FIXED = 0
+"""The draw of orders that do not change with the epoch; later ones have numbers of their own."""
+
+
+@dataclass(frozen=True)
+class Topology(ABC):
+    """Links between places 0 … count − 1 of the roster, in one order of it or several."""
+
+    degree: int
+    """Links of one peer in an epoch, at most."""
+
+    @abstractmethod
+    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
+        """(draw, place of the caller, place of the callee): the places are those in the order of that draw."""
+
+
+@dataclass(frozen=True)
+class RandomPairs(Topology):
+    """Perfect matchings, each epoch another one (randomised gossip, Boyd et al. 2006, drawn for all at once).
+
+    With an odd roster one peer is left over.
+    """
+
+    degree: int = 1
+
+    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
+        for place in range(0, count - 1, 2):
+            yield epoch + 1, place, place + 1
+
+
+@dataclass(frozen=True)
+class Exponential(Topology):
+    """The one-peer exponential graph (Ying et al. 2021, "Exponential Graph is Provably Efficient for Decentralized Deep
+    Training", section 4) in its symmetric form, the one-peer hypercube: in epoch e two meet whose places differ in bit
+    e mod ⌈log2 n⌉ alone.
+
+    Exact after log2 n epochs when n is a power of two. For other n, whose hypercube has gaps, some meet nobody now and
+    then.
+    """
+
+    degree: int = 1
+
+    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
+        if count < 2:
+            return
+        bit = 1 << epoch % (count - 1).bit_length()
+        for place in range(count):
+            if not place & bit and place | bit < count:
+                yield FIXED, place, place | bit
+
+
+@dataclass(frozen=True)
+class Ring(Topology):
+    """Each with the next, in an order that stays: for comparison, for it mixes in O(n²) epochs."""
+
+    degree: int = 2
+
+    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
+        yield from _cycle(FIXED, count)
+
+
+@dataclass(frozen=True)
+class RandomRegular(Topology):
+    """Each epoch another random graph in which everybody has `degree` neighbours: as many cycles through random orders
+    as are half of it, and a matching where it is odd (the permutation model; Friedman 2008: nearly the largest spectral
+    gap that a graph of that degree can have). Two cycles may share a link, which then counts once.
+    """
+
+    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
+        draws = (self.degree + 1) // 2
+        first = 1 + draws * epoch
+        for draw in range(first, first + self.degree // 2):
+            yield from _cycle(draw, count)
+        if self.degree % 2:
+            for place in range(0, count - 1, 2):
+                yield first + draws - 1, place, place + 1
+
+
+def topology_of(training: Gossip) -> Topology:
+    """The topology that a manifest names."""
+    match training.topology:
+        case "random":
+            return RandomPairs()
+        case "exponential":
+            return Exponential()
+        case "ring":
+            return Ring()
+        case "regular":
+            return RandomRegular(training.degree)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The links of one epoch, each once."""
+
+    links: tuple[Link, ...]
+
+    @cached_property
+    def callees(self) -> Mapping[PeerId, tuple[PeerId, ...]]:
+        """Whom each peer calls."""
+        return _by_first(self.links)
+
+    @cached_property
+    def neighbours(self) -> Mapping[PeerId, tuple[PeerId, ...]]:
+        """With whom each peer is linked, called or calling."""
+        return _by_first([*self.links, *((callee, caller) for caller, callee in self.links)])
+
+
+@lru_cache(maxsize=32)
+def draw_graph(topology: Topology, run: str, epoch: int, roster: frozenset[PeerId]) -> Graph:
+    """Who mixes with whom in that epoch. Remembered, as in a simulation thousands ask for the same."""
+    orders: dict[int, list[PeerId]] = {}
+    links: dict[frozenset[PeerId], Link] = {}
+    for draw, caller, callee in topology.links(len(roster), epoch):
+        if draw not in orders:
+            orders[draw] = order(run, draw, roster)
+        link = (orders[draw][caller], orders[draw][callee])
+        links.setdefault(frozenset(link), link)
+    return Graph(tuple(links.values()))
+
+
+def _cycle(draw: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """Each place calls the next; of two the first calls the second."""
+    if count > 1:
+        yield from ((draw, place, (place + 1) % count) for place in range(count))
+
+
+def _by_first(links: list[Link] | tuple[Link, ...]) -> dict[PeerId, tuple[PeerId, ...]]:
+    gathered: dict[PeerId, list[PeerId]] = {}
+    for first, second in links:
+        gathered.setdefault(first, []).append(second)
+    return {peer: tuple(others) for peer, others in gathered.items()}
