@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from peer.status import DirectivesStatus, DirectiveStatus, PeerStatus, RunStatus, SelfStatus, Status
+from peer.status import DirectivesStatus, DirectiveStatus, GossipStatus, PeerStatus, RunStatus, SelfStatus, Status
 from protocols.printable import printable
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def status_view(status: Status) -> RenderableType:
             + _unless(not last.recovered_parts, f", {_count(last.recovered_parts, 'part')} recovered")
             + _unless(not last.missing_senders, f", {_count(last.missing_senders, 'sender')} missing"),
         )
+    if status.gossip is not None:
+        rows.add_row("gossip", _gossip(status.gossip))
     if status.rejected:
         refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.rejected.items()))
         rows.add_row("refused", refused)
@@ -195,6 +197,17 @@ def _table(*headings: str) -> Table:
 
 def _suspension(member: PeerStatus) -> str:
     return f"suspended for {_count(member.suspended, 'epoch')}" if member.suspended else ""
+
+
+def _gossip(gossip: GossipStatus) -> str:
+    distance, relative = gossip.consensus_distance, gossip.relative_consensus_distance
+    share = "" if relative is None else f" ({100 * relative:.2g} % of the models' length)"
+    return (
+        f"{gossip.topology}, {gossip.mixing}, {_count(gossip.exchanges, 'exchange')}"
+        + _unless(not gossip.failed_exchanges, f", {gossip.failed_exchanges} failed")
+        + f", {_bytes(gossip.bytes_sent)} sent, {_bytes(gossip.bytes_received)} received, "
+        + f"consensus distance {_number(distance)}{share}"
+    )
 
 
 def _members(status: Status) -> str:

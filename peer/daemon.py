@@ -34,19 +34,22 @@ from peer.directive_store import save_directives, saved_log
 from peer.directives import Directives
 from peer.end_process import end_process_within
 from peer.errors import PeerError
+from peer.gossip.learner import GossipLearner, TrainerGossipLearner
+from peer.gossip.participant import GossipParticipant
+from peer.gossip.trainer import GossipTrainer
 from peer.hang_watch import hang_watch
 from peer.heap import settle_heap
 from peer.hints import command
 from peer.home import Home
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
+from peer.member import Member
 from peer.metrics import Metrics
 from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner, make_participant
 from peer.misbehaviour.sybil import Sybil, identities_beside
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
 from peer.network_errors import explain_network_error
-from peer.participant import Participant
 from peer.plugins import PluginError
 from peer.profile import Profile
 from peer.rejections import Rejections
@@ -66,8 +69,9 @@ from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
 from protocols.admission import Admission
 from protocols.directives import Directive, DirectiveLog
+from protocols.gossip.mixing import neighbourhood_of
 from protocols.identity import PeerId
-from protocols.manifest import Manifest, Pipeline
+from protocols.manifest import Gossip, Manifest, Pipeline
 from protocols.records import RosterEntry
 from protocols.rejection import Rejected
 from protocols.roles import TRAINING, Role
@@ -117,7 +121,7 @@ class Daemon:
         self._peer_id = self._home.identity().peer_id
         self._border = Border(self._peer_id, SystemClock(), self._rejections)
         self._manifest: Manifest | None = None
-        self._participant: Participant | None = None
+        self._participant: Member | None = None
         self._pipeline: PipelinePeer | None = None
         """Around the participant, where the run is one."""
         self._stopped_by_user = False
@@ -164,7 +168,7 @@ class Daemon:
     # -- what the control API shows -----------------------------------------------------------------------------------
 
     @property
-    def participant(self) -> Participant:
+    def participant(self) -> Member:
         assert self._participant is not None
         return self._participant
 
@@ -345,6 +349,12 @@ class Daemon:
             return learner
         return MisbehavingLearner(learner, attack, self._node.peer_id)
 
+    async def _make_gossip_learner(self, manifest: Manifest, resources: AsyncExitStack) -> GossipLearner:
+        trainer = GossipTrainer(manifest, self._model, await self._open_data(manifest), self._node.peer_id)
+        learner = TrainerGossipLearner(trainer, self._node.transport.clock)
+        resources.push_async_callback(learner.close)
+        return learner
+
     def _examine(self, manifest: Manifest, dataset: Dataset, peer: PeerId) -> Trainer:
         """Does what `peer` does, with a model of its own."""
         if self._second_model is None:
@@ -375,10 +385,14 @@ class Daemon:
         asked = f"the organiser admits you by: peer run admit {manifest.run_id} {self._peer_id}"
         return f"{manifest.run_id} admits by token ({error}); {asked}; then join with --token"
 
-    async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Participant:
+    async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Member:
         settings, node = self._settings, self._node
+        gossips = isinstance(manifest.training, Gossip)
         try:
-            rule_of(manifest.averaging)
+            if gossips:
+                neighbourhood_of(manifest)
+            else:
+                rule_of(manifest.averaging)
         except ValueError as error:
             raise PeerError(f"this program cannot take part in {manifest.run_id}: averaging: {error}") from error
         try:
@@ -402,27 +416,29 @@ class Daemon:
             slot_names=tuple(initial.slots),
         )
         self._saver = Saver(store, last, node.transport.clock)
-        learner: Learner = IdleLearner()
+        learner: Learner | GossipLearner = IdleLearner()
         prepare = None
         if settings.role in (None, "trainer"):
-            prepare = partial(self._make_learner, manifest, resources)
+            make = self._make_gossip_learner if gossips else self._make_learner
+            prepare = partial(make, manifest, resources)
             if not manifest.data.shards:  # others are not needed for it
                 learner, prepare = await prepare(), None
         known = await self._known_directives(manifest)
-        return make_participant(
-            settings.misbehave,
-            transport=node.transport,
-            records=node.records,
-            signer=await self._make_signer(manifest, run_directory),
-            manifest=manifest,
-            profile=self._profile(settings.role or "trainer"),
-            state=last or initial,
-            learner=learner,
-            rejections=self._rejections,
-            on_round=self._metrics.add_round,
-            prepare=prepare,
-            directives=known.wires,
-        )
+        given = {
+            "transport": node.transport,
+            "records": node.records,
+            "signer": await self._make_signer(manifest, run_directory),
+            "manifest": manifest,
+            "profile": self._profile(settings.role or "trainer"),
+            "state": last or initial,
+            "learner": learner,
+            "rejections": self._rejections,
+            "prepare": prepare,
+            "directives": known.wires,
+        }
+        if gossips:
+            return GossipParticipant(**given)
+        return make_participant(settings.misbehave, on_round=self._metrics.add_round, **given)
 
     async def _prepare_pipeline(self, manifest: Manifest, run_directory: Path) -> Participant:
         settings, node = self._settings, self._node
@@ -471,7 +487,7 @@ class Daemon:
 
     # -- being there --------------------------------------------------------------------------------------------------
 
-    async def _take_part(self, participant: Participant) -> None:
+    async def _take_part(self, participant: Member) -> None:
         log.info("joining", run=participant.manifest.run_id, epoch=participant.state.epoch)
         log.info("others join with", command=self._invitation())
         watching = watch_event_loop(self._metrics.add_lag)

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from peer.rounds.session import RoundOutcome
-from peer.status import Status
+from peer.status import GossipStatus, Status
 
 _ROUND_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -105,10 +105,25 @@ class _StatusCollector(Collector):
         if status.last_round is not None:
             size = status.last_round.group_size
             yield GaugeMetricFamily("peer_last_group_size", "Members of the last round's group", size)
+        if status.gossip is not None:
+            yield from _gossip_metrics(status.gossip)
         rejected = CounterMetricFamily("peer_rejected", "Inputs refused", labels=["reason"])
         for reason, count in status.rejected.items():
             rejected.add_metric([reason], count)
         yield rejected
+
+
+def _gossip_metrics(gossip: GossipStatus) -> Iterable[Metric]:
+    exchanges = CounterMetricFamily("peer_gossip_exchanges", "Exchanges with neighbours", labels=["outcome"])
+    exchanges.add_metric(["completed"], gossip.exchanges)
+    exchanges.add_metric(["failed"], gossip.failed_exchanges)
+    exchanges.add_metric(["busy"], gossip.busy)
+    yield exchanges
+    yield CounterMetricFamily("peer_gossip_sent_bytes", "Payload sent in exchanges", gossip.bytes_sent)
+    yield CounterMetricFamily("peer_gossip_received_bytes", "Payload received in exchanges", gossip.bytes_received)
+    if gossip.consensus_distance is not None:
+        distance = gossip.consensus_distance
+        yield GaugeMetricFamily("peer_consensus_distance", "Of the models from their mean, estimated", distance)
 
 
 class _ResourceCollector(Collector):

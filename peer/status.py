@@ -69,12 +69,30 @@ class RoundStatus(_Part):
     missing_senders: int
 
 
+class GossipStatus(_Part):
+    """Of a run without groups: what this peer has exchanged with others."""
+
+    topology: str
+    mixing: str
+    consensus_distance: float | None = Field(
+        description="root mean square distance of the models from their mean, estimated from the last exchanges"
+    )
+    relative_consensus_distance: float | None = Field(description="the same, as a fraction of the models' length")
+    exchanges: int
+    failed_exchanges: int
+    busy: int = Field(description="exchanges that did not begin, as one of the two had its hands full")
+    last_peer: str | None
+    bytes_sent: int
+    bytes_received: int
+
+
 class Status(_Part):
     schema_version: Literal[1] = Field(1, alias="schema")
     run: RunStatus
     self_: SelfStatus | None = Field(alias="self", description="null when seen from outside, by who is no member")
     peers: tuple[PeerStatus, ...]
     last_round: RoundStatus | None
+    gossip: GossipStatus | None = Field(None, description="null in runs that hold rounds, and from outside")
     rejected: dict[str, int]
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

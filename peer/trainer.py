@@ -13,7 +13,7 @@ from peer.models.flat import FlatModel
 from protocols.identity import PeerId
 from protocols.manifest import AdamW, DataParallel, LocalSgd, Manifest, Sgd
 from protocols.optimizers import learning_rate
-from protocols.sampling import sample_indices
+from protocols.sampling import Indices, sample_indices
 from protocols.state import ModelState
 from protocols.vectors import Vector, all_finite
 
@@ -89,19 +89,16 @@ class Trainer:
             population=self._dataset.train_size,
         )
         self._microbatches += 1
-        inputs, targets = self._dataset.batch(indices)
-        self._model.clear_gradient()
-        loss = self._dataset.loss(self._model(inputs), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if not (torch.isfinite(loss) and all_finite(self._model.gradient.numpy())):
+        loss = compute_gradient(self._model, self._dataset, indices)
+        if loss is None:
             self.dropped += 1
-            return StepReport(0, loss.item())
+            return StepReport(0, float("nan"))
         if self._inner is not None:
             self._inner.step()
         else:
             self._gradient_sum.add_(self._model.gradient, alpha=size)
         self.samples += size
-        return StepReport(size, loss.item())
+        return StepReport(size, loss)
 
     def update(self) -> Vector:
         """This epoch's update; it stands for `samples` samples, and is zero when there are none.
@@ -127,6 +124,15 @@ class Trainer:
             return self._dataset.evaluate(self._model, self._manifest.evaluation.samples)
         finally:
             self._model.load(training)
+
+
+def compute_gradient(model: FlatModel, dataset: Dataset, indices: Indices) -> float | None:
+    """Fills the model's gradient with that of these samples; their mean loss, None when either is not finite."""
+    inputs, targets = dataset.batch(indices)
+    model.clear_gradient()
+    loss = dataset.loss(model(inputs), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item() if torch.isfinite(loss) and all_finite(model.gradient.numpy()) else None
 
 
 def _torch_optimizer(spec: Sgd | AdamW, parameters: torch.nn.Parameter) -> torch.optim.Optimizer:

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from peer.participant import Participant
+from peer.gossip.participant import GossipParticipant
+from peer.member import Member
 from peer.settings import JoinSettings
 from peer.status import RoundStatus, RunStatus, SelfStatus, Status
 from protocols.manifest import Manifest
 from protocols.roles import TRAINING
 
 
-def status_of(participant: Participant, peer_id: str) -> Status:
+def status_of(participant: Member, peer_id: str) -> Status:
     epoch = epoch_of(participant)
     has_state = participant.averages and participant.joined
     digest = participant.state.digest.hex() if has_state else None
@@ -45,11 +46,12 @@ def status_of(participant: Participant, peer_id: str) -> Status:
             for member in participant.membership.status()
         ),
         last_round=_last_round(participant),
+        gossip=participant.gossip_status if isinstance(participant, GossipParticipant) else None,
         rejected=dict(participant.rejections.by_reason),
     )
 
 
-def epoch_of(participant: Participant) -> int:
+def epoch_of(participant: Member) -> int:
     """Of its state; a monitor has none: the epoch that most members are at, or that the last one left at."""
     if participant.averages:
         return participant.state.epoch
@@ -99,11 +101,11 @@ def run_state(
     return "training" if enough and not set(roles).isdisjoint(TRAINING) else "waiting"
 
 
-def _roles(participant: Participant) -> list[str]:
+def _roles(participant: Member) -> list[str]:
     return [participant.profile.role, *(member.entry.role for member in participant.membership.roster)]
 
 
-def _last_round(participant: Participant) -> RoundStatus | None:
+def _last_round(participant: Member) -> RoundStatus | None:
     if participant.last_round is None:
         return None
     epoch, outcome = participant.last_round

@@ -32,14 +32,18 @@ class OuterOptimizer(ABC):
 
         May overflow to infinity; the caller decides what becomes of such a step.
         """
-        if len(update) != len(parameters):
-            raise ValueError(f"an update of {len(update)} elements for {len(parameters)} parameters")
         new_parameters = parameters.copy()
         new_slots = {name: slots[name].copy() for name in self.slot_names}
+        self.step_in_place(new_parameters, update, new_slots, epoch)
+        return new_parameters, new_slots
+
+    def step_in_place(self, parameters: Vector, update: Vector, slots: Slots, epoch: int) -> None:
+        """Like `step`, where nobody needs what was before."""
+        if len(update) != len(parameters):
+            raise ValueError(f"an update of {len(update)} elements for {len(parameters)} parameters")
         with np.errstate(over="ignore", invalid="ignore"):
             for piece in slices(len(parameters)):
-                self._step(new_parameters[piece], update[piece], {k: v[piece] for k, v in new_slots.items()}, epoch)
-        return new_parameters, new_slots
+                self._step(parameters[piece], update[piece], {k: v[piece] for k, v in slots.items()}, epoch)
 
     @abstractmethod
     def _step(self, parameters: Vector, update: Vector, slots: dict[str, Vector], epoch: int) -> None:

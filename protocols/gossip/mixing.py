@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from protocols.gossip.variance import correct_variance
 from protocols.manifest import Gossip, Manifest
 from protocols.rules import CoordinateWiseRule, DistanceRule, Rule
 from protocols.rules import rule as make_rule
@@ -35,19 +36,21 @@ def share_of_other(own_samples: float, other_samples: float, degree: int) -> flo
     return weight * 2 / (degree + 1)
 
 
-def pairwise(own: Vector, other: Vector, share: float) -> Vector:
-    """The shift of a peer whose model is `own`, towards `other` by that share; finite for finite models.
+def pairwise(own: Vector, other: Vector, share: float, layers: Sequence[slice] = ()) -> tuple[Vector, float]:
+    """The shift of a peer whose model is `own`, towards `other` by that share, and how far apart they are.
 
-    Both sides must take the models as they were sent, rounded by the codec: then what one loses the other gains.
+    Both sides must take the models as they were sent, rounded by the codec: then what one loses the other gains. With
+    `layers` the mean keeps their variance instead (`protocols.gossip.variance`).
     """
-    shift = np.empty_like(own)
-    factor = np.float32(share)
-    for piece in slices(len(own)):
-        with np.errstate(over="ignore"):
-            np.subtract(other[piece], own[piece], out=shift[piece])
-        np.clip(shift[piece], -_LARGEST, _LARGEST, out=shift[piece])
-        shift[piece] *= factor
-    return shift
+    shift = _difference(own, other)
+    distance = length(shift)
+    for piece in slices(len(shift)):
+        shift[piece] *= np.float32(share)
+    if layers:
+        mixed = own.copy()
+        apply_shift(mixed, shift)
+        shift = _difference(own, correct_variance(mixed, (own, other), (1 - share, share), layers))
+    return shift, distance
 
 
 def clipped(byzantine: int) -> Neighbourhood:
@@ -124,4 +127,10 @@ _LARGEST = np.finfo(np.float32).max
 
 
 def _difference(own: Vector, other: Vector) -> Vector:
-    return pairwise(own, other, 1.0)
+    """From the own model to the other; finite."""
+    difference = np.empty_like(own)
+    for piece in slices(len(own)):
+        with np.errstate(over="ignore"):
+            np.subtract(other[piece], own[piece], out=difference[piece])
+        np.clip(difference[piece], -_LARGEST, _LARGEST, out=difference[piece])
+    return difference

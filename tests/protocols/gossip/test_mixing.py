@@ -39,21 +39,32 @@ def test_what_one_side_of_an_exchange_loses_the_other_gains(own: int, other: int
     assert of_first + of_second == pytest.approx(2 / (degree + 1))
     weights = (own, other) if own + other else (1, 1)
     before = np.average([first, second], axis=0, weights=weights)
-    after = [first + pairwise(first, second, of_first), second + pairwise(second, first, of_second)]
+    after = [first + pairwise(first, second, of_first)[0], second + pairwise(second, first, of_second)[0]]
     assert np.allclose(np.average(after, axis=0, weights=weights), before, atol=1e-5)
 
 
 def test_two_with_one_exchange_meet_in_the_mean_weighted_by_their_samples() -> None:
     first, second = models(2)
-    met = first + pairwise(first, second, share_of_other(30, 10, 1))
+    shift, distance = pairwise(first, second, share_of_other(30, 10, 1))
+    assert distance == pytest.approx(np.linalg.norm(second - first), rel=1e-5)
+    met = first + shift
     assert np.allclose(met, 0.75 * first + 0.25 * second, atol=1e-6)
-    assert np.allclose(met, second + pairwise(second, first, share_of_other(10, 30, 1)), atol=1e-6)
+    assert np.allclose(met, second + pairwise(second, first, share_of_other(10, 30, 1))[0], atol=1e-6)
+
+
+def test_two_whose_layers_keep_their_variance_meet_too() -> None:
+    first, second = models(2)
+    layers = [slice(0, 150), slice(150, ELEMENTS)]
+    met = first + pairwise(first, second, 0.5, layers)[0]
+    assert np.allclose(met, second + pairwise(second, first, 0.5, layers)[0], atol=1e-5)
+    for layer in layers:
+        assert met[layer].var() == pytest.approx((first[layer].var() + second[layer].var()) / 2, rel=1e-3)
 
 
 def test_steps_taken_during_an_exchange_are_kept() -> None:
     own, other = models(2)
     step = models(1, seed=5)[0]
-    shift = pairwise(own, other, 0.5)
+    shift, _ = pairwise(own, other, 0.5)
     early, late = own.copy(), own.copy()
     apply_shift(early, shift)
     early += step
@@ -66,7 +77,8 @@ def test_steps_taken_during_an_exchange_are_kept() -> None:
 def test_models_stay_finite_whatever_finite_numbers_come(values: list[float]) -> None:
     own, other, third = (np.full(4, value, np.float32) for value in values)
     for shift in (
-        pairwise(own, other, 0.5),
+        pairwise(own, other, 0.5)[0],
+        pairwise(own, other, 0.5, [slice(0, 4)])[0],
         clipped(1)(own, [other, third]),
         by_rule(rule("median", 1))(own, [other, third]),
         by_rule(rule("monna", 1))(own, [other, third]),

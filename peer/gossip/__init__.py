@@ -1,0 +1,1 @@
+"""A member of a run without groups: trains at its own pace and mixes with neighbours (`protocols.gossip`)."""

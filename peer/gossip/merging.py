@@ -1,0 +1,87 @@
+"""The run's last epoch: all models become one.
+
+Who has trained to the end shows its last state, and waits for the others until all have, or MERGE_SECONDS have passed;
+then it fetches theirs and makes the merged state (`peer.gossip.states.merge`). Of two that have seen the same last
+states both end with the same bits. Who comes when most have merged already takes what most of them have.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from dht.interfaces import Transport
+from peer.content_fetch import ContentNotFound
+from peer.contents import ContentStore, MemoryContent
+from peer.gossip.states import merge
+from peer.membership import Membership
+from peer.sync import Heads, fetch_state
+from protocols.gossip.mixing import Neighbourhood
+from protocols.identity import PeerId
+from protocols.manifest import Gossip, Manifest
+from protocols.rejection import Rejected
+from protocols.state import ModelState
+
+MERGE_SECONDS = 15.0
+
+log = structlog.get_logger()
+
+
+class Merging:
+    def __init__(
+        self,
+        transport: Transport,
+        manifest: Manifest,
+        heads: Heads,
+        membership: Membership,
+        mix: Neighbourhood | None,
+    ) -> None:
+        """`mix`: how models are mixed of which some may be anything; None: as their mean."""
+        assert isinstance(manifest.training, Gossip)
+        self.epoch = manifest.epochs - manifest.training.merges_at_end
+        """Training ends when it is reached; the merge leads to the next one, the run's last."""
+        self._transport, self._heads, self._membership, self._mix = transport, heads, membership, mix
+        self._last: dict[PeerId, bytes] = {}
+        """The digests of others' last states, as far as they have said them."""
+
+    def hear(self, peer: PeerId) -> None:
+        """`peer` has said where it is."""
+        member = self._membership.roster.get(peer)
+        if member is not None and member.epoch == self.epoch and member.entry.state_digest is not None:
+            self._last[peer] = member.entry.state_digest
+
+    async def merge(self, own: ModelState, contents: ContentStore) -> ModelState:
+        """The merged state; `own` is our last one, which others fetch from `contents`."""
+        contents.pin(own.digest, MemoryContent(own.index, own.buffers()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MERGE_SECONDS):
+                while self._behind():
+                    await self._membership.heard.wait()
+        if (merged := await self._of_most(own)) is not None:
+            return merged
+        state, members = await merge(self._transport, own, self._last, self._mix)
+        log.info("merged all models", members=members, digest=state.digest.hex()[:16])
+        return state
+
+    def _behind(self) -> list[PeerId]:
+        """Who still trains."""
+        return [
+            member.peer
+            for member in self._membership.roster
+            if member.entry.role == "trainer" and member.epoch < self.epoch and member.entry.state_digest is not None
+        ]
+
+    async def _of_most(self, own: ModelState) -> ModelState | None:
+        """What most others have merged already; None when most have not."""
+        others = [member for member in self._membership.roster if member.entry.role == "trainer"]
+        merged = [member.peer for member in others if member.epoch > self.epoch]
+        if 2 * len(merged) <= len(others):
+            return None
+        choice = await self._heads.choose(merged)
+        if choice is None or choice.epoch <= self.epoch:
+            return None
+        try:
+            return await fetch_state(self._transport, own, choice)
+        except (ContentNotFound, Rejected) as error:
+            log.info("the merged state could not be fetched", error=str(error))
+            return None

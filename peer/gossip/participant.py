@@ -1,0 +1,456 @@
+"""One member of a run without groups: joins, trains at its own pace, and mixes its model with neighbours' meanwhile.
+
+preparing a member without its data: what it needs to train may have to be fetched from the others
+joining   finds the members, takes the state of one that is as far as most, or goes on from its own
+training  epoch after epoch; beside that, exchanges with the neighbours of the epoch (`peer.gossip.mixer`)
+paused    the organiser has said so
+merging   the run's last epoch: all models become one (`peer.gossip.merging`)
+idle      the last epoch is reached: serves what others need
+
+Nobody waits for anybody: training goes on during an exchange, and one that fails or takes too long is one that was not.
+Only the merge waits for those who are nearly there, and only for a while.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from dht.border import Border
+from dht.interfaces import Records, Transport
+from peer.company import Company
+from peer.contents import ContentStore
+from peer.directives import Directives
+from peer.gossip.consensus import ConsensusDistance
+from peer.gossip.exchanges import Exchanges, Terms
+from peer.gossip.learner import GossipLearner
+from peer.gossip.merging import Merging
+from peer.gossip.mixer import Mixer
+from peer.gossip.models import Busy
+from peer.gossip.states import take_states
+from peer.learner import IdleLearner
+from peer.member import Activity
+from peer.membership import Membership
+from peer.profile import Profile
+from peer.rejections import Rejections
+from peer.signal import Signal
+from peer.status import GossipStatus
+from peer.sync import HEAD_KIND, Heads
+from peer.tasks import beside
+from protocols.codecs import codec
+from protocols.gossip.mixing import neighbourhood_of
+from protocols.gossip.progress import SampleRate, epoch_of_most
+from protocols.gossip.topologies import topology_of
+from protocols.identity import PeerId
+from protocols.manifest import Gossip, Manifest
+from protocols.records import RosterEntry
+from protocols.signed import Signer
+from protocols.state import ModelState
+from protocols.vectors import Vector
+
+SHOW_SECONDS = 1.0
+"""How often a new state of ours is shown to others and saved: exchanges change it all the time."""
+RESUME_EPOCHS = 64
+"""Who comes back goes on from its own state, unless most others are further ahead than that."""
+TAKE_ATTEMPTS = 4
+"""At others' states, before a member goes on from its own."""
+RETRY_SECONDS = 0.5
+LEAVE_SECONDS = 5.0
+"""So long exchanges that are under way may still take when training ends."""
+
+log = structlog.get_logger()
+
+
+class GossipParticipant:
+    """Implements `peer.member.Member`, and `peer.gossip.exchanges.Host`."""
+
+    last_round = None
+    round_phase = None
+    suspended: Mapping[PeerId, int] = {}
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        records: Records,
+        signer: Signer,
+        manifest: Manifest,
+        profile: Profile,
+        state: ModelState,
+        learner: GossipLearner | IdleLearner,
+        rejections: Rejections,
+        prepare: Callable[[], Awaitable[GossipLearner]] | None = None,
+        directives: Iterable[bytes] = (),
+    ) -> None:
+        """`state`: where to start when nobody else is there (the initial one, or a snapshot of ours).
+
+        `learner`: idle of a member that does not train, or as long as `prepare`, which makes the one that takes its
+        place, needs the others. `directives`: what was known of the organiser's at the last start, signed.
+        `rejections`: what `transport` counts with.
+        """
+        assert isinstance(manifest.training, Gossip)
+        self.manifest, self.profile, self.rejections = manifest, profile, rejections
+        self.state, self.learner = state, learner
+        self.epoch = state.epoch
+        """Of our model as it is; `state` is what it was at most SHOW_SECONDS ago."""
+        self.phase: Activity = "joining"
+        self.evaluation: dict[str, float] = {}
+        self.evaluated_epoch: int | None = None
+        self.samples_contributed = 0
+        self.epochs_played = 0
+        self.consensus = ConsensusDistance()
+        self.changed = Signal()
+        self.contents = ContentStore(transport.in_thread)
+        self._transport, self._prepare = transport, prepare
+        self._border = Border(transport.peer_id, transport.clock, rejections)
+        self.company = Company(
+            transport,
+            records,
+            signer,
+            manifest,
+            self._border,
+            entry=self._entry,
+            on_word=self._spoke,
+            on_change=self.changed.notify,
+            on_banned=self.leave,
+            directives=directives,
+        )
+        training, mix = manifest.training, neighbourhood_of(manifest)
+        self._heads = Heads(transport, signer, self._border)
+        self.exchanges = Exchanges(
+            self, transport, signer, self._terms(training, asks=mix is not None), self.company.admission, self._border
+        )
+        self._mixer = Mixer(
+            self,
+            self.exchanges,
+            transport,
+            self._border,
+            manifest.run_id,
+            topology_of(training),
+            self._mixing_roster,
+            mix,
+            fewest=2 * manifest.averaging.byzantine + 1,
+        )
+        self._merging = Merging(transport, manifest, self._heads, self.membership, mix)
+        self._rate = SampleRate()
+        self._met: dict[PeerId, int] = {}
+        """The newest epochs that others have shown in exchanges."""
+        self._has_model = False
+        self._diverged = False
+        self._shown_at = float("-inf")
+        self._advanced_at = transport.clock.monotonic()
+        self._epoch_seconds = 0.0
+        self._leaving = asyncio.Event()
+
+    def _terms(self, training: Gossip, *, asks: bool) -> Terms:
+        return Terms(
+            run=self.manifest.run_id,
+            elements=self.state.parameter_count,
+            codec=codec(self.manifest.averaging.codec),
+            degree=training.neighbours,
+            most_samples=training.most_samples,
+            only_asks=asks,
+        )
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """From now on others are answered."""
+        await self.company.start()
+        await self._transport.serve_requests(HEAD_KIND, self._heads.answer)
+        await self.contents.serve(self._transport)
+        await self.exchanges.start()
+
+    async def run(self, max_epochs: int | None = None) -> None:
+        """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
+        async with self.company.kept(), beside(self.exchanges.doubts.run()):
+            await self._take_part(max_epochs)
+            self._enter("stopping")
+            await self.membership.depart()
+
+    def leave(self) -> None:
+        """Finish the epoch, then depart."""
+        self._leaving.set()
+        self.changed.notify()
+
+    async def _take_part(self, max_epochs: int | None) -> None:
+        if self._prepare is not None:
+            await self._unless_leaving(self._get_ready(self._prepare))
+        if self.profile.role != "trainer":
+            self._enter("idle")
+            await self._leaving.wait()
+        while not self._leaving.is_set():
+            if not self.joined:
+                async with self._border.around("taking a state"):
+                    await self._unless_leaving(self._join())
+            elif self._played(max_epochs):
+                return
+            elif self.epoch < self._merging.epoch:
+                await self._train(max_epochs)
+            elif not self.finished:
+                await self._unless_leaving(self._merge())
+            else:
+                await self._evaluate()
+                self._enter("idle")
+                await self._leaving.wait()
+
+    async def _get_ready(self, prepare: Callable[[], Awaitable[GossipLearner]]) -> None:
+        self.learner = await prepare()
+
+    async def _unless_leaving(self, work: Coroutine[Any, Any, None]) -> None:
+        """Until it is done, or we leave."""
+        async with beside(self._leaving.wait()) as leaving, asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(work)
+            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+
+    def _enter(self, phase: Activity) -> None:
+        self.phase = phase
+        self.changed.notify()
+
+    def _played(self, max_epochs: int | None) -> bool:
+        return max_epochs is not None and self.epochs_played >= max_epochs
+
+    # -- joining ------------------------------------------------------------------------------------------------------
+
+    async def _join(self) -> None:
+        """Takes the state of members that are as far as most; ours, when we have one that is nearly as far."""
+        self._enter("syncing")
+        await self.membership.introduce()
+        await self.directives.catch_up()
+        for _ in range(TAKE_ATTEMPTS):
+            histories = await self._heads.ask(self._others())
+            most = epoch_of_most(max(history) for history in histories.values())
+            ours = self.epoch > 0 and not self._diverged and self.epoch + RESUME_EPOCHS >= most
+            if most == 0 or ours:
+                break
+            byzantine = self.manifest.averaging.byzantine
+            state = await take_states(self._transport, self.state, histories, byzantine)
+            if state is not None:
+                log.info("took a state", epoch=state.epoch, members=len(histories))
+                await self._begin(state)
+                return
+            await self._transport.clock.sleep(RETRY_SECONDS)
+        await self._begin(self.state)
+
+    async def _begin(self, state: ModelState) -> None:
+        """Trains on from `state`."""
+        await self._trainer.begin(state)
+        self.epoch, self._diverged, self._has_model = state.epoch, False, True
+        await self._show(state)
+        await self.membership.greet()
+
+    @property
+    def _trainer(self) -> GossipLearner:
+        assert isinstance(self.learner, GossipLearner), "only of a member that trains"
+        return self.learner
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    async def _train(self, max_epochs: int | None) -> None:
+        """Epoch after epoch, exchanges beside it; ends for the merge, when we leave, or when the model has diverged."""
+        self._enter("training")
+        async with beside(self._mixer.run()) as mixing:
+            while self.epoch < self._merging.epoch and not (
+                self._leaving.is_set() or self._played(max_epochs) or self._diverged
+            ):
+                if self.directives.log.paused(self.epoch) or self._too_few:
+                    await self._stand_still()
+                else:
+                    await self._train_epoch()
+            self._has_model = False
+            self._mixer.stop()
+            await asyncio.wait([mixing], timeout=LEAVE_SECONDS)
+            await self.exchanges.settled(LEAVE_SECONDS)
+        if not self._diverged:
+            await self._show_model()
+        if self._diverged:
+            log.warning("the model is not finite any more, taking another's", epoch=self.epoch)
+            self._heads.restart()
+
+    async def _train_epoch(self) -> None:
+        training = self.directives.log.training(self.epoch)
+        assert isinstance(training, Gossip)
+        samples = 0
+        for number in range(training.steps):
+            samples += await self._trainer.step(self.epoch, number, training)
+        before, most = self.epoch, epoch_of_most(self._epochs().values())
+        self.epoch = max(before + 1, min(most, self._merging.epoch))
+        self.epochs_played += 1
+        self.samples_contributed += samples
+        self._rate.add(self.epoch, samples)
+        now = self._transport.clock.monotonic()
+        self._epoch_seconds, self._advanced_at = (now - self._advanced_at) / (self.epoch - before), now
+        self._mixer.advanced.notify()
+        every = self.manifest.evaluation.every_epochs
+        if self.epoch // every > before // every:
+            await self._evaluate()
+        if now >= self._shown_at + SHOW_SECONDS and self.epoch < self._merging.epoch:
+            await self._show_model()
+
+    async def _stand_still(self) -> None:
+        """While the organiser has paused the run, or too few are there."""
+        if self.directives.log.paused(self.epoch):
+            self._enter("paused")
+        while not self._leaving.is_set() and (self.directives.log.paused(self.epoch) or self._too_few):
+            await self.changed.wait()
+        self._enter("training")
+        self._advanced_at = self._transport.clock.monotonic()
+
+    @property
+    def _too_few(self) -> bool:
+        return len(self._others()) + 1 < self.manifest.averaging.quorum
+
+    async def _merge(self) -> None:
+        """All models become one."""
+        self._enter("averaging")
+        merged = await self._merging.merge(self.state, self.contents)
+        await self._trainer.begin(merged)
+        self.epoch = merged.epoch
+        await self._show(merged)
+
+    async def _evaluate(self) -> None:
+        if self.evaluated_epoch != self.epoch:
+            epoch = self.epoch
+            self.evaluation, self.evaluated_epoch = await self._trainer.evaluate(), epoch
+            self.changed.notify()
+
+    async def _show_model(self) -> None:
+        """Shows our model as it is to others."""
+        try:
+            state = await self._trainer.state(self.epoch)
+        except ArithmeticError:
+            self._diverged = True
+        else:
+            await self._show(state)
+
+    async def _show(self, state: ModelState) -> None:
+        await self._transport.in_thread(lambda: state.digest)
+        self.state, self._shown_at = state, self._transport.clock.monotonic()
+        self._heads.restart()
+        self._heads.note(state)
+        self.contents.put(state.index, state.buffers())
+        self.membership.announce()
+        self.changed.notify()
+
+    # -- as the host of exchanges -------------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> int:
+        """That this peer adds in an epoch."""
+        return self._rate.at(self.epoch)
+
+    @property
+    def layers(self) -> Sequence[slice]:
+        training = self.manifest.training
+        return self._trainer.layers if isinstance(training, Gossip) and training.corrects_variance else ()
+
+    async def model(self) -> Vector:
+        if not self._has_model:
+            raise Busy("no model to give")
+        try:
+            return await self._trainer.parameters()
+        except ArithmeticError as error:
+            self._diverged = True
+            raise Busy("our model is not finite") from error
+
+    async def shift(self, shift: Vector) -> None:
+        await self._trainer.shift(shift)
+
+    def met(self, peer: PeerId, epoch: int) -> None:
+        if self.is_member(peer):
+            self._met[peer] = epoch
+
+    def measured(self, distance: float, own_length: float) -> None:
+        self.consensus.measure(distance, own_length)
+
+    def is_member(self, peer: PeerId) -> bool:
+        return self.membership.roster.get(peer) is not None
+
+    # -- the others ---------------------------------------------------------------------------------------------------
+
+    @property
+    def membership(self) -> Membership:
+        return self.company.membership
+
+    @property
+    def directives(self) -> Directives:
+        return self.company.directives
+
+    def _others(self) -> list[PeerId]:
+        return [member.peer for member in self.membership.roster if member.entry.role == "trainer"]
+
+    def _epochs(self) -> dict[PeerId, int]:
+        """How far the others are who train."""
+        return {
+            member.peer: max(member.epoch, self._met.get(member.peer, 0))
+            for member in self.membership.roster
+            if member.entry.role == "trainer" and member.entry.state_digest is not None
+        }
+
+    def _mixing_roster(self) -> dict[PeerId, bool]:
+        """Who trains now, we too, and whether in client mode."""
+        clients = {member.peer: member.entry.client_mode for member in self.membership.roster}
+        training = {peer: clients[peer] for peer, epoch in self._epochs().items() if epoch < self._merging.epoch}
+        return training | {self._transport.peer_id: self.profile.client_mode}
+
+    def _spoke(self, peer: PeerId, new: bool) -> None:
+        self._merging.hear(peer)
+        if new:
+            self.changed.notify()
+
+    def _entry(self) -> tuple[RosterEntry, int]:
+        entry = RosterEntry(
+            expires=0.0,
+            name=self.profile.name,
+            role=self.profile.role,
+            addresses=self.profile.addresses()[:16],
+            client_mode=self.profile.client_mode,
+            state_digest=self.state.digest if self.joined else None,
+            samples_contributed=self.samples_contributed,
+            samples_per_second=self.learner.samples_per_second,
+            bandwidth_bytes_per_second=self.profile.bandwidth(),
+            banned=len(self.company.admission.banned),
+            departed=False,
+            token=self.profile.token,
+            directives=self.directives.log.digest,
+        )
+        return entry, self.state.epoch
+
+    # -- what it shows ------------------------------------------------------------------------------------------------
+
+    @property
+    def joined(self) -> bool:
+        """Whether we have a state that others can have."""
+        return bool(self._heads.history)
+
+    @property
+    def finished(self) -> bool:
+        return self.state.epoch >= self.manifest.epochs
+
+    @property
+    def activity(self) -> Activity:
+        return self.phase
+
+    @property
+    def epochs_per_second(self) -> float:
+        """How fast the swarm goes on, by our last epoch; 1 as long as there was none."""
+        return 1 / self._epoch_seconds if self._epoch_seconds > 0 else 1.0
+
+    @property
+    def gossip_status(self) -> GossipStatus:
+        training, counts = self.manifest.training, self.exchanges.counts
+        assert isinstance(training, Gossip)
+        return GossipStatus(
+            topology=training.topology,
+            mixing=training.mixing,
+            consensus_distance=self.consensus.absolute,
+            relative_consensus_distance=self.consensus.relative,
+            exchanges=counts.completed,
+            failed_exchanges=counts.failed,
+            busy=counts.busy,
+            last_peer=counts.last_peer,
+            bytes_sent=counts.bytes_sent,
+            bytes_received=counts.bytes_received,
+        )
