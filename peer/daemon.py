@@ -440,7 +440,7 @@ class Daemon:
             return GossipParticipant(**given)
         return make_participant(settings.misbehave, on_round=self._metrics.add_round, **given)
 
-    async def _prepare_pipeline(self, manifest: Manifest, run_directory: Path) -> Participant:
+    async def _prepare_pipeline(self, manifest: Manifest, run_directory: Path) -> Member:
         settings, node = self._settings, self._node
         if settings.role == "aggregator":
             raise PeerError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
@@ -557,7 +557,7 @@ class Daemon:
         except OSError as error:
             log.error("directives cannot be saved; after a restart they are asked for anew", error=str(error))
 
-    async def _keep_saving(self, participant: Participant) -> None:
+    async def _keep_saving(self, participant: Member) -> None:
         """Until cancelled."""
         if self._pipeline is not None:
             await self._pipeline.keep_saving()

@@ -46,7 +46,7 @@ from protocols.awake import AwakeTime
 from protocols.codecs import codec
 from protocols.heads import Choice, History
 from protocols.identity import PeerId
-from protocols.manifest import LocalSgd, Manifest, Pipeline
+from protocols.manifest import DataParallel, Manifest, Pipeline
 from protocols.message import Message
 from protocols.optimizers import make_optimizer
 from protocols.probation import Probation, room_for
@@ -514,7 +514,7 @@ class Participant:
             epoch=self.state.epoch,
             base=self.state.digest,
             me=self._transport.peer_id,
-            target_samples=None if isinstance(training, LocalSgd) else training.target_batch,
+            target_samples=training.target_batch if isinstance(training, DataParallel | Pipeline) else None,
             chunks=self._plan.grid.chunks,
             microbatches=self._microbatches,
             group_limit=self.manifest.averaging.group_limit,
