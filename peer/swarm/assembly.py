@@ -62,6 +62,10 @@ def assemble(
         raise PeerError(f"--stage {wishes.stage}: {manifest.run_id} has the stages 0 to {training.stages - 1}")
     if wishes.emulate_seconds is not None and not manifest.test:
         raise PeerError(f"--emulate: {manifest.run_id} was not made for tests (test = true in its recipe)")
+    if profile.client_mode and (profile.role == "stage" or wishes.stage is not None):
+        raise PeerError(
+            "--client-mode: nobody can connect to this peer, so it can serve no stage; train (--role trainer)"
+        )
     compute = real_compute if wishes.emulate_seconds is None else partial(_emulated, wishes.emulate_seconds)
     border = Border(transport.peer_id, transport.clock, rejections)
     factory = factory or StageFactory(manifest, directory, transport.clock, compute=compute)

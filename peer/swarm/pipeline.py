@@ -98,7 +98,7 @@ class PipelinePeer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.server.run())
                 tasks.create_task(self.keeper.run())
-                if role in ("stage", "both"):
+                if role in ("stage", "both") and not self.participant.profile.client_mode:  # else nobody can dial us
                     await self._settle()
                     tasks.create_task(self._keep_balance())
                     tasks.create_task(self._keep_apart())

@@ -45,8 +45,8 @@ class Router:
         task = Task.FORWARD if work.task == "forward" else Task.BACKWARD
         clock = self._transport.clock
         while True:
-            self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()), clock.monotonic())
-            peer = self._wiring.choose(work.stage, clock.monotonic(), task, exclude)
+            self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()))
+            peer = self._wiring.choose(work.stage, clock.monotonic(), task, tuple(exclude))
             if peer is None:
                 await clock.sleep(RETRY_SECONDS)
                 continue
@@ -56,12 +56,12 @@ class Router:
             match reply.answer.outcome if reply is not None else None:
                 case "done":
                     assert reply is not None
-                    self._wiring.done(work.stage, peer, task, now - began, now)
+                    self._wiring.done(work.stage, peer, task, now - began)
                     usual = self._usual.setdefault(task, now - began)
                     self._usual[task] = usual + 0.1 * (now - began - usual)
                     return peer, reply
                 case "busy" | "early" | "late":
-                    self._wiring.busy(work.stage, peer, now, RETRY_SECONDS)
+                    self._wiring.busy(work.stage, peer, now + RETRY_SECONDS)
                 case _:
                     self._wiring.failed(work.stage, peer, now)
 

@@ -1,33 +1,130 @@
+"""Stochastic wiring: which peer of a stage gets a microbatch (SWARM, Ryabinin et al. 2023, section 3.2, algorithm 1).
+
+Interleaved weighted round-robin. Of each peer is noted how much time it has been given, by what it usually takes to
+answer; whoever has been given least comes next. So a peer gets microbatches in proportion to its speed, spread evenly,
+and all peers have about as many under way. Who fails is struck out, longer each time, and then tried again.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from random import Random
+
+from protocols.identity import PeerId
+
+SMOOTHING = 0.2
+"""Weight of the newest response time."""
+BACKWARD_FORWARDS = 2.5
+"""A backward pass, which computes the forward pass once more, takes about so many times as long."""
+OUT_SECONDS, MOST_OUT_SECONDS = 0.5, 10.0
+"""Who fails for the first time is struck out for so long, then twice as long each time, up to the second."""
 
 
 class Task(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"
 
+    @property
+    def size(self) -> float:
+        """In forward passes."""
+        return 1.0 if self is Task.FORWARD else BACKWARD_FORWARDS
+
+
+@dataclass(slots=True)
+class _Peer:
+    place: float
+    """Which of two that have been given the same time comes first."""
+    given: float
+    """Seconds of work, as far as one can know beforehand."""
+    seconds: dict[Task, float] = field(default_factory=dict)
+    """How long it takes to answer, smoothed."""
+    failures: int = 0
+    """In a row."""
+    out_until: float = float("-inf")
+    busy_until: float = float("-inf")
+
+    def expected(self, task: Task, otherwise: float) -> float:
+        """Seconds until it answers; `otherwise` of a forward pass, as long as nothing is known of it."""
+        if task in self.seconds:
+            return self.seconds[task]
+        known = [seconds / done.size for done, seconds in self.seconds.items()]
+        return task.size * (known[0] if known else otherwise)
+
 
 class Wiring:
-    def __init__(self, random):
-        self.p = {}
-        self.n = 0
-        self.bad = {}
+    """Of one trainer."""
 
-    def set_peers(self, stage, peers, now):
-        self.p[stage] = list(peers)
+    def __init__(self, random: Random) -> None:
+        """`random`: so that trainers that start together do not all begin with the same peer."""
+        self._random = random
+        self._stages: dict[int, dict[PeerId, _Peer]] = {}
 
-    def choose(self, stage, now, task, exclude=()):
-        ps = [p for p in self.p.get(stage, []) if p not in exclude and self.bad.get(p, 0) <= now]
-        self.n += 1
-        return ps[self.n % len(ps)] if ps else None
+    def set_peers(self, stage: int, peers: Iterable[PeerId]) -> None:
+        """Who serves the stage now; who is new comes next."""
+        known = self._stages.setdefault(stage, {})
+        wanted = set(peers)
+        for peer in known.keys() - wanted:
+            del known[peer]
+        first = self._least_given(stage)
+        for peer in sorted(wanted - known.keys()):
+            known[peer] = _Peer(self._random.random(), first)
 
-    def done(self, *a):
-        pass
+    def choose(self, stage: int, now: float, task: Task, exclude: Collection[PeerId] = ()) -> PeerId | None:
+        """Who does the next one; None when all are struck out, busy or excluded. `now`: monotonic seconds."""
+        able = {
+            peer: each
+            for peer, each in self._stages.get(stage, {}).items()
+            if peer not in exclude and max(each.out_until, each.busy_until) <= now
+        }
+        if not able:
+            return None
+        chosen = min(able, key=lambda peer: (able[peer].given, able[peer].place))
+        able[chosen].given += able[chosen].expected(task, self._usual(stage))
+        return chosen
 
-    def failed(self, stage, peer, now):
-        self.bad[peer] = now + 0.5
+    def done(self, stage: int, peer: PeerId, task: Task, seconds: float) -> None:
+        """It has answered after so long."""
+        if (known := self._peer(stage, peer)) is not None:
+            before = known.seconds.get(task, seconds)
+            known.seconds[task] = before + SMOOTHING * (seconds - before)
+            known.failures = 0
 
-    def busy(self, stage, peer, now, after):
-        self.bad[peer] = now + after
+    def failed(self, stage: int, peer: PeerId, now: float) -> None:
+        """It could not be reached, or did not answer in time; it comes back behind nobody, and before nobody."""
+        if (known := self._peer(stage, peer)) is not None:
+            known.out_until = now + min(MOST_OUT_SECONDS, OUT_SECONDS * 2.0**known.failures)
+            known.failures += 1
+            self._catch_up(stage, known)
 
-    def share(self, stage):
-        return {}
+    def busy(self, stage: int, peer: PeerId, until: float) -> None:
+        """It has too much to do, or is not there yet."""
+        if (known := self._peer(stage, peer)) is not None:
+            known.busy_until = until
+            self._catch_up(stage, known)
+
+    def share(self, stage: int) -> dict[PeerId, float]:
+        """What part of the stage's microbatches each peer is to get, by how long it takes to answer."""
+        usual = self._usual(stage)
+        rates = {
+            peer: 1 / max(1e-9, sum(each.expected(task, usual) for task in Task))
+            for peer, each in self._stages.get(stage, {}).items()
+        }
+        total = sum(rates.values())
+        return {peer: rate / total for peer, rate in rates.items()}
+
+    def _peer(self, stage: int, peer: PeerId) -> _Peer | None:
+        return self._stages.get(stage, {}).get(peer)
+
+    def _catch_up(self, stage: int, late: _Peer) -> None:
+        """When it is back it does not get all at once what the others were given meanwhile."""
+        others = (each.given for each in self._stages[stage].values() if each is not late)
+        late.given = max(late.given, min(others, default=0.0))
+
+    def _least_given(self, stage: int) -> float:
+        return min((each.given for each in self._stages.get(stage, {}).values()), default=0.0)
+
+    def _usual(self, stage: int) -> float:
+        """Seconds of a forward pass on this stage; 1 as long as nobody has done any."""
+        peers = self._stages.get(stage, {}).values()
+        known = [seconds / task.size for each in peers for task, seconds in each.seconds.items()]
+        return sum(known) / len(known) if known else 1.0
