@@ -47,6 +47,10 @@ class Member(Protocol):
     def activity(self) -> Activity: ...
 
     @property
+    def averages(self) -> bool:
+        """Whether it has a state of its own."""
+
+    @property
     def joined(self) -> bool:
         """Whether our state is one of the swarm's, as far as we know."""
 

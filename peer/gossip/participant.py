@@ -421,6 +421,10 @@ class GossipParticipant:
     # -- what it shows ------------------------------------------------------------------------------------------------
 
     @property
+    def averages(self) -> bool:
+        return self.profile.role != "monitor"
+
+    @property
     def joined(self) -> bool:
         """Whether we have a state that others can have."""
         return bool(self._heads.history)
