@@ -50,7 +50,6 @@ from peer.misbehaviour.sybil import Sybil, identities_beside
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
 from peer.network_errors import explain_network_error
-from peer.participant import Participant
 from peer.plugins import PluginError
 from peer.profile import Profile
 from peer.rejections import Rejections

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
-from protocols.swarm.wiring import Task, Wiring
 
 from dht.interfaces import Transport, TransportError
 from peer.signal import Signal
@@ -13,6 +12,7 @@ from protocols.activations import TensorBounds
 from protocols.identity import PeerId
 from protocols.rejection import Rejected
 from protocols.swarm.messages import Work
+from protocols.swarm.wiring import Task, Wiring
 
 PATIENCE = 8.0
 """So many times the usual response time a peer is waited for …"""
