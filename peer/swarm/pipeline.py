@@ -70,7 +70,7 @@ class PipelinePeer:
         self._fixed, self._since = stage, 0.0
         self._client = StageClient(transport, signer, self._training.codec, server)
         seed = int.from_bytes(digest(transport.peer_id.encode())[:8], "big")
-        self.wiring = Wiring(Random(seed))  # noqa: S311  (which of equal peers comes first)
+        self.wiring = Wiring(Random(seed).random)  # noqa: S311  (which of equal peers comes first)
         self.keeper = BoardKeeper(
             transport, self._training, self._serving_peers, self._own_coverage, participant.require, border
         )

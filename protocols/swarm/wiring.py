@@ -5,10 +5,9 @@ answer; whoever has been given least comes next. So a peer gets microbatches in 
 and all peers have about as many under way. Who fails is struck out, longer each time, and then tried again.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from random import Random
 
 from protocols.identity import PeerId
 
@@ -54,8 +53,8 @@ class _Peer:
 class Wiring:
     """Of one trainer."""
 
-    def __init__(self, random: Random) -> None:
-        """`random`: so that trainers that start together do not all begin with the same peer."""
+    def __init__(self, random: Callable[[], float]) -> None:
+        """`random` gives numbers in [0, 1): trainers that start together do not all begin with the same peer."""
         self._random = random
         self._stages: dict[int, dict[PeerId, _Peer]] = {}
 
@@ -67,7 +66,7 @@ class Wiring:
             del known[peer]
         first = self._least_given(stage)
         for peer in sorted(wanted - known.keys()):
-            known[peer] = _Peer(self._random.random(), first)
+            known[peer] = _Peer(self._random(), first)
 
     def choose(self, stage: int, now: float, task: Task, exclude: Collection[PeerId] = ()) -> PeerId | None:
         """Who does the next one; None when all are struck out, busy or excluded. `now`: monotonic seconds."""

@@ -16,7 +16,7 @@ A, B, C = (PeerId(name) for name in "abc")
 
 
 def wiring(*peers: PeerId) -> Wiring:
-    made = Wiring(Random(0))
+    made = Wiring(Random(0).random)
     made.set_peers(STAGE, peers)
     return made
 
@@ -46,7 +46,7 @@ def serve(made: Wiring, seconds: dict[PeerId, float], in_flight: int, until: flo
 @given(st.lists(st.floats(0.02, 1.0), min_size=1, max_size=8), st.integers(0, 2**32), st.sampled_from([3, 4, 6]))
 def test_peers_do_nearly_all_that_their_speeds_allow(speeds: list[float], seed: int, each: int) -> None:
     seconds = {PeerId(f"peer {number}"): second for number, second in enumerate(speeds)}
-    made = Wiring(Random(seed))
+    made = Wiring(Random(seed).random)
     made.set_peers(STAGE, seconds)
     until = 200 * max(speeds)
     done = serve(made, seconds, each * len(speeds), until)
@@ -93,7 +93,7 @@ def test_who_comes_back_does_not_get_all_that_the_others_were_given_meanwhile() 
 
 
 def test_nobody_is_chosen_where_nobody_is_or_all_are_excluded_or_out() -> None:
-    assert Wiring(Random(0)).choose(STAGE, 0.0, Task.FORWARD) is None
+    assert Wiring(Random(0).random).choose(STAGE, 0.0, Task.FORWARD) is None
     made = wiring(A, B)
     assert made.choose(STAGE, 0.0, Task.FORWARD, exclude=[A, B]) is None
     assert {made.choose(STAGE, 0.0, Task.BACKWARD, exclude=[A]) for _ in range(5)} == {B}
