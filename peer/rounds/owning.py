@@ -21,6 +21,8 @@ from protocols.signed import Signed, Signer
 from protocols.suspension import Fault
 from protocols.vectors import Vector
 
+FAST_LINE = 125e6
+"""Bytes per second: a gigabit."""
 WINDOW_CHUNKS = 8
 """How far a sender may run ahead of the reduction; bounds the memory that a part takes."""
 SHORTEST_WAIT_SECONDS = 0.001
@@ -56,7 +58,7 @@ class OwnedPart:
         self._results: list[ReducedChunk] = []
         self._failed = False
         self._awake = AwakeTime(self._clock.monotonic(), LONGEST_GAP_SECONDS)
-        self._paces = Paces(timing)
+        self._paces = Paces(timing, self._least_seconds())
         self._arrived = Signal()
         """A chunk has come, or a sender is not waited for any more."""
         self._observations: Sequence[Observed] | None = None
@@ -93,6 +95,12 @@ class OwnedPart:
         self.held = self._sign()
         self._reduced.notify()
         return self.held
+
+    def _least_seconds(self) -> float:
+        """What the part takes, when it comes from all senders over a fast line."""
+        part, grid = self.reduction.part, self.reduction.grid
+        size = sum(self.reduction.codec.encoded_size(grid.size(chunk)) for chunk in range(part.start, part.stop))
+        return size * sum(member.weight > 0 for member in self.reduction.members) / FAST_LINE
 
     def weigh(self, observations: Sequence[Observed]) -> None:
         """The owners of all parts have observed this."""

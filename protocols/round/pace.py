@@ -26,6 +26,8 @@ class Sender:
 @dataclass(slots=True)
 class Paces:
     timing: Timing
+    least_seconds: float = 0.0
+    """What a part of this size takes at least: while it has only begun, the middle sender tells nothing yet."""
     senders: dict[int, Sender] = field(default_factory=dict)
     """By member number; the owner, who has its own chunks at once, is none of them."""
     _now: float = 0.0
@@ -54,7 +56,7 @@ class Paces:
         self._advance(now)
         if not self.senders:
             return {}
-        usual = median_high(sender.busy for sender in self.senders.values())
+        usual = max(self.least_seconds, median_high(sender.busy for sender in self.senders.values()))
         allowed = self.timing.slack + (self.timing.slower - 1) * usual
         return {number: allowed - self.senders[number].awaited for number in numbers if number in self.senders}
 
