@@ -51,6 +51,9 @@ class Learner(ABC):
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         """The metrics of the run's data set."""
 
+    async def finish(self, state: ModelState) -> None:  # noqa: B027  (most have nothing to do)
+        """The run has come to its end with `state`."""
+
     async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
         """The update that `peer` makes of so many samples in the epoch of `state`; None where we cannot tell."""
         return None

@@ -494,6 +494,7 @@ class Participant:
                     else:
                         await self._play_round()
                 if self.finished and not self._played(max_epochs):
+                    await self.learner.finish(self.state)
                     await self._evaluate(self.state)
                     self._enter("idle")
                     await self._leaving.wait()
@@ -671,10 +672,14 @@ class Participant:
             self._transport.reject(sender, error.reason, str(error))
 
     async def _evaluate(self, state: ModelState) -> None:
-        if self.profile.role not in TRAINING or self.evaluated_epoch == state.epoch:
+        """A pipeline is evaluated through all its stages: `peer.swarm.evaluator`."""
+        if self._microbatches or self.profile.role not in TRAINING or self.evaluated_epoch == state.epoch:
             return
-        self.evaluation = await self.learner.evaluate(state)
-        self.evaluated_epoch = state.epoch
+        self.note_evaluation(state.epoch, await self.learner.evaluate(state))
+
+    def note_evaluation(self, epoch: int, metrics: dict[str, float]) -> None:
+        """What an evaluation of that epoch's state has given."""
+        self.evaluation, self.evaluated_epoch = metrics, epoch
         self.changed.notify()
 
     # -- watching -----------------------------------------------------------------------------------------------------

@@ -135,6 +135,15 @@ class Roster:
         """The members with this state that take part in rounds (value: whether in client mode)."""
         return {member.peer: member.entry.client_mode for member in self if member.plays(epoch, digest)}
 
+    def stage_epochs(self) -> dict[int, int]:
+        """In a pipeline: stage → the newest epoch that one of its peers has come to."""
+        newest: dict[int, int] = {}
+        for member in self:
+            stage = member.entry.stage
+            if stage is not None and member.entry.state_digest is not None:
+                newest[stage] = max(member.epoch, newest.get(stage, 0))
+        return newest
+
     def status(self, now: float) -> tuple[PeerStatus, ...]:
         return tuple(
             PeerStatus(

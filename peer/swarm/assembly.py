@@ -9,6 +9,7 @@ import numpy as np
 
 from dht.border import Border
 from dht.interfaces import Records, Transport
+from peer.data.asking import Evaluate, evaluate
 from peer.data.dataset import Dataset
 from peer.errors import PeerError
 from peer.learner import IdleLearner
@@ -54,6 +55,7 @@ def assemble(
     on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
     directives: Iterable[bytes] = (),
     factory: StageFactory | None = None,
+    evaluate: Evaluate = evaluate,
 ) -> PipelinePeer:
     """The participant is in it. Raises PeerError, PluginError, DatasetError."""
     training = manifest.training
@@ -105,6 +107,7 @@ def assemble(
             open_data,
             stage=wishes.stage,
             quota_bytes=wishes.quota_bytes,
+            evaluate=evaluate,
         )
     )
     return peers[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from peer.models.stages import activation_shape, parameter_count
+from peer.models.stages import build_stage, parameter_count
 from peer.swarm.compute import Backward
 from protocols.manifest import Manifest, Pipeline
 from protocols.vectors import Vector, read_only
@@ -16,7 +16,7 @@ FORWARD_SHARE = 1 / 3
 
 
 class EmulatedCompute:
-    """Gives zeros after as long as a microbatch takes; on the last stage there is no forward pass by itself."""
+    """Gives zeros after as long as a microbatch takes; training has no forward pass by itself on the last stage."""
 
     def __init__(
         self, manifest: Manifest, stage: int, seconds: float, sleep: Callable[[float], None] = time.sleep
@@ -26,14 +26,16 @@ class EmulatedCompute:
         self._seconds, self._sleep = seconds, sleep
         self._batch_size = manifest.training.batch_size
         self._first = stage == 0
-        self._manifest = manifest
+        self._module = build_stage(manifest, stage)
+        """Without memory: it says what shapes its outputs have."""
+        self._shapes: dict[torch.Size, torch.Size] = {}
         self._gradient = read_only(torch.zeros(parameter_count(manifest, stage)).numpy())
 
     def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
         self._sleep(self._seconds * FORWARD_SHARE * len(inputs) / self._batch_size)
-        if self._first:
-            return torch.zeros(activation_shape(self._manifest, tuple(inputs.shape)))
-        return torch.zeros_like(inputs)
+        if inputs.shape not in self._shapes:
+            self._shapes[inputs.shape] = self._module(inputs.to("meta")).shape
+        return torch.zeros(self._shapes[inputs.shape])
 
     def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
         return self._waited(inputs)

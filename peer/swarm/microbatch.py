@@ -5,8 +5,12 @@ that stage's part again from there.
 """
 
 from dataclasses import dataclass, field
+from typing import Self
 
-from protocols.activations import TensorHeader
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.activations import CodecName, TensorHeader, encode_tensor
 from protocols.codecs import Payload
 from protocols.identity import PeerId
 
@@ -17,6 +21,11 @@ class Tensor:
 
     header: TensorHeader
     payload: Payload
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32] | NDArray[np.int64], codec: CodecName) -> Self:
+        """Raises ValueError as `encode_tensor` does."""
+        return cls(*encode_tensor(np.ascontiguousarray(values), codec))
 
 
 @dataclass(slots=True)

@@ -13,10 +13,12 @@ import structlog
 
 from dht.border import Border
 from dht.interfaces import Transport, TransportError
+from peer.data.asking import Evaluate, evaluate
 from peer.data.dataset import Dataset
 from peer.participant import Participant, Place
 from peer.roster import Member
 from peer.swarm.client import StageClient
+from peer.swarm.evaluator import Evaluator
 from peer.swarm.factory import StageFactory
 from peer.swarm.keeper import BoardKeeper
 from peer.swarm.previous import PreviousParameters
@@ -60,6 +62,7 @@ class PipelinePeer:
         *,
         stage: int | None = None,
         quota_bytes: int = 2**40,
+        evaluate: Evaluate = evaluate,
     ) -> None:
         """`stage`: the one to serve, and no other; None: where it is needed most."""
         manifest, self._training = factory.manifest, factory.training
@@ -67,7 +70,7 @@ class PipelinePeer:
         self.moving_to: int | None = None
         self.trainer: PipelineTrainer | None = None
         self._transport, self._factory, self._border, self._open_data = transport, factory, border, open_data
-        self._fixed, self._since = stage, 0.0
+        self._fixed, self._since, self._evaluate = stage, 0.0, evaluate
         self._client = StageClient(transport, signer, self._training.codec, server)
         seed = int.from_bytes(digest(transport.peer_id.encode())[:8], "big")
         self.wiring = Wiring(Random(seed).random)  # noqa: S311  (which of equal peers comes first)
@@ -122,7 +125,21 @@ class PipelinePeer:
             self._border,
             self._observe,
         )
-        await self.trainer.run()
+        evaluator = Evaluator(
+            self._transport,
+            self._manifest,
+            dataset,
+            self._client,
+            epoch=self._epoch_of_all,
+            peers=self._peers_by_stage,
+            trainers=self.trainers,
+            evaluate=self._evaluate,
+            note=self.participant.note_evaluation,
+            border=self._border,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.trainer.run())
+            tasks.create_task(evaluator.run())
 
     def _observe(self, loss: float) -> None:
         """Of a microbatch of ours."""
@@ -208,11 +225,15 @@ class PipelinePeer:
 
     def _run_epoch(self, without: int) -> int:
         """The epoch that the other stages have to step, all but one of which may have done so."""
-        newest: dict[int, int] = {}
-        for member in self._members():
-            if member.entry.stage not in (None, without) and member.entry.state_digest is not None:
-                newest[member.entry.stage] = max(member.epoch, newest.get(member.entry.stage, 0))
-        return min(newest.values(), default=0)
+        epochs = self.participant.membership.roster.stage_epochs()
+        return min((epoch for stage, epoch in epochs.items() if stage != without), default=0)
+
+    def _epoch_of_all(self) -> int:
+        """That all stages have come to which somebody serves."""
+        epochs, participant = self.participant.membership.roster.stage_epochs(), self.participant
+        if participant.stage is not None and participant.joined:
+            epochs[participant.stage] = max(participant.state.epoch, epochs.get(participant.stage, 0))
+        return min(epochs.values(), default=0)
 
     # -- balance -----------------------------------------------------------------------------------------------------
 
@@ -286,6 +307,11 @@ class PipelinePeer:
         if self.server.stage is not None:
             peers.setdefault(self.server.stage.number, []).append(self._transport.peer_id)
         return peers
+
+    def trainers(self) -> list[PeerId]:
+        """Who begins microbatches, and evaluates."""
+        us = [self._transport.peer_id] if self.participant.profile.role in TRAINING else []
+        return us + [member.peer for member in self._members() if member.entry.role in TRAINING]
 
     def _dialable(self) -> Iterable[PeerId]:
         """Who may keep the board."""

@@ -2,7 +2,7 @@
 
 Works wait in a queue of limited length; whoever comes when it is full hears "busy" and goes elsewhere. Backward passes
 come first, for a microbatch that is far along holds memory at its trainer; forward passes of one shape are computed
-together.
+together. What is to be evaluated comes last, and one batch at a time, so that training waits for no more than that.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from protocols.manifest import Pipeline
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signed, Signer, open_signed
 from protocols.swarm.coverage import everything, from_bytes, to_bytes
-from protocols.swarm.messages import Answer, Count, Coverage, OpenEpoch, Outcome, Work, work_digest
+from protocols.swarm.messages import Answer, Count, Coverage, OpenEpoch, Outcome, Work, WorkTask, work_digest
 
 WORK_KIND = "swarm-work"
 COUNT_KIND = "swarm-count"
@@ -40,6 +40,8 @@ QUEUE_LIMIT = 16
 QUEUE_LIMIT_OF_ONE = 8
 """… and of one trainer, so that none crowds out the others."""
 FORWARDS_TOGETHER = 4
+
+_RANKS: dict[WorkTask, int] = {"backward": 0, "forward": 1, "evaluate": 2}
 
 log = structlog.get_logger()
 
@@ -56,9 +58,10 @@ class Accepted:
 @dataclass(order=True)
 class _Job:
     priority: tuple[int, int, int]
-    """Backward first, then by epoch, then as they came."""
+    """By task, then by epoch, then as they came."""
+    task: WorkTask = field(compare=False)
     order: Order | None = field(compare=False)
-    """A backward pass; None: a forward pass."""
+    """Of a backward pass."""
     epoch: int = field(compare=False)
     inputs: Tensor = field(compare=False)
     done: "asyncio.Future[tuple[Tensor | None, float | None]]" = field(compare=False)
@@ -120,15 +123,15 @@ class StageServer:
                 await self._compute(self.stage, jobs)
 
     def _next(self) -> list[_Job]:
-        """What is computed next: a backward pass, or forward passes that go together."""
+        """What is computed next: one work, or forward passes that go together."""
         self._jobs = [job for job in self._jobs if not job.done.done()]  # who asked may have gone
         if not self._jobs:
             return []
         self._jobs.sort()
         first = self._jobs[0]
         jobs = [first]
-        if first.order is None:
-            alike = [job for job in self._jobs[1:] if job.order is None and job.epoch == first.epoch]
+        if first.task == "forward":
+            alike = [job for job in self._jobs[1:] if job.task == "forward" and job.epoch == first.epoch]
             jobs += [job for job in alike if job.inputs.shape[1:] == first.inputs.shape[1:]][: FORWARDS_TOGETHER - 1]
         self._jobs = [job for job in self._jobs if job not in jobs]
         return jobs
@@ -137,6 +140,8 @@ class StageServer:
         try:
             if (order := jobs[0].order) is not None:
                 results = [await stage.backward(order)]
+            elif jobs[0].task == "evaluate":
+                results = [(await stage.evaluate_batch(jobs[0].epoch, jobs[0].inputs), None)]
             else:
                 outputs = await stage.forward(jobs[0].epoch, [job.inputs for job in jobs])
                 results = [(each, None) for each in outputs]
@@ -199,7 +204,7 @@ class StageServer:
         """Raises Rejected."""
         check_announced(work.inputs, accepted.inputs, self._training.codec)
         if (work.other is None) == (work.task == "backward"):
-            raise Rejected(Reason.MALFORMED, "a backward pass takes two tensors, a forward pass one")
+            raise Rejected(Reason.MALFORMED, "a backward pass takes two tensors, any other work one")
         if work.other is not None:
             check_announced(work.other, accepted.other, self._training.codec)
         if work.microbatch >= self._training.microbatches:
@@ -211,7 +216,8 @@ class StageServer:
             return "moved"
         if not stage.ready.is_set():
             return "early"
-        if stage.parameters_of(work.epoch) is None:
+        find = stage.parameters_at if work.task == "evaluate" else stage.parameters_of
+        if find(work.epoch) is None:
             return "early" if work.epoch > stage.epoch else "late"
         if len(self._jobs) >= QUEUE_LIMIT or self._waiting[trainer] >= QUEUE_LIMIT_OF_ONE:
             return "busy"
@@ -230,7 +236,8 @@ class StageServer:
                 order = Order(work.epoch, work.microbatch, trainer, inputs, other)
             self._came += 1
             job = _Job(
-                (order is None, work.epoch, self._came),
+                (_RANKS[work.task], work.epoch, self._came),
+                work.task,
                 order,
                 work.epoch,
                 inputs,

@@ -58,6 +58,7 @@ class Order:
 
 class Stage(Learner):
     """Epoch after epoch, of the epoch that its round has to step and of the one before, which others may still need.
+    The parameters that are evaluated stay until the next evaluation is due: it takes long, for training goes before it.
 
     With delayed updates the gradients of an epoch are those at the parameters before the last step, so that it begins
     while the round of the one before goes on (SWARM, appendix; Stich 2019, "Local SGD converges fast", delays).
@@ -83,7 +84,7 @@ class Stage(Learner):
         """Microbatches per second, forward and backward, smoothed; of its computing alone."""
         self.dropped = 0
         """Microbatches whose gradient was not finite: they count, and add nothing."""
-        self._training, self._compute, self._clock = manifest.training, compute, clock
+        self._manifest, self._training, self._compute, self._clock = manifest, manifest.training, compute, clock
         self._parameters: dict[int, Vector] = {}
         """State epoch → its parameters."""
         self.parameter_count = parameter_count(manifest, number)
@@ -100,11 +101,17 @@ class Stage(Learner):
         delayed = self._training.delayed
         self.epoch = state.epoch
         self._parameters[state.epoch] = state.parameters
-        for old in [epoch for epoch in self._parameters if not state.epoch - 1 - delayed <= epoch <= state.epoch]:
-            del self._parameters[old]
-        await self._in_thread(lambda: self._gradients.open(range(state.epoch, state.epoch + 1 + delayed)))
+        evaluated = evaluated_epoch(self._manifest, state.epoch)
+        kept = {evaluated, *range(state.epoch - 1 - delayed, state.epoch + 1)}
+        self._parameters = {epoch: vector for epoch, vector in self._parameters.items() if epoch in kept}
+        opened = range(state.epoch, min(state.epoch + 1 + delayed, self._manifest.epochs))
+        await self._in_thread(lambda: self._gradients.open(opened))
         self.ready.set()
         self.counted.notify()
+
+    async def finish(self, state: ModelState) -> None:
+        """There is nothing more to count; the state is there to be evaluated."""
+        await self.begin(state)
 
     async def step(self) -> Trained:
         """When another microbatch is counted, or after a while."""
@@ -137,6 +144,11 @@ class Stage(Learner):
         """Those at which the epoch's gradients are taken; None before they are here, and when they are no more."""
         return self._parameters.get(max(0, epoch - self._training.delayed))
 
+    def parameters_at(self, epoch: int) -> Vector | None:
+        """Those of the state after so many epochs, to be evaluated; None before they are here, and when they are no
+        more."""
+        return self._parameters.get(epoch)
+
     @property
     def previous(self) -> Vector | None:
         """The parameters before the last step, which a stage that has not come so far may still need."""
@@ -151,12 +163,17 @@ class Stage(Learner):
         """Of several microbatches of one shape, together."""
 
         def run(parameters: Vector) -> list[Tensor]:
-            outputs = self._compute.forward(parameters, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
-            if not torch.isfinite(outputs).all():
-                outputs = torch.zeros_like(outputs)
+            outputs = self._outputs(parameters, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
             return list(torch.split(outputs, [len(each) for each in inputs]))
 
         return await self._timed("forward", len(inputs), lambda: run(self._at(epoch)))
+
+    async def evaluate_batch(self, epoch: int, inputs: Tensor) -> Tensor:
+        """The outputs of held-out samples at the state of that epoch."""
+        parameters = self.parameters_at(epoch)
+        if parameters is None:
+            raise EpochOver
+        return await self._in_thread(lambda: self._outputs(parameters, inputs))
 
     async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
         """The gradient of the inputs, and the loss; the stage's own waits to be counted. Raises Rejected."""
@@ -192,6 +209,11 @@ class Stage(Learner):
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
+    def _outputs(self, parameters: Vector, inputs: Tensor) -> Tensor:
+        """Zeros where they would not be finite."""
+        outputs = self._compute.forward(parameters, inputs)
+        return outputs if torch.isfinite(outputs).all() else torch.zeros_like(outputs)
+
     def _at(self, epoch: int) -> Vector:
         parameters = self.parameters_of(epoch)
         if parameters is None:  # they were here when the work was taken
@@ -218,6 +240,12 @@ class Stage(Learner):
             result: T = await self._given_thread(call)
             return result
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def evaluated_epoch(manifest: Manifest, epoch: int) -> int | None:
+    """Whose state is to be evaluated when the run has come to `epoch`: the last that is due; None: none yet."""
+    due = epoch if epoch >= manifest.epochs else epoch - epoch % manifest.evaluation.every_epochs
+    return due or None
 
 
 class EpochOver(Exception):

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Literal
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from dht.border import Border
 from dht.interfaces import Transport, TransportError
@@ -22,7 +20,7 @@ from peer.swarm.client import StageClient
 from peer.swarm.keeper import CLAIM_KIND, BoardKeeper
 from peer.swarm.microbatch import Counted, Microbatch, Tensor
 from peer.swarm.router import Router
-from protocols.activations import CodecName, TensorBounds, encode_tensor
+from protocols.activations import TensorBounds
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
 from protocols.rejection import Rejected
@@ -193,7 +191,7 @@ class PipelineTrainer:
             self._manifest.run_id, microbatch.epoch, microbatch.number, size, self._dataset.train_size
         )
         inputs, targets = self._dataset.batch(indices)
-        return _encoded(inputs.numpy(), self._training.codec), _encoded(targets.numpy(), self._training.codec)
+        return Tensor.of(inputs.numpy(), self._training.codec), Tensor.of(targets.numpy(), self._training.codec)
 
     async def _forward(self, microbatch: Microbatch, stage: int) -> Tensor:
         given = microbatch.inputs[stage]
@@ -250,8 +248,3 @@ class PipelineTrainer:
     def _bounds(self, microbatch: Microbatch) -> TensorBounds:
         """Of what a stage gives, and of the gradient of what it takes."""
         return TensorBounds.exactly(activation_shape(self._manifest, microbatch.inputs[0].header.shape))
-
-
-def _encoded(values: NDArray[np.float32] | NDArray[np.int64], codec: CodecName) -> Tensor:
-    header, payload = encode_tensor(np.ascontiguousarray(values), codec)
-    return Tensor(header, payload)

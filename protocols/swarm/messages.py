@@ -20,6 +20,7 @@ OPEN_EPOCHS = 2
 
 StageNumber = Annotated[int, Field(ge=0, lt=MAX_STAGES)]
 Microbatch = Annotated[int, Field(ge=0, lt=MAX_MICROBATCHES)]
+WorkTask = Literal["forward", "backward", "evaluate"]
 Outcome = Literal["done", "busy", "early", "late", "moved"]
 
 
@@ -31,11 +32,13 @@ class Work(Message):
     """From a trainer, before the tensors: what a stage is to do with a microbatch.
 
     forward: the inputs follow. backward: the inputs, then the gradient of the outputs, on the last stage the targets.
+    evaluate: the inputs of held-out samples follow, for the state of that epoch; the number of the microbatch means
+    nothing.
     """
 
     kind: ClassVar[str] = "work"
     limit_bytes: ClassVar[int] = 2048
-    task: Literal["forward", "backward"]
+    task: WorkTask
     epoch: Number
     stage: StageNumber
     microbatch: Microbatch
@@ -50,9 +53,9 @@ class Work(Message):
 class Answer(Message):
     """To a trainer, before the tensor.
 
-    done: forward: the outputs follow; backward: the gradient of the inputs, but on the first stage, and the stage's own
-    waits here to be counted. busy: not now. early: this peer has not come to that epoch. late: it has left it behind.
-    moved: it serves another stage.
+    done: forward, evaluate: the outputs follow; backward: the gradient of the inputs, but on the first stage, and the
+    stage's own waits here to be counted. busy: not now. early: this peer has not come to that epoch. late: it has left
+    it behind. moved: it serves another stage.
     """
 
     kind: ClassVar[str] = "answer"
