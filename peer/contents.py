@@ -94,6 +94,14 @@ class ContentStore:
     def unpin(self, address: bytes) -> None:
         self._pinned.pop(address, None)
 
+    def whole(self, address: bytes) -> memoryview | None:
+        """A copy of a content that lies in memory here, if one of that address does. Blocking."""
+        content = self._contents.get(address)
+        if content is None:
+            return None
+        blocks = [content.read(number) for number in content.held]
+        return memoryview(b"".join(block for block in blocks if block is not None))
+
     @property
     def held(self) -> set[bytes]:
         """The addresses of what is kept for now."""

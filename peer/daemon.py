@@ -34,6 +34,7 @@ from peer.directive_store import save_directives, saved_log
 from peer.directives import Directives
 from peer.end_process import end_process_within
 from peer.errors import PeerError
+from peer.export import export_whole
 from peer.gossip.learner import GossipLearner, TrainerGossipLearner
 from peer.gossip.participant import GossipParticipant
 from peer.gossip.trainer import GossipTrainer
@@ -220,6 +221,10 @@ class Daemon:
 
     async def export(self, path: Path) -> None:
         participant = self._participant
+        if self._pipeline is not None:
+            whole, manifest = await self._pipeline.gather(), self._pipeline.participant.manifest
+            await asyncio.to_thread(export_whole, whole.state, manifest, path)
+            return
         if self._settings.role == "monitor":
             raise PeerError(f"a monitor has no model; take it from the members: {self._export_from_outside()}")
         if participant is None or not participant.joined:

@@ -1,4 +1,4 @@
-"""The model of a run without its daemon: from the last snapshot in the home."""
+"""The model of a run as a file: from the last snapshot in the home, without a daemon; or out of a pipeline's stages."""
 
 from pathlib import Path
 
@@ -7,9 +7,20 @@ from peer.hints import command
 from peer.home import Home
 from peer.models.flat import layout_of
 from peer.models.registry import build_module
+from peer.models.stages import whole_layout
 from peer.plugins import PluginError
 from peer.snapshots import SnapshotError, SnapshotStore, export_model
+from protocols.manifest import Manifest, Pipeline
 from protocols.optimizers import make_optimizer
+from protocols.state import ModelState
+
+
+def export_whole(state: ModelState, manifest: Manifest, output: Path) -> None:
+    """Writes the joined stages of a pipeline. Raises PeerError."""
+    try:
+        export_model(state, manifest, whole_layout(manifest), output)
+    except (PluginError, SnapshotError) as error:
+        raise PeerError(str(error)) from error
 
 
 def export_last_snapshot(home: Home, run_id: str, output: Path) -> int:
@@ -23,6 +34,11 @@ def export_last_snapshot(home: Home, run_id: str, output: Path) -> int:
     if manifest is None or not directory.is_dir():
         raise NoDaemon(
             f"no daemon of {home.path} is in run {run_id} and no snapshot of it lies there; start one with: {join}"
+        )
+    if isinstance(manifest.training, Pipeline):
+        whole = command(home.path, "export", "--run-id", run_id, "--initial-peers", "ADDRESS", "--output", str(output))
+        raise PeerError(
+            f"{run_id} is a pipeline, and this home has a part of its model; take it from the members: {whole}"
         )
     try:
         layout = layout_of(build_module(manifest.model))

@@ -75,6 +75,7 @@ class Membership:
         """When something about us was last worth telling."""
         self._departed = False
         self._published = asyncio.Event()
+        self._outdated = asyncio.Event()
         self._addressed: set[PeerId] = set()
         """To whom a hello is under way."""
         self._awake = AwakeTime(transport.clock.monotonic(), LONGEST_GAP_SECONDS)
@@ -117,6 +118,11 @@ class Membership:
         """Something about us is worth telling at once."""
         self._news_at = self._now()
         self._hurry.set()
+
+    def republish(self) -> None:
+        """As `announce`; and what the DHT has of us misleads who looks from elsewhere."""
+        self.announce()
+        self._outdated.set()
 
     async def meet(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Connects to a peer that may be a member, and exchanges hellos."""
@@ -271,9 +277,12 @@ class Membership:
 
     async def _publish(self) -> None:
         while True:
+            self._outdated.clear()
             await self._store(self._word())
             self._published.set()
-            await self._transport.clock.sleep(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2)):
+                    await self._outdated.wait()
 
     async def _store(self, statement: Signed[RosterEntry]) -> None:
         async with self._border.around("publishing a roster record"):

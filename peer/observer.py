@@ -17,6 +17,7 @@ from peer.errors import PeerError
 from peer.manifests import fetch_manifest
 from peer.rejections import Rejections
 from peer.status import PeerStatus, RunStatus, Status
+from peer.swarm.gathering import Gathering, Whole
 from peer.sync import Heads, fetch_state
 from peer.view import run_state
 from protocols.directives import DirectiveLog, Sharing
@@ -137,6 +138,19 @@ class Observer:
             return await fetch_state(self._transport, like, choice), choice
         except Rejected as error:
             raise PeerError(f"the state of epoch {choice.epoch} could not be had: {error}; try again") from error
+
+    async def gather(self) -> Whole:
+        """The whole model of a pipeline, from those who serve its stages. Raises PeerError."""
+        manifest = await self.manifest()
+        return await Gathering(self._transport, manifest, self._heads, self._serving).gather()
+
+    async def _serving(self) -> dict[int, list[PeerId]]:
+        """In a pipeline: by stage, who serves it."""
+        serving: dict[int, list[PeerId]] = {}
+        for member in await self._find_members():
+            if member.body.stage is not None:
+                serving.setdefault(member.body.stage, []).append(member.sender)
+        return serving
 
     async def _find_members(self) -> list[Signed[RosterEntry]]:
         """Who says to be in the run, by name, connected where they can be. Raises PeerError when nobody does."""

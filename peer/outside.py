@@ -22,6 +22,7 @@ from peer.directive_store import save_directives, saved_log
 from peer.directives import publish
 from peer.ephemeral import ephemeral_node
 from peer.errors import PeerError
+from peer.export import export_whole
 from peer.hints import command
 from peer.home import Home
 from peer.models.flat import initial_state, layout_of
@@ -32,6 +33,7 @@ from peer.plugins import PluginError
 from peer.rejections import Rejections
 from peer.snapshots import SnapshotError, export_model
 from peer.status import DirectivesStatus, Status
+from protocols.manifest import Pipeline
 from protocols.signed import Signer
 
 CONNECT_SECONDS = 15.0
@@ -126,6 +128,10 @@ class OutsideView:
     async def _export(self, path: Path) -> tuple[int, int]:
         manifest = await self._observer.manifest()
         try:
+            if isinstance(manifest.training, Pipeline):
+                whole = await self._observer.gather()
+                await asyncio.to_thread(export_whole, whole.state, manifest, path)
+                return whole.state.epoch, len(whole.signers)
             layout = await asyncio.to_thread(lambda: layout_of(build_module(manifest.model)))
             like = await asyncio.to_thread(initial_state, manifest)
             state, choice = await self._observer.take_state(like)

@@ -328,6 +328,11 @@ class Participant:
         return self.profile.role != "monitor" and not (self._microbatches and self.stage is None)
 
     @property
+    def history(self) -> History:
+        """Epoch → digest of our last states; empty as long as they are not the swarm's."""
+        return self._heads.history
+
+    @property
     def joined(self) -> bool:
         """Whether our state is the swarm's, as far as we know."""
         return bool(self._heads.history)
@@ -362,7 +367,7 @@ class Participant:
         self._plan = replace(self._plan, grid=grid, memory=AggregateMemory(grid.count))
         self._inbox.chunks = grid.chunks
         self._forget_rounds()
-        self.membership.announce()
+        self.membership.republish()
 
     def _forget_rounds(self) -> None:
         """Our state is not, or not any more, what we have played with."""

@@ -93,9 +93,28 @@ def choose(histories: Mapping[PeerId, History]) -> Choice | None:
     counted = Counter((epoch, digest) for peer in told for epoch, digest in histories[peer].items())
     shared = [state for state, count in counted.items() if 2 * count > len(told)]
     epoch, digest = max(shared) if shared else max(histories[best].items())
-    holders = tuple(sorted(peer for peer in told if histories[peer].get(epoch) == digest))
+    return _choice(histories, told, epoch, digest)
+
+
+def states_until(choice: Choice, histories: Mapping[PeerId, History]) -> dict[int, Choice]:
+    """By epoch: the state that was chosen of these histories, and those before it that its tellers still remember.
+
+    Those as more than half of the tellers have them who remember that epoch.
+    """
+    epochs = {epoch for peer in choice.tellers for epoch in histories[peer] if epoch < choice.epoch}
+    states = {choice.epoch: choice}
+    for epoch in epochs:
+        told = Counter(histories[peer][epoch] for peer in choice.tellers if epoch in histories[peer])
+        [(digest, count)] = told.most_common(1)
+        if 2 * count > told.total():
+            states[epoch] = _choice(histories, choice.tellers, epoch, digest)
+    return states
+
+
+def _choice(histories: Mapping[PeerId, History], tellers: Collection[PeerId], epoch: int, digest: bytes) -> Choice:
+    holders = tuple(sorted(peer for peer in tellers if histories[peer].get(epoch) == digest))
     makers = tuple(peer for peer in holders if epoch - 1 in histories[peer]) or holders
-    return Choice(epoch, digest, holders, makers, frozenset(told))
+    return Choice(epoch, digest, holders, makers, frozenset(tellers))
 
 
 def banned_by_most(tellers: Collection[PeerId], banned: Mapping[PeerId, Iterable[Banned]]) -> dict[PeerId, str]:

@@ -20,6 +20,7 @@ from peer.roster import Member
 from peer.swarm.client import StageClient
 from peer.swarm.evaluator import Evaluator
 from peer.swarm.factory import StageFactory
+from peer.swarm.gathering import Gathering, Own, Whole
 from peer.swarm.keeper import BoardKeeper
 from peer.swarm.previous import PreviousParameters
 from peer.swarm.restoring import Others, Restorer
@@ -27,6 +28,7 @@ from peer.swarm.router import Router
 from peer.swarm.server import COVERAGE_KIND, StageServer
 from peer.swarm.stage import Stage
 from peer.swarm.trainer import PipelineTrainer
+from peer.sync import Heads
 from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.records import Serving
@@ -84,6 +86,7 @@ class PipelinePeer:
             transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
         )
         self._manifest = manifest
+        self._heads = Heads(transport, signer, border)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -169,6 +172,20 @@ class PipelinePeer:
             else:
                 await self.participant.changed.wait()
 
+    async def gather(self) -> Whole:
+        """The whole model, of all who serve its stages. Raises PeerError."""
+        gathering = Gathering(self._transport, self._manifest, self._heads, self._others_by_stage, self._own)
+        return await gathering.gather()
+
+    async def _others_by_stage(self) -> dict[int, list[PeerId]]:
+        return {stage: list(self._peers_at(stage)) for stage in range(self._training.stages)}
+
+    def _own(self) -> Own | None:
+        participant = self.participant
+        if participant.stage is None or not participant.joined:
+            return None
+        return Own(self._transport.peer_id, participant.stage, participant.history, participant.contents)
+
     # -- taking a stage ----------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
@@ -186,7 +203,7 @@ class PipelinePeer:
 
     async def _take(self, number: int, *, at_once: bool) -> None:
         self.moving_to = number
-        self.participant.membership.announce()
+        self.participant.membership.republish()
         try:
             state = await self._state_of(number)
             stage: Stage = await self._transport.in_thread(self._factory.make, number)
@@ -199,7 +216,7 @@ class PipelinePeer:
                 await before.close()
         finally:
             self.moving_to = None
-            self.participant.membership.announce()
+            self.participant.membership.republish()
 
     async def _state_of(self, number: int) -> ModelState:
         """Where to start at a stage: with its peers, who will tell us more; or, if it has none, for all of it."""

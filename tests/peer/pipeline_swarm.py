@@ -176,6 +176,11 @@ class PipelineSwarm:
             raise AssertionError(f"not reached in {within:g} virtual seconds\n{self}") from None
 
     @property
+    def serving(self) -> list[Peer]:
+        """Who serves a stage, or will."""
+        return [peer for peer in self.running if peer.participant.profile.role != "trainer"]
+
+    @property
     def finished(self) -> bool:
         """Whether some peer of each stage has come to the end of the run."""
         ended = {peer.stage for peer in self.running if peer.state.epoch == self.manifest.epochs}
@@ -184,12 +189,12 @@ class PipelineSwarm:
     async def finish(self, within: float) -> None:
         """All stages come to the end of the run, and all peers of a stage to one state."""
         last = self.manifest.epochs
-        await self.until(lambda: all(peer.state.epoch == last for peer in self.running), within)
+        await self.until(lambda: all(peer.state.epoch == last for peer in self.serving), within)
 
     def parameters(self) -> list[np.ndarray]:
         """Of each stage; its peers agree on them."""
         by_stage: dict[int, dict[bytes, np.ndarray]] = {}
-        for peer in self.running:
+        for peer in self.serving:
             assert peer.stage is not None
             by_stage.setdefault(peer.stage, {})[peer.state.digest] = peer.state.parameters
         assert all(len(states) == 1 for states in by_stage.values()), str(self)

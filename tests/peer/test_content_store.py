@@ -35,6 +35,8 @@ def test_the_newest_stays_whatever_it_takes_and_older_ones_as_long_as_there_is_r
         for number in (0, 1):
             with pytest.raises(TransportError):
                 await block_of(asker, holder, content(number)[0])
+        assert contents.whole(content(3)[0].digest) == content(3)[1][0]
+        assert contents.whole(content(0)[0].digest) is None
         contents = ContentStore(holder.in_thread, limit_bytes=SMALL // 2)
         contents.put(*content(0))
         assert contents.held == {content(0)[0].digest}

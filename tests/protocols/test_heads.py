@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.encoding import digest
-from protocols.heads import choose, choose_from
+from protocols.heads import choose, choose_from, states_until
 from tests.protocols.round.simulation import PEERS
 
 
@@ -42,6 +42,17 @@ def test_who_is_behind_on_another_fork_tells_another_history() -> None:
     assert choose({PEERS[0]: ahead, PEERS[1]: history(7, "left", since=6)}).tellers == set(PEERS[:2])
 
 
+def test_the_states_before_the_chosen_one_are_those_that_most_of_its_tellers_remember() -> None:
+    forged = history(12) | {8: digest(b"forged")}
+    heads = {PEERS[0]: history(12, length=3), PEERS[1]: history(11, length=6), PEERS[2]: forged}
+    states = states_until(choose(heads), heads)
+    assert sorted(states) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12]  # of 8 two tell different things
+    assert states[9].digest == history(9)[9]
+    assert set(states[9].holders) == {PEERS[1], PEERS[2]}
+    assert set(states[11].holders) == set(PEERS[:3])
+    assert set(states[12].holders) == {PEERS[0], PEERS[2]}
+
+
 def test_nobody_has_a_state() -> None:
     assert choose({}) is None
 
@@ -56,6 +67,12 @@ def test_all_choose_alike_and_the_holders_hold(told: dict) -> None:
     if chosen is not None:
         assert chosen.holders
         assert all(heads[holder][chosen.epoch] == chosen.digest for holder in chosen.holders)
+        states = states_until(chosen, heads)
+        assert max(states) == chosen.epoch
+        assert states[chosen.epoch] == chosen
+        for epoch, state in states.items():
+            assert state.holders
+            assert all(heads[holder][epoch] == state.digest for holder in state.holders)
 
 
 def test_who_has_just_fetched_the_state_has_not_made_it() -> None:
