@@ -81,7 +81,7 @@ class Summary:
     def sentence(self) -> str:
         """`demo-… is trained: accuracy 96.4 % after 60 epochs in 14 s, with 4 members at most; the model lies in …`.
 
-        Who trains nothing evaluates nothing, and a monitor has no model.
+        Who trains nothing evaluates nothing, and a monitor has no model; in a pipeline one has a stage of it, or none.
         """
         assert self._last is not None
         run = self._last.run
@@ -90,6 +90,8 @@ class Summary:
         sentence = f"{run.id} is trained: {quality}{run.epoch} epochs in {self._seconds:.0f} s, {members}"
         if self._directory is None:
             return sentence
+        if self._last.stages:
+            return f"{sentence}; a stage of the model lies in {self._directory}"
         export = command(self._home.path, "export", "--run-id", run.id, "--output", "model.safetensors")
         return f"{sentence}; the model lies in {self._directory} (take it out with: {export})"
 
@@ -112,7 +114,9 @@ class Summary:
     def _directory(self) -> Path | None:
         assert self._last is not None
         assert self._last.self_ is not None
-        return None if self._last.self_.role == "monitor" else self._home.snapshots_path(self._last.run.id)
+        me = self._last.self_
+        has_state = me.role != "monitor" and not (self._last.stages and me.stage is None)
+        return self._home.snapshots_path(self._last.run.id) if has_state else None
 
     @property
     def _seconds(self) -> float:

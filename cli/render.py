@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cli.stages import members_of, microbatches_text, movers_of, share_text, stage_text
 from peer.status import DirectivesStatus, DirectiveStatus, GossipStatus, PeerStatus, RunStatus, SelfStatus, Status
 from protocols.printable import printable
 
@@ -45,16 +46,18 @@ def status_view(status: Status) -> RenderableType:
         )
     if status.gossip is not None:
         rows.add_row("gossip", _gossip(status.gossip))
+    if status.pipeline is not None:
+        rows.add_row("microbatches", microbatches_text(status.pipeline))
     if status.rejected:
         refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(status.rejected.items()))
         rows.add_row("refused", refused)
-    return rows
+    return Group(rows, Text(), stages_view(status)) if status.stages else rows
 
 
 def _add_self(rows: Table, run: RunStatus, me: SelfStatus) -> None:
     rows.add_row("epoch", f"{run.epoch} of {run.total_epochs}{_unless(me.epoch == run.epoch, f', here {me.epoch}')}")
     rows.add_row("model", f"{evaluation_text(run)}, loss {_number(run.loss)}, state {_short(me.state_digest)}")
-    rows.add_row("self", f"{me.name}  {me.role}, {me.state}")
+    rows.add_row("self", f"{me.name}  {me.role}, {me.state}" + _unless(not stage_text(me), f", stage {stage_text(me)}"))
     rows.add_row("", me.peer_id)
     rows.add_row("gave", f"{me.samples_contributed:,} samples, {me.samples_per_second:,.0f} a second")
     for number, address in enumerate(me.addresses):
@@ -63,15 +66,16 @@ def _add_self(rows: Table, run: RunStatus, me: SelfStatus) -> None:
 
 def peers_view(status: Status) -> RenderableType:
     """`peer peers`: all members, this one first."""
-    table = _table("name", "role", "epoch", "samples", "a second", "seen", "state", "PeerID")
-    members: list[SelfStatus | PeerStatus] = [*filter(None, [status.self_]), *status.peers]
-    for member in members:
+    in_stages = ("stage", "share") if status.stages else ()
+    table = _table("name", "role", *in_stages, "epoch", "samples", "a second", "seen", "state", "PeerID")
+    for member in members_of(status):
         seen = f"{member.last_seen_seconds:.0f} s ago" if isinstance(member, PeerStatus) else "here"
         banned = member.banned if isinstance(member, PeerStatus) else None
         suspended = _suspension(member) if isinstance(member, PeerStatus) else ""
         table.add_row(
             printable(member.name),
             printable(member.role),
+            *((stage_text(member), share_text(status, member)) if in_stages else ()),
             str(member.epoch),
             f"{member.samples_contributed:,}",
             f"{member.samples_per_second:,.0f}",
@@ -79,6 +83,23 @@ def peers_view(status: Status) -> RenderableType:
             f"banned: {printable(banned)}" if banned else suspended or _short(member.state_digest),
             member.peer_id,
             style="red" if banned else "yellow" if suspended else "" if isinstance(member, PeerStatus) else "bold",
+        )
+    return table
+
+
+def stages_view(status: Status) -> Table:
+    """The stages of a pipeline, and who is moving between them."""
+    table = _table("stage", "peers", "epoch", "a second", "waiting", "moves")
+    for stage in status.stages:
+        moves = [f"{printable(m.name)} → {m.moving_to}" for m in movers_of(status) if m.stage == stage.number]
+        table.add_row(
+            str(stage.number),
+            str(stage.peers),
+            "" if stage.epoch is None else str(stage.epoch),
+            f"{stage.microbatches_per_second:,.1f}",
+            str(stage.queue),
+            ", ".join(moves),
+            style=_unless(stage.peers > 0, "red"),
         )
     return table
 
@@ -144,14 +165,19 @@ def live_view(status: Status) -> RenderableType:
         _members(status),
         Text(_activity(status), "dim"),
     )
-    return Group(bar, peers_view(status)) if status.peers else bar
+    stages = [stages_view(status), Text()] if status.stages else []
+    return Group(bar, *stages, *([peers_view(status)] if status.peers else []))
 
 
 def status_line(status: Status) -> str:
     """One change of the status as a line, where the output is no terminal."""
     run = status.run
     model = f"loss {_number(run.loss)}, {evaluation_text(run)}, " if status.self_ else ""
-    return f"{run.name} epoch {run.epoch}/{run.total_epochs} {_activity(status)}, {model}{_members(status)}"
+    peers = "/".join(str(stage.peers) for stage in status.stages)
+    stages = f", {peers} at the stages" if peers else ""
+    moves = "".join(f", {printable(mover.name)}: stage {stage_text(mover)}" for mover in movers_of(status))
+    members = f"{_members(status)}{stages}{moves}"
+    return f"{run.name} epoch {run.epoch}/{run.total_epochs} {_activity(status)}, {model}{members}"
 
 
 def evaluation_text(run: RunStatus) -> str:
@@ -185,7 +211,7 @@ def _toml_value(value: Any) -> str:
 def _table(*headings: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for heading in headings:
-        is_number = heading in ("epoch", "epochs", "samples", "a second", "seen")
+        is_number = heading in ("epoch", "epochs", "samples", "a second", "seen", "share", "waiting")
         table.add_column(
             heading,
             justify="right" if is_number else "left",

@@ -176,7 +176,7 @@ class Daemon:
     def status(self) -> Status:
         if self._participant is None:
             return starting_status(self._settings, self._peer_id, self._manifest)
-        return status_of(self._participant, self._peer_id)
+        return status_of(self._participant, self._peer_id, self._pipeline)
 
     async def changed(self) -> None:
         if self._participant is None:
@@ -184,7 +184,7 @@ class Daemon:
             return
         with suppress(TimeoutError):  # what others say of themselves grows older even when nothing happens
             async with asyncio.timeout(STATUS_SECONDS):
-                if self._participant.profile.role == "monitor":  # nothing of its own changes
+                if not self._participant.averages:  # nothing of its own changes
                     await self._participant.membership.heard.wait()
                 else:
                     await self._participant.changed.wait()

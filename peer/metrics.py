@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from peer.rounds.session import RoundOutcome
-from peer.status import GossipStatus, Status
+from peer.status import GossipStatus, PipelineStatus, Status
 
 _ROUND_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -107,6 +107,8 @@ class _StatusCollector(Collector):
             yield GaugeMetricFamily("peer_last_group_size", "Members of the last round's group", size)
         if status.gossip is not None:
             yield from _gossip_metrics(status.gossip)
+        if status.pipeline is not None:
+            yield from _pipeline_metrics(status.pipeline, me.stage)
         rejected = CounterMetricFamily("peer_rejected", "Inputs refused", labels=["reason"])
         for reason, count in status.rejected.items():
             rejected.add_metric([reason], count)
@@ -124,6 +126,16 @@ def _gossip_metrics(gossip: GossipStatus) -> Iterable[Metric]:
     if gossip.consensus_distance is not None:
         distance = gossip.consensus_distance
         yield GaugeMetricFamily("peer_consensus_distance", "Of the models from their mean, estimated", distance)
+
+
+def _pipeline_metrics(pipeline: PipelineStatus, stage: int | None) -> Iterable[Metric]:
+    if stage is not None:
+        yield GaugeMetricFamily("peer_stage", "The stage that this peer serves", stage)
+    done, replays, dropped = pipeline.microbatches_done, pipeline.replays, pipeline.dropped
+    yield CounterMetricFamily("peer_microbatches", "Microbatches begun here that all stages have counted", done)
+    yield CounterMetricFamily("peer_microbatch_replays", "Parts of them that were done again", replays)
+    yield CounterMetricFamily("peer_microbatches_dropped", "Microbatches whose gradient was not finite", dropped)
+    yield GaugeMetricFamily("peer_microbatch_queue", "Microbatches that wait here", pipeline.queue)
 
 
 class _ResourceCollector(Collector):

@@ -6,7 +6,7 @@ say in which state is the swarm's.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -16,14 +16,15 @@ from peer.directives import Directives, share
 from peer.errors import PeerError
 from peer.manifests import fetch_manifest
 from peer.rejections import Rejections
-from peer.status import PeerStatus, RunStatus, Status
+from peer.status import PeerStatus, RunStatus, StageStatus, Status
 from peer.swarm.gathering import Gathering, Whole
+from peer.swarm.view import Word, stage_statuses
 from peer.sync import Heads, fetch_state
 from peer.view import run_state
 from protocols.directives import DirectiveLog, Sharing
 from protocols.heads import Choice, History, choose
 from protocols.identity import PeerId
-from protocols.manifest import Manifest
+from protocols.manifest import Manifest, Pipeline
 from protocols.records import RosterEntry
 from protocols.rejection import Rejected
 from protocols.signed import Signed, Signer
@@ -57,24 +58,23 @@ class Observer:
         members = await self._find_members()
         manifest = await self.manifest(members)
         histories = await self._ask(members)
-        choice = choose(histories)
-        epoch = choice.epoch if choice is not None else 0
+        epoch, stages = self._epoch(members, histories), self._stages(manifest, members, histories)
         directed = await self.directives(members)
+        roles = [member.body.role for member in members]
         return Status(
             run=RunStatus(
                 id=self._run,
                 name=manifest.name,
                 epoch=epoch,
                 total_epochs=manifest.epochs,
-                state=run_state(
-                    manifest, epoch, [member.body.role for member in members], paused=directed.paused(epoch)
-                ),
+                state=run_state(manifest, epoch, roles, paused=directed.paused(epoch), stages=stages),
                 loss=None,
                 evaluation={},
             ),
             self_=None,
             peers=tuple(self._peer_status(member, histories.get(member.sender)) for member in members),
             last_round=None,
+            stages=stages,
             rejected=dict(self._rejections.by_reason),
         )
 
@@ -177,6 +177,29 @@ class Observer:
         holders = [member.sender for member in members if member.body.role != "monitor"]
         return await self._heads.ask(self._random.sample(holders, min(len(holders), MAX_ASKED)))
 
+    @staticmethod
+    def _epoch(members: Sequence[Signed[RosterEntry]], histories: Mapping[PeerId, History]) -> int:
+        """That most have come to; in a pipeline most of each stage."""
+        by_stage: dict[int | None, dict[PeerId, History]] = {}
+        for member in members:
+            if (history := histories.get(member.sender)) is not None:
+                by_stage.setdefault(member.body.stage, {})[member.sender] = history
+        choices = [choose(told) for told in by_stage.values()]
+        return min((choice.epoch for choice in choices if choice is not None), default=0)
+
+    @staticmethod
+    def _stages(
+        manifest: Manifest, members: Sequence[Signed[RosterEntry]], histories: Mapping[PeerId, History]
+    ) -> tuple[StageStatus, ...]:
+        if not isinstance(manifest.training, Pipeline):
+            return ()
+        words = [
+            Word(member.body.serving, max(histories[member.sender]) if member.sender in histories else None)
+            for member in members
+            if member.body.serving is not None
+        ]
+        return stage_statuses(manifest.training.stages, words)
+
     def _peer_status(self, member: Signed[RosterEntry], history: History | None) -> PeerStatus:
         """By its record, which may be some seconds old, and by its history, which is of now."""
         entry = member.body
@@ -192,4 +215,6 @@ class Observer:
             samples_per_second=entry.samples_per_second,
             last_seen_seconds=0.0 if history else round(max(0.0, self._transport.clock.wall() - said), 1),
             state_digest=digest.hex() if digest else None,
+            stage=entry.stage,
+            moving_to=entry.moving_to,
         )

@@ -155,6 +155,8 @@ class Roster:
                 samples_per_second=member.entry.samples_per_second,
                 last_seen_seconds=round(max(0.0, now - member.seen), 1),
                 state_digest=member.entry.state_digest.hex() if member.entry.state_digest else None,
+                stage=member.entry.stage,
+                moving_to=member.entry.moving_to,
             )
             for member in sorted(self, key=lambda member: member.entry.name)
         ) + tuple(self._banned.values())

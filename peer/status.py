@@ -40,6 +40,8 @@ class SelfStatus(_Part):
     round_phase: str | None = Field(
         None, description="How far the epoch's round is here, as protocols/round/machine.py has it; null outside of one"
     )
+    stage: int | None = Field(None, description="of a pipeline, which it serves; null where it serves none")
+    moving_to: int | None = Field(None, description="the stage that it is about to serve instead")
 
 
 class PeerStatus(_Part):
@@ -55,6 +57,8 @@ class PeerStatus(_Part):
     suspended: int = Field(
         0, description="for so many epochs this peer neither waits for it nor takes it into a group that it leads"
     )
+    stage: int | None = Field(None, description="of a pipeline, which it serves; null where it serves none")
+    moving_to: int | None = Field(None, description="the stage that it is about to serve instead")
 
 
 class RoundStatus(_Part):
@@ -86,6 +90,31 @@ class GossipStatus(_Part):
     bytes_received: int
 
 
+class PipelineStatus(_Part):
+    """Of a pipeline: what this peer has done in it."""
+
+    microbatches_done: int = Field(description="begun here, and counted by all stages")
+    replays: int = Field(description="parts of them that were done again, because a peer was lost with them")
+    microbatches_per_second: float = Field(description="that this peer could do of its stage; 0: not known")
+    queue: int = Field(description="microbatches that wait here")
+    dropped: int = Field(description="microbatches whose gradient was not finite, since this peer serves its stage")
+
+
+class StageStatus(_Part):
+    """A stage of a pipeline, by what its peers say."""
+
+    number: int
+    epoch: int | None = Field(description="the newest that one of its peers has come to; null where none has a state")
+    peers: int
+    leaving: int = Field(description="so many of them are about to serve another stage")
+    arriving: int = Field(description="so many peers of other stages are about to serve this one")
+    queue: int = Field(description="microbatches that wait at its peers")
+    microbatches_per_second: float = Field(description="that its peers could do together")
+    shares: dict[str, float] = Field(
+        description="by PeerID: how much of what this peer sends to the stage goes there; who is absent is not known"
+    )
+
+
 class Status(_Part):
     schema_version: Literal[1] = Field(1, alias="schema")
     run: RunStatus
@@ -93,6 +122,8 @@ class Status(_Part):
     peers: tuple[PeerStatus, ...]
     last_round: RoundStatus | None
     gossip: GossipStatus | None = Field(None, description="null in runs that hold rounds, and from outside")
+    pipeline: PipelineStatus | None = Field(None, description="null in runs without stages, and from outside")
+    stages: tuple[StageStatus, ...] = Field((), description="of a pipeline, in order")
     rejected: dict[str, int]
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)

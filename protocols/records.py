@@ -82,6 +82,11 @@ class RosterEntry(Record):
         """Whose state it has and averages; None in a run without stages, and where it has none."""
         return self.serving.stage if self.serving is not None else None
 
+    @property
+    def moving_to(self) -> int | None:
+        """The stage that it is about to serve instead."""
+        return self.serving.moving_to if self.serving is not None else None
+
 
 class DirectivesRecord(Record):
     """What the organiser has directed last, for who comes while no member answers it.

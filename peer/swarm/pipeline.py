@@ -149,6 +149,10 @@ class PipelinePeer:
         learner = self.participant.learner
         learner.loss = loss if learner.loss is None else learner.loss + (loss - learner.loss) * SMOOTHING
 
+    @property
+    def stages(self) -> int:
+        return self._training.stages
+
     def serving(self, stage: int) -> Serving:
         """What the roster says of us."""
         held = self.server.stage

@@ -8,7 +8,7 @@ from cli.live import show_while_training
 from cli.render import live_view, status_view
 from peer.demo import demo_manifest
 from peer.settings import JoinSettings
-from tests.peer.scripted_daemon import make_status
+from tests.peer.scripted_daemon import make_pipeline_status, make_status
 
 RUN = demo_manifest().run_id
 
@@ -45,6 +45,11 @@ def test_a_monitor_has_no_model_to_show(capsys):
     assert capsys.readouterr().out == f"{RUN} is trained: 10 epochs in 0 s, with 2 members at most\n"
 
 
+def test_a_peer_of_a_pipeline_has_a_stage_of_the_model(capsys, home):
+    follow([make_pipeline_status(RUN, 10)], until_done=True)
+    assert f"; a stage of the model lies in {home.snapshots_path(RUN)}\n" in capsys.readouterr().out
+
+
 def test_the_summary_for_machines_is_json(capsys):
     follow([make_status(RUN, 10, others=3)], until_done=True, log_format="json")
     summary = json.loads(capsys.readouterr().out)
@@ -64,7 +69,8 @@ def test_progress_is_logged_when_there_is_news():
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("view", [live_view, status_view])
-def test_views_fit_the_terminal(view, width):
+@pytest.mark.parametrize("status", [make_status(RUN), make_pipeline_status(RUN, moving_to=1)])
+def test_views_fit_the_terminal(view, width, status):
     console = Console(width=width, record=True, markup=False)
-    console.print(view(make_status(RUN)))
+    console.print(view(status))
     assert all(len(line) <= width for line in console.export_text().splitlines())

@@ -6,7 +6,14 @@ import pytest
 from peer.control_client import ControlClient
 from peer.demo import demo_manifest
 from peer.status import Status
-from tests.peer.scripted_daemon import OTHER, SELF, ScriptedDaemon, make_status, running_daemon
+from tests.peer.scripted_daemon import (
+    OTHER,
+    SELF,
+    ScriptedDaemon,
+    make_pipeline_status,
+    make_status,
+    running_daemon,
+)
 
 RUN = demo_manifest().run_id
 OTHER_RUN = "text-" + "b" * 26
@@ -70,6 +77,34 @@ def test_peers_lists_all_members_and_what_they_gave(peer, daemon):
     assert [member["peer_id"] for member in json.loads(peer("peers", "--json").stdout)] == [OTHER]
 
 
+def test_status_of_a_pipeline_shows_its_stages(peer, daemon):
+    daemon.call(ScriptedDaemon.become, make_pipeline_status(RUN, moving_to=1))
+    text = peer("status").stdout
+    assert "both, training, stage 1" in text
+    assert "4,321 trained, 7 parts of them done again; here 12.5 a second, 3 waiting, 2 not finite" in text
+    stages = [line.split() for line in text.splitlines()[-3:]]
+    assert stages[0] == ["stage", "peers", "epoch", "a", "second", "waiting", "moves"]
+    assert stages[1] == ["0", "1", "3", "12.5", "4", "other", "→", "1"]
+    assert stages[2] == ["1", "1", "3", "12.5", "3"]
+
+
+def test_peers_of_a_pipeline_are_listed_with_their_stage_and_share(peer, daemon):
+    daemon.call(ScriptedDaemon.become, make_pipeline_status(RUN, moving_to=1))
+    _, mine, other = (line.split() for line in peer("peers").stdout.splitlines())
+    assert mine[:4] == ["mine", "both", "1", "3"]
+    assert other[:8] == ["other", "trainer", "0", "→", "1", "100", "%", "3"]
+    [member] = json.loads(peer("peers", "--json").stdout)
+    assert (member["stage"], member["moving_to"]) == (0, 1)
+
+
+def test_a_move_is_a_line_of_watch(peer, daemon, monkeypatch):
+    def moving(_client):
+        yield make_pipeline_status(RUN, moving_to=1, other="[red]\x1b[2Jx")
+
+    monkeypatch.setattr(ControlClient, "events", moving)
+    assert peer("watch").stdout.endswith("2 members, 1/1 at the stages, [red]�[2Jx: stage 0 → 1\n")
+
+
 def test_what_a_peer_calls_itself_cannot_steer_the_terminal(peer, daemon, home):
     daemon.call(ScriptedDaemon.become, make_status(RUN, other_name="[red]\x1b[2Jx\ny"))
     text = peer("peers").stdout
@@ -123,3 +158,4 @@ def test_a_status_of_a_newer_daemon_with_more_fields_is_still_read():
     newer = json.loads(make_status(RUN).to_json())
     newer["more"] = newer["self"]["more"] = 1
     assert Status.model_validate_json(json.dumps(newer)) == make_status(RUN)
+    assert Status.model_validate_json(make_pipeline_status(RUN).to_json()) == make_pipeline_status(RUN)

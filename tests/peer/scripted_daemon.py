@@ -16,7 +16,16 @@ from peer.direct import status_of_log
 from peer.errors import PeerError
 from peer.home import Home
 from peer.settings import Role
-from peer.status import DirectivesStatus, PeerStatus, RoundStatus, RunStatus, SelfStatus, Status
+from peer.status import (
+    DirectivesStatus,
+    PeerStatus,
+    PipelineStatus,
+    RoundStatus,
+    RunStatus,
+    SelfStatus,
+    StageStatus,
+    Status,
+)
 from protocols.directives import DirectiveLog
 
 OTHER = "12D3KooWQmwSiQhS7pKGX7bPbMLTQpLSHDTMUH8vTXXKcx1AmtL2"
@@ -72,6 +81,34 @@ def make_status(
             missing_senders=0,
         ),
         rejected={"stale": 2},
+    )
+
+
+def make_pipeline_status(run_id: str, epoch: int = 3, *, moving_to: int | None = None, other: str = "other") -> Status:
+    """Of two stages: this peer serves the second one, the other the first."""
+    status = make_status(run_id, epoch, other_name=other, role="both")
+    assert status.self_ is not None
+    stages = [
+        StageStatus(
+            number=number,
+            epoch=epoch,
+            peers=1,
+            leaving=int(number == 0 and moving_to is not None),
+            arriving=int(number == moving_to),
+            queue=4 - number,
+            microbatches_per_second=12.5,
+            shares={OTHER: 1.0} if number == 0 else {},
+        )
+        for number in range(2)
+    ]
+    pipeline = PipelineStatus(microbatches_done=4321, replays=7, microbatches_per_second=12.5, queue=3, dropped=2)
+    return status.model_copy(
+        update={
+            "self_": status.self_.model_copy(update={"stage": 1}),
+            "peers": tuple(peer.model_copy(update={"stage": 0, "moving_to": moving_to}) for peer in status.peers),
+            "stages": tuple(stages),
+            "pipeline": pipeline,
+        }
     )
 
 

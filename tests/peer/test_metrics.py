@@ -9,11 +9,24 @@ from structlog.testing import capture_logs
 
 from peer.metrics import Metrics
 from peer.rounds.session import RoundOutcome
+from peer.status import GossipStatus
 from peer.tasks import beside
 from peer.watchdog import WARN_SECONDS, watch_event_loop
-from tests.peer.scripted_daemon import SELF, make_status
+from tests.peer.scripted_daemon import SELF, make_pipeline_status, make_status
 
 RUN = "demo-" + "a" * 26
+GOSSIP = GossipStatus(
+    topology="ring",
+    mixing="mean",
+    consensus_distance=0.5,
+    relative_consensus_distance=0.1,
+    exchanges=3,
+    failed_exchanges=1,
+    busy=2,
+    last_peer=None,
+    bytes_sent=100,
+    bytes_received=200,
+)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -77,13 +90,24 @@ async def test_a_network_process_that_is_gone_is_left_out():
     assert b"peer_network_resident" not in Metrics(lambda: make_status(RUN), lambda: None).to_text()
 
 
-async def test_every_metric_is_documented_and_nothing_else(metrics):
-    families = {family.name: family for family in text_string_to_metric_families(metrics.to_text().decode())}
-    exposed = {
-        f"{name}_total" if family.type == "counter" else name
-        for name, family in families.items()
-        if not name.endswith("_created")
-    }
+async def test_a_pipeline_has_its_own():
+    shown = samples(Metrics(lambda: make_pipeline_status(RUN), lambda: 1))
+    assert shown[("peer_stage",)] == 1
+    assert shown[("peer_microbatches_total",)] == 4321
+    assert shown[("peer_microbatch_replays_total",)] == 7
+    assert shown[("peer_microbatches_dropped_total",)] == 2
+    assert shown[("peer_microbatch_queue",)] == 3
+
+
+async def test_every_metric_is_documented_and_nothing_else():
+    exposed = set()
+    for status in (make_pipeline_status(RUN), make_status(RUN).model_copy(update={"gossip": GOSSIP})):
+        text = Metrics(lambda status=status: status, lambda: 1).to_text().decode()
+        exposed |= {
+            f"{family.name}_total" if family.type == "counter" else family.name
+            for family in text_string_to_metric_families(text)
+            if not family.name.endswith("_created")
+        }
     documented = set(re.findall(r"^\| `(\w+)", DOCUMENT.read_text(), re.MULTILINE))
     assert documented == exposed
 
