@@ -1,12 +1,13 @@
 """Exchanges of models with other peers, from both ends; `protocols/gossip/messages.py` says who says what when.
 
-Neither end waits with its hands full: a callee that has no room says so at once, and a caller takes room only when the
-callee has. What happens when one of them breaks off stands in the head of `protocols/gossip/commitment.py`.
+Nobody waits for another while it keeps others waiting: a callee waits a little for room, and says when it has none; a
+caller takes room only when the callee has. What happens when one of them breaks off stands in the head of
+`protocols/gossip/commitment.py`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +27,6 @@ from peer.gossip.models import (
     send_model,
 )
 from peer.gossip.patience import Patience
-from peer.signal import Signal
 from peer.streams import next_request
 from peer.tasks import beside
 from protocols.admission import Admission
@@ -41,6 +41,7 @@ from protocols.vectors import Vector
 GOSSIP_KIND = "gossip"
 ASKERS_AT_ONCE = 8
 """Peers who only ask for our model."""
+SHORTEST_WAIT_SECONDS = 0.05
 
 
 class Host(Protocol):
@@ -111,8 +112,8 @@ class Exchanges:
         self._host, self._transport, self._signer = host, transport, signer
         self._terms, self._admission = terms, admission
         self._replays = ReplayGuard()
-        self._under_way = 0
-        self._ended = Signal()
+        self._rooms = asyncio.Semaphore(terms.degree)
+        """Exchanges that may shift our model, at the same time."""
         self._askers = asyncio.Semaphore(ASKERS_AT_ONCE)
         self._shown: tuple[int, Encoded] | None = None
         """For askers: our model as it was in some epoch."""
@@ -122,30 +123,46 @@ class Exchanges:
         await self.doubts.start()
         await self._transport.serve_streams(GOSSIP_KIND, self._serve, MODEL_FRAME_BYTES)
 
-    async def settled(self, seconds: float) -> None:
-        """Returns when no exchange is under way, or after so long."""
+    @asynccontextmanager
+    async def at_rest(self, seconds: float) -> AsyncIterator[None]:
+        """Once no exchange is under way, or after so long; none begins meanwhile."""
+        taken = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._under_way:
-                    await self._ended.wait()
+                while taken < self._terms.degree:
+                    await self._rooms.acquire()
+                    taken += 1
+        try:
+            yield
+        finally:
+            for _ in range(taken):
+                self._rooms.release()
 
     # -- calling ------------------------------------------------------------------------------------------------------
 
     async def mix_with(self, peer: PeerId) -> None:
         """One exchange. Raises Busy, TransportError, Rejected: nothing has changed then on either side."""
-        async with self._attempt(peer), await self._transport.open_stream(peer, GOSSIP_KIND) as stream:
-            offer, theirs = await self._offer(stream, only_asks=False)
-            try:
-                with self._room():
-                    exchange, shift = await self._be_prepared(stream, offer, theirs)
-                    if not self.doubts.decisions.commit(exchange):
-                        raise TimedOut(f"{peer} has asked what became of the exchange before it was decided")
-                    async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._host.shift(shift))
-                        tasks.create_task(self._say_commit(stream, exchange))
-            except Busy:
-                await stream.send(BUSY)
-                raise
+        async with self._attempt(peer):
+            async with self._room(self._room_seconds):
+                pass  # now it makes sense to ask; but room is not kept from those who call us meanwhile
+            async with await self._transport.open_stream(peer, GOSSIP_KIND) as stream:
+                offer, theirs = await self._offer(stream, only_asks=False)
+                try:
+                    async with self._room(0.0):
+                        own = await self._own_model()
+                        await self._mix(stream, offer, theirs, own)
+                        return
+                except Busy:
+                    await stream.send(BUSY)
+            raise Busy("our hands are full")
+
+    async def _mix(self, stream: Stream, offer: Signed[Offer], theirs: Signed[Model], own: Encoded) -> None:
+        exchange, shift = await self._be_prepared(stream, offer, theirs, own)
+        if not self.doubts.decisions.commit(exchange):
+            raise TimedOut(f"{stream.peer} has asked what became of the exchange before it was decided")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._host.shift(shift))
+            tasks.create_task(self._say_commit(stream, exchange))
 
     async def ask(self, peer: PeerId) -> Vector:
         """The model of `peer`, as it is sent. Raises Busy, TransportError, Rejected."""
@@ -161,9 +178,10 @@ class Exchanges:
         await stream.send(Frame(offer.wire))
         return offer, await self._read_head(stream, offer)
 
-    async def _be_prepared(self, stream: Stream, offer: Signed[Offer], theirs: Signed[Model]) -> tuple[bytes, Vector]:
+    async def _be_prepared(
+        self, stream: Stream, offer: Signed[Offer], theirs: Signed[Model], own: Encoded
+    ) -> tuple[bytes, Vector]:
         """The name of the exchange, and our shift, when the callee is prepared for its own."""
-        own = await self._own_model()
         ours = self._head(offer, own)
         exchange = exchange_digest(theirs, ours)
         decisions = self.doubts.decisions
@@ -226,7 +244,7 @@ class Exchanges:
     async def _be_called(self, stream: Stream, offer: Signed[Offer]) -> None:
         if self.doubts.too_many or self.patience.leaves_alone(stream.peer, self._transport.clock.monotonic()):
             raise Busy("not now")
-        with self._room():
+        async with self._room(self._room_seconds):
             own = await self._own_model()
             async with self._attempt(stream.peer):
                 exchange, shift = await self._prepare(stream, offer, own)
@@ -257,17 +275,23 @@ class Exchanges:
 
     # -- both ---------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _room(self) -> Iterator[None]:
-        """For one exchange. Raises Busy."""
-        if self._under_way >= self._terms.degree:
-            raise Busy("our hands are full")
-        self._under_way += 1
+    @asynccontextmanager
+    async def _room(self, seconds: float) -> AsyncIterator[None]:
+        """For one exchange. Raises Busy when there is none for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._rooms.acquire()
+        except TimeoutError:
+            raise Busy("our hands are full") from None
         try:
             yield
         finally:
-            self._under_way -= 1
-            self._ended.notify()
+            self._rooms.release()
+
+    @property
+    def _room_seconds(self) -> float:
+        """So long it is worth to wait for the exchanges under way to end."""
+        return max(SHORTEST_WAIT_SECONDS, self.patience.usual_seconds)
 
     @asynccontextmanager
     async def _attempt(self, peer: PeerId) -> AsyncIterator[None]:

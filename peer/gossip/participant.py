@@ -262,9 +262,9 @@ class GossipParticipant:
             self._has_model = False
             self._mixer.stop()
             await asyncio.wait([mixing], timeout=LEAVE_SECONDS)
-            await self.exchanges.settled(LEAVE_SECONDS)
         if not self._diverged:
-            await self._show_model()
+            async with self.exchanges.at_rest(LEAVE_SECONDS):
+                await self._show_model()
         if self._diverged:
             log.warning("the model is not finite any more, taking another's", epoch=self.epoch)
             self._heads.restart()
