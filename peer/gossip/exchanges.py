@@ -17,7 +17,6 @@ from peer.gossip.doubts import Doubts
 from peer.gossip.models import (
     BUSY,
     MODEL_FRAME_BYTES,
-    STALL_SECONDS,
     Busy,
     Encoded,
     PeerBusy,
@@ -35,7 +34,7 @@ from protocols.gossip.messages import Commit, Model, Offer, Prepared, exchange_d
 from protocols.gossip.mixing import length, pairwise, share_of_other
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
-from protocols.signed import ReplayGuard, Signed, Signer, open_signed
+from protocols.signed import BodyT, ReplayGuard, Signed, Signer, open_signed
 from protocols.vectors import Vector
 
 GOSSIP_KIND = "gossip"
@@ -190,7 +189,7 @@ class Exchanges:
             async with _limit(self.patience.limit_seconds, stream.peer), beside(self._send(stream, ours, own)):
                 values = await self._receive(stream, theirs)
                 shift = await self._shift(own, ours, values, theirs)
-                prepared = await receive_message(stream, Prepared, self._terms.run)
+                prepared = await self._hear(stream, Prepared)
                 if prepared.body.exchange != exchange:
                     raise Rejected(Reason.UNEXPECTED, "prepared for another exchange")
         except BaseException:
@@ -202,7 +201,7 @@ class Exchanges:
         """Who does not hear it will ask."""
         commit = self._signer.sign(Commit(exchange=exchange), self._host.epoch)
         with suppress(TransportError):
-            async with _limit(STALL_SECONDS, stream.peer):
+            async with _limit(self.patience.silence_seconds, stream.peer):
                 await stream.send(Frame(commit.wire))
 
     # -- called -------------------------------------------------------------------------------------------------------
@@ -269,7 +268,7 @@ class Exchanges:
     async def _hear_commit(self, stream: Stream, exchange: bytes) -> None:
         """Returns when the caller has decided for it. Raises TransportError, Rejected: then we do not know."""
         await stream.send(Frame(self._signer.sign(Prepared(exchange=exchange), self._host.epoch).wire))
-        commit = await receive_message(stream, Commit, self._terms.run)
+        commit = await self._hear(stream, Commit)
         if commit.body.exchange != exchange:
             raise Rejected(Reason.UNEXPECTED, "the commit is for another exchange")
 
@@ -320,7 +319,7 @@ class Exchanges:
 
     async def _read_head(self, stream: Stream, offer: Signed[Offer]) -> Signed[Model]:
         """Raises PeerBusy, TransportError, Rejected."""
-        head = await receive_message(stream, Model, self._terms.run)
+        head = await self._hear(stream, Model)
         if head.body.offer != offer_digest(offer):
             raise Rejected(Reason.UNEXPECTED, "the model belongs to another offer")
         if head.body.samples > self._terms.most_samples:
@@ -328,13 +327,17 @@ class Exchanges:
         self._host.met(head.sender, head.epoch)
         return head
 
+    async def _hear(self, stream: Stream, kind: type[BodyT]) -> Signed[BodyT]:
+        return await receive_message(stream, kind, self._terms.run, self.patience.silence_seconds)
+
     async def _send(self, stream: Stream, head: Signed[Model], own: Encoded) -> None:
         await send_model(stream, head, own)
         self.counts.bytes_sent += own.size_bytes
 
     async def _receive(self, stream: Stream, head: Signed[Model]) -> Vector:
         elements, codec = self._terms.elements, self._terms.codec
-        values = await receive_chunks(stream, head, elements, codec, self._transport)
+        silence_seconds = self.patience.silence_seconds
+        values = await receive_chunks(stream, head, elements, codec, self._transport, silence_seconds)
         self.counts.bytes_received += encoded_bytes(elements, codec)
         return values
 

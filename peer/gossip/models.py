@@ -19,8 +19,6 @@ from protocols.signed import BodyT, Signed, open_signed
 from protocols.vectors import Vector
 
 MODEL_FRAME_BYTES = PART_FRAME_BYTES
-STALL_SECONDS = 10.0
-"""A peer that sends nothing for so long is given up."""
 BUSY = Frame(b"busy")
 """Instead of a model: not now."""
 
@@ -68,15 +66,17 @@ async def send_model(stream: Stream, head: Signed[Model], model: Encoded) -> Non
         await stream.send(frame)
 
 
-async def receive_message(stream: Stream, body_type: type[BodyT], run: str) -> Signed[BodyT]:
-    """The next message. Raises PeerBusy, TransportError, Rejected."""
-    frame = await _receive(stream)
+async def receive_message(stream: Stream, body_type: type[BodyT], run: str, silence_seconds: float) -> Signed[BodyT]:
+    """The next message, which may be that long in coming. Raises PeerBusy, TransportError, Rejected."""
+    frame = await _receive(stream, silence_seconds)
     if frame.header == BUSY.header and body_type is Model:
         raise PeerBusy(f"{stream.peer} has its hands full")
     return open_signed(frame.header, body_type, run=run, sender=stream.peer)
 
 
-async def receive_chunks(stream: Stream, head: Signed[Model], count: int, codec: Codec, transport: Transport) -> Vector:
+async def receive_chunks(
+    stream: Stream, head: Signed[Model], count: int, codec: Codec, transport: Transport, silence_seconds: float
+) -> Vector:
     """The model of `count` elements that follows `head`.
 
     Raises TransportError; Rejected: wrong_shape, wrong_digest, non_finite, unexpected (not in order), malformed.
@@ -87,7 +87,7 @@ async def receive_chunks(stream: Stream, head: Signed[Model], count: int, codec:
     values = np.empty(count, np.float32)
     arrived = 0
     while arrived < grid.chunks:
-        frame = await _receive(stream)
+        frame = await _receive(stream, silence_seconds)
         arrived = await transport.in_thread(_take, frame, values, arrived, head.body.chunks, grid, codec)
     return values
 
@@ -106,12 +106,12 @@ def _take(frame: Frame, values: Vector, arrived: int, digests: tuple[bytes, ...]
     return arrived
 
 
-async def _receive(stream: Stream) -> Frame:
+async def _receive(stream: Stream, silence_seconds: float) -> Frame:
     try:
-        async with asyncio.timeout(STALL_SECONDS):
+        async with asyncio.timeout(silence_seconds):
             frame = await stream.receive()
     except TimeoutError:
-        raise TimedOut(f"{stream.peer} sent nothing for {STALL_SECONDS:.0f} s") from None
+        raise TimedOut(f"{stream.peer} sent nothing for {silence_seconds:.0f} s") from None
     if frame is None:
         raise Unreachable(f"{stream.peer} has ended the exchange")
     return frame

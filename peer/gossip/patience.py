@@ -10,9 +10,12 @@ from statistics import median
 from protocols.identity import PeerId
 
 FIRST_SECONDS = 120.0
-"""As long as nothing is known."""
-LEAST_SECONDS = 10.0
+"""For an exchange, as long as nothing is known."""
+LEAST_SECONDS = 6.0
 TIMES_USUAL = 6.0
+FIRST_SILENCE_SECONDS = 10.0
+"""For the next frame, as long as nothing is known, and at most."""
+LEAST_SILENCE_SECONDS = 3.0
 REMEMBERED_EXCHANGES = 32
 SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
@@ -34,6 +37,12 @@ class Patience:
     def limit_seconds(self) -> float:
         """When to give an exchange up."""
         return max(LEAST_SECONDS, TIMES_USUAL * self.usual_seconds) if self._took else FIRST_SECONDS
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long a peer may send nothing within an exchange."""
+        usual = max(LEAST_SILENCE_SECONDS, TIMES_USUAL * self.usual_seconds)
+        return min(FIRST_SILENCE_SECONDS, usual) if self._took else FIRST_SILENCE_SECONDS
 
     def succeeded(self, peer: PeerId, seconds: float) -> None:
         self._took.append(seconds)

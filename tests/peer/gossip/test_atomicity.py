@@ -14,8 +14,9 @@ from dht.simulated_link import Link
 from dht.wrapped_transport import WrappedStream, WrappedTransport
 from peer.gossip.doubts import ASK_AGAIN_SECONDS
 from peer.gossip.exchanges import GOSSIP_KIND
-from peer.gossip.models import BUSY, STALL_SECONDS
+from peer.gossip.models import BUSY
 from peer.gossip.participant import GossipParticipant
+from peer.gossip.patience import FIRST_SILENCE_SECONDS
 from peer.roster import LIVE_SECONDS
 from protocols.identity import PeerId
 from protocols.manifest import Gossip
@@ -130,7 +131,7 @@ def test_two_that_are_cut_off_from_each_other_at_any_point_both_shift_or_neither
         peers = await start_apart(swarm, 2, strike.on_stream)
         strike.armed = True
         await swarm.until(lambda: strike.struck, within=60)
-        await swarm.network.clock.sleep(STALL_SECONDS + 2)
+        await swarm.network.clock.sleep(FIRST_SILENCE_SECONDS + 2)
         swarm.network.heal()
         await swarm.network.clock.sleep(30)
         weights = weights_of(peers)
