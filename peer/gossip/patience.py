@@ -5,6 +5,7 @@ ones is given up; and each failure costs its peer a pause that is longer than wh
 """
 
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 from statistics import median
 
 from protocols.identity import PeerId
@@ -17,16 +18,28 @@ FIRST_SILENCE_SECONDS = 10.0
 """For the next frame, as long as nothing is known, and at most."""
 LEAST_SILENCE_SECONDS = 3.0
 REMEMBERED_EXCHANGES = 32
+FORGIVING_EXCHANGES = 8
+"""So many good ones in a row make up for one failure: who fails now and then on purpose gains little by it."""
 SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
 MAX_PEERS = 4096
 
 
+@dataclass(slots=True)
+class _Account:
+    """Of a peer with whom an exchange has failed."""
+
+    failures: int = 0
+    good: int = 0
+    """Exchanges that did not fail since."""
+    until: float = 0.0
+    """When it is not left alone any more."""
+
+
 class Patience:
     def __init__(self) -> None:
         self._took: deque[float] = deque(maxlen=REMEMBERED_EXCHANGES)
-        self._failures: OrderedDict[PeerId, tuple[int, float]] = OrderedDict()
-        """Peer → how often in a row, and until when it is left alone."""
+        self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
 
     @property
     def usual_seconds(self) -> float:
@@ -46,16 +59,24 @@ class Patience:
 
     def succeeded(self, peer: PeerId, seconds: float) -> None:
         self._took.append(seconds)
-        self._failures.pop(peer, None)
+        if (account := self._accounts.get(peer)) is None:
+            return
+        account.good += 1
+        if account.good == FORGIVING_EXCHANGES:
+            account.good, account.failures = 0, account.failures - 1
+        if account.failures <= 0:
+            del self._accounts[peer]
 
     def failed(self, peer: PeerId, now: float, seconds: float) -> None:
         """An exchange with `peer` has come to nothing after that long."""
-        times, _ = self._failures.pop(peer, (0, 0.0))
-        pause = max(SHORTEST_PAUSE_SECONDS, 2 * seconds) * 2.0 ** min(times, 16)
-        self._failures[peer] = times + 1, now + min(LONGEST_PAUSE_SECONDS, pause)
-        while len(self._failures) > MAX_PEERS:
-            self._failures.popitem(last=False)
+        account = self._accounts.setdefault(peer, _Account())
+        self._accounts.move_to_end(peer)
+        pause = max(SHORTEST_PAUSE_SECONDS, 2 * seconds) * 2.0 ** min(account.failures, 16)
+        account.failures, account.good = account.failures + 1, 0
+        account.until = now + min(LONGEST_PAUSE_SECONDS, pause)
+        while len(self._accounts) > MAX_PEERS:
+            self._accounts.popitem(last=False)
 
     def leaves_alone(self, peer: PeerId, now: float) -> bool:
-        _, until = self._failures.get(peer, (0, now))
-        return now < until
+        account = self._accounts.get(peer)
+        return account is not None and now < account.until
