@@ -92,9 +92,14 @@ def consensus_distance(peers: Sequence[SimulatedPeer]) -> float:
     return float(np.sqrt(np.mean(np.sum(np.square(weights - weights.mean(axis=0)), axis=1))))
 
 
-async def start(swarm: SimulatedSwarm, number: int, **options: Any) -> SimulatedPeer:
+async def start(
+    swarm: SimulatedSwarm, number: int, *, make: Callable[..., GossipParticipant] = GossipParticipant, **options: Any
+) -> SimulatedPeer:
+    def without_rounds(on_round: object, **given: Any) -> GossipParticipant:
+        return make(**given)
+
     return await swarm.start(
-        number, **{"make": GossipParticipant, "learns": QuadraticGossipLearner, "speed": SPEED} | options
+        number, make=without_rounds, **{"learns": QuadraticGossipLearner, "speed": SPEED} | options
     )
 
 
