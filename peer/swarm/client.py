@@ -108,6 +108,8 @@ class StageClient:
             if answer.outcome != "moved" and answer.work != work_digest(work, *map(_digest, payloads)):
                 raise Rejected(Reason.WRONG_DIGEST, "the answer is to other work")
             if answer.tensor is None:
+                if answer.outcome == "done" and accepted:
+                    raise Rejected(Reason.WRONG_SHAPE, "work that is done, and no tensor")
                 return Reply(statement, None)
             check_announced(answer.tensor, accepted, self._codec)
             [payload] = await receive_payloads(stream, frame, [encoded_bytes(answer.tensor)])

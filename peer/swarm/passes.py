@@ -106,6 +106,6 @@ class Passes:
             self._transport.reject(peer, error.reason, str(error))
             self._useless.add(peer)
             return None
-        if reply.tensor is None and reply.answer.outcome in ("late", "done"):
+        if reply.answer.outcome == "late":
             self._useless.add(peer)
         return reply.tensor
