@@ -574,20 +574,40 @@ class Daemon:
         return self.participant.state if self.participant.joined else None
 
     async def _leave_when_done(self) -> None:
-        """With --until-done: leaves at the run's end, when the others have it too, or after a while."""
+        """With --until-done: leaves at the run's end, when the others have it too, or after a while.
+
+        In a pipeline also when it is evaluated, for which all stages have to be there: whoever does it leaves first.
+        """
         if not self._settings.until_done:
             return
         participant = self.participant
         last = participant.manifest.epochs
         while epoch_of(participant) < last:
             await self.changed()
+        evaluator = self._pipeline.evaluator(last) if self._pipeline is not None else None
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                while participant.activity != "idle" or any(
-                    member.epoch < last and member.entry.role != "monitor" for member in participant.membership.roster
+                while (
+                    participant.activity != "idle" or self._others_need_us(last) or self._is_evaluating(evaluator, last)
                 ):
                     await self.changed()
         participant.leave()
+
+    def _others_need_us(self, last: int) -> bool:
+        """Whether some have not come to the last epoch who have a state."""
+        return any(
+            member.epoch < last
+            and member.entry.role != "monitor"
+            and (self._pipeline is None or member.entry.stage is not None)
+            for member in self.participant.membership.roster
+        )
+
+    def _is_evaluating(self, evaluator: PeerId | None, epoch: int) -> bool:
+        if self._pipeline is None or evaluator is None:
+            return False
+        if evaluator == self._peer_id:
+            return self._pipeline.participant.evaluated_epoch != epoch
+        return self.participant.membership.roster.get(evaluator) is not None
 
     async def _show(self) -> None:
         if self._on_status is None:

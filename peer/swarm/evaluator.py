@@ -17,7 +17,6 @@ from peer.swarm.passes import GivenUp, Passes
 from peer.swarm.stage import evaluated_epoch
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
-from protocols.round.order import order
 
 LOOK_SECONDS = 0.5
 
@@ -34,17 +33,17 @@ class Evaluator:
         *,
         epoch: Callable[[], int],
         peers: Callable[[], Mapping[int, Iterable[PeerId]]],
-        trainers: Callable[[], Iterable[PeerId]],
+        evaluator: Callable[[int], PeerId | None],
         evaluate: Evaluate,
         note: Callable[[int, dict[str, float]], None],
         border: Border,
     ) -> None:
-        """`epoch`: that all stages have come to; `peers`: by stage, who serves it; `trainers`: all, we among them.
+        """`epoch`: that all stages have come to; `peers`: by stage, who serves it; `evaluator`: whose an epoch is.
 
         `note` takes the epoch that was evaluated, and the metrics.
         """
         self._transport, self._manifest, self._dataset, self._client = transport, manifest, dataset, client
-        self._epoch, self._peers, self._trainers = epoch, peers, trainers
+        self._epoch, self._peers, self._evaluator = epoch, peers, evaluator
         self._evaluate, self._note, self._border = evaluate, note, border
 
     async def run(self) -> None:
@@ -52,7 +51,7 @@ class Evaluator:
         last: int | None = None
         while True:
             due = self._due()
-            if due is not None and due != last and self._is_ours(due):
+            if due is not None and due != last and self._evaluator(due) == self._transport.peer_id:
                 last = due
                 async with self._border.around("evaluating the model"):
                     await self._try(due)
@@ -61,9 +60,6 @@ class Evaluator:
 
     def _due(self) -> int | None:
         return evaluated_epoch(self._manifest, self._epoch())
-
-    def _is_ours(self, epoch: int) -> bool:
-        return order(self._manifest.run_id, epoch, self._trainers())[0] == self._transport.peer_id
 
     async def _try(self, epoch: int) -> None:
         passes = Passes(self._transport, self._manifest, self._client, self._peers, epoch, lambda: self._due() != epoch)

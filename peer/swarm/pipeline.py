@@ -34,6 +34,7 @@ from protocols.identity import PeerId
 from protocols.records import Serving
 from protocols.rejection import Rejected
 from protocols.roles import TRAINING
+from protocols.round.order import order
 from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.swarm.coverage import from_bytes
@@ -135,7 +136,7 @@ class PipelinePeer:
             self._client,
             epoch=self._epoch_of_all,
             peers=self._peers_by_stage,
-            trainers=self.trainers,
+            evaluator=self.evaluator,
             evaluate=self._evaluate,
             note=self.participant.note_evaluation,
             border=self._border,
@@ -333,6 +334,10 @@ class PipelinePeer:
         """Who begins microbatches, and evaluates."""
         us = [self._transport.peer_id] if self.participant.profile.role in TRAINING else []
         return us + [member.peer for member in self._members() if member.entry.role in TRAINING]
+
+    def evaluator(self, epoch: int) -> PeerId | None:
+        """Which of them evaluates that epoch's state, as things are now."""
+        return next(iter(order(self._manifest.run_id, epoch, self.trainers())), None)
 
     def _dialable(self) -> Iterable[PeerId]:
         """Who may keep the board."""

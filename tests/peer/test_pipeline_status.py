@@ -82,9 +82,8 @@ def test_a_move_is_seen_while_it_is_under_way(monkeypatch: pytest.MonkeyPatch) -
     moves: list[Move] = []
 
     def next_move(loads: Sequence[Load], _stages: int) -> Move | None:
-        return next(
-            (move for move in moves for load in loads if (load.peer, load.stage) == (move.peer, move.source)), None
-        )
+        at = {load.peer: load.stage for load in loads}
+        return next((move for move in moves if at.get(move.peer) == move.source), None)
 
     monkeypatch.setattr("peer.swarm.pipeline.next_move", next_move)
 
