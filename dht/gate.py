@@ -50,6 +50,7 @@ class Gate:
         self._on_rejected = on_rejected
         self._on_suspended = on_suspended
         self._streams: Counter[PeerId] = Counter()
+        self._streams_of_all = 0
         self._strikes = Strikes()
         self._rates = Rates(EXCHANGES_PER_SECOND, EXCHANGES_AT_ONCE)
         self._banned: dict[PeerId, str] = {}
@@ -63,12 +64,14 @@ class Gate:
             raise Rejected(Reason.BUSY, "refused for a while after too much bad input")
         if self._streams[peer] >= MAX_STREAMS_PER_PEER:
             raise Rejected(Reason.BUSY, f"more than {MAX_STREAMS_PER_PEER} streams at once")
-        if self._streams.total() >= MAX_STREAMS:
+        if self._streams_of_all >= MAX_STREAMS:
             raise Rejected(Reason.BUSY, f"more than {MAX_STREAMS} streams of all peers")
         self._streams[peer] += 1
+        self._streams_of_all += 1
         try:
             yield
         finally:
+            self._streams_of_all -= 1
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]

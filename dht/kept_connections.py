@@ -26,10 +26,13 @@ class KeptConnections(Generic[C]):
 
     def __init__(self) -> None:
         self._kept: OrderedDict[C, tuple[PeerId, str, asyncio.TimerHandle]] = OrderedDict()
+        self._by_use: dict[tuple[PeerId, str], list[C]] = {}
+        """The same, those used last at the end."""
 
     def take(self, peer: PeerId, kind: str) -> C | None:
         """The one used last; None when there is none that is still intact."""
-        while (connection := self._last(peer, kind)) is not None:
+        while its := self._by_use.get((peer, kind)):
+            connection = its[-1]
             self._let_go(connection)
             if connection.intact:
                 return connection
@@ -39,6 +42,7 @@ class KeptConnections(Generic[C]):
     def keep(self, peer: PeerId, kind: str, connection: C) -> None:
         timer = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._expire, connection)
         self._kept[connection] = (peer, kind, timer)
+        self._by_use.setdefault((peer, kind), []).append(connection)
         if len(self._kept) > MAX_KEPT:
             self._expire(next(iter(self._kept)))
 
@@ -46,14 +50,14 @@ class KeptConnections(Generic[C]):
         for connection in list(self._kept):
             self._expire(connection)
 
-    def _last(self, peer: PeerId, kind: str) -> C | None:
-        its = (c for c, (its_peer, its_kind, _) in reversed(self._kept.items()) if (its_peer, its_kind) == (peer, kind))
-        return next(its, None)
-
     def _expire(self, connection: C) -> None:
         self._let_go(connection)
         connection.close()
 
     def _let_go(self, connection: C) -> None:
-        _, _, timer = self._kept.pop(connection)
+        peer, kind, timer = self._kept.pop(connection)
         timer.cancel()
+        its = self._by_use[peer, kind]
+        its.remove(connection)
+        if not its:
+            del self._by_use[peer, kind]

@@ -4,10 +4,12 @@ A PeerID is the identity multihash of the libp2p protobuf `PublicKey(type=Ed2551
 PeerID can check its signatures: there is no key exchange and no registry (libp2p specification, "Peer Ids and Keys").
 """
 
+from collections import OrderedDict
 from functools import lru_cache
 from typing import NewType
 
 import base58
+import blake3
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -15,6 +17,8 @@ PeerId = NewType("PeerId", str)
 """Base58 text of the PeerID, `12D3KooW…`."""
 
 SIGNATURE_BYTES = 64
+VERIFIED_KEPT = 16_384
+"""So many signatures that were right are remembered, by digest: 2 MB."""
 
 # Identity multihash (code 0, 36 bytes), then protobuf: field 1 = key type 1 (Ed25519), field 2 = 32 bytes.
 _PEER_ID_PREFIX = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])
@@ -62,11 +66,22 @@ class Identity:
 
 
 def verify(peer_id: PeerId, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` (64 bytes) of `message` was made by the owner of `peer_id`."""
+    """Whether `signature` (64 bytes) of `message` was made by the owner of `peer_id`.
+
+    What is shown again and again, as votes are, is checked once.
+    """
+    if len(signature) != SIGNATURE_BYTES:
+        return False
+    name = blake3.blake3(signature + peer_id.encode() + b"\x00" + message).digest()
+    if name in _verified:
+        return True
     try:
         _public_key(peer_id).verify(signature, message)
     except (InvalidSignature, IdentityError):
         return False
+    _verified[name] = None
+    if len(_verified) > VERIFIED_KEPT:
+        _verified.popitem(last=False)
     return True
 
 
@@ -83,6 +98,9 @@ def peer_id_bytes(peer_id: PeerId) -> bytes:
 
 def peer_id_from_bytes(data: bytes) -> PeerId:
     return parse_peer_id(base58.b58encode(data).decode())
+
+
+_verified: OrderedDict[bytes, None] = OrderedDict()
 
 
 @lru_cache(maxsize=4096)
