@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import direct, doctor, export, identity, join, logs, observe, run
+from cli import direct, doctor, export, identity, join, logs, observe, run, simulate
 from cli.errors import run_reporting_errors
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.add_typer(run.app, name="run")
 app.command()(export.export)
 app.command("id")(identity.identity)
 app.command()(doctor.doctor)
+app.command()(simulate.simulate)
 
 
 def main() -> None:

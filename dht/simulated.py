@@ -8,13 +8,12 @@ sent and breaks when that lasts, as TCP does.
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
 from dht.exchange import CONNECT_SECONDS, ExchangeTransport
 from dht.interfaces import Clock, OnRejected, Records, Unreachable
-from dht.simulated_connection import STALL_SECONDS, SimulatedConnection
+from dht.simulated_connection import STALL_SECONDS, SimulatedConnection, Traffic
 from dht.simulated_link import Attachment, Channel, Link
 from dht.virtual_time import VirtualClock, VirtualTimeLoop
 from protocols.identity import PeerId
@@ -55,8 +54,8 @@ class SimulatedNetwork:
         self._group_of: dict[PeerId, int] = {}
         self._regrouped = asyncio.Event()
         self._records: dict[tuple[str, str], dict[PeerId, Signed[Record]]] = {}
-        self.traffic: dict[PeerId, Traffic] = {}
-        """What each peer has been sent so far, whatever became of it."""
+        self.traffic: dict[str, Traffic] = {}
+        """By the kind of request or stream: what has been delivered so far, whatever became of it."""
         self._trace = hashlib.blake2b()
 
     def join(
@@ -140,9 +139,10 @@ class SimulatedNetwork:
         distance = self._distances.get(frozenset((near.region, far.region)), 0.0)
         return near.latency_seconds + far.latency_seconds + distance
 
-    def connect_pair(self, one: PeerId, other: PeerId) -> SimulatedConnection:
-        near = SimulatedConnection(self, one, other)
-        far = SimulatedConnection(self, other, one)
+    def connect_pair(self, one: PeerId, other: PeerId, kind: str) -> SimulatedConnection:
+        traffic = self.traffic.setdefault(kind, Traffic())
+        near = SimulatedConnection(self, one, other, traffic)
+        far = SimulatedConnection(self, other, one, traffic)
         near.other, far.other = far, near
         for end in (near, far):
             self._connections.setdefault(end.local, {})[end] = None
@@ -182,7 +182,6 @@ class SimulatedNetwork:
         """Enters a delivery into the trace."""
         now = asyncio.get_running_loop().time()
         self._trace.update(f"{now!r} {sender} {receiver} {size_bytes}\n".encode())
-        self.traffic.setdefault(receiver, Traffic()).count(size_bytes)
 
     def stored(self, run: str, kind: str) -> dict[PeerId, Signed[Record]]:
         return self._records.setdefault((run, kind), {})
@@ -190,18 +189,6 @@ class SimulatedNetwork:
     def _link_of(self, peer: PeerId) -> Link:
         attachment = self._attached.get(peer)
         return attachment.link if attachment else self._link
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Frames that a peer was sent, their prefixes included."""
-
-    frames: int = 0
-    size_bytes: int = 0
-
-    def count(self, size_bytes: int) -> None:
-        self.frames += 1
-        self.size_bytes += size_bytes
 
 
 class SimulatedTransport(ExchangeTransport):
@@ -259,7 +246,7 @@ class SimulatedTransport(ExchangeTransport):
         if kind not in transport._services:
             raise Unreachable(f"{peer} does not serve {kind}")
         transport._known.add(self.peer_id)
-        connection = self._network.connect_pair(self.peer_id, peer)
+        connection = self._network.connect_pair(self.peer_id, peer, kind)
         transport._tasks.start(transport._serve_incoming(kind, connection.other), f"{kind} from {self.peer_id}")
         return connection
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dht.framing import PREFIX_BYTES, End, encode_prefix
@@ -20,14 +21,24 @@ STALL_SECONDS = 5.0
 """How long it takes until both sides notice that messages no longer pass."""
 
 
+@dataclass(slots=True)
+class Traffic:
+    """Frames, and their bytes with what frames them."""
+
+    frames: int = 0
+    size_bytes: int = 0
+
+
 class SimulatedConnection:
     """Made in pairs by the network; `other` is the end at the other peer."""
 
     other: "SimulatedConnection"
 
-    def __init__(self, network: "SimulatedNetwork", local: PeerId, remote: PeerId) -> None:
+    def __init__(self, network: "SimulatedNetwork", local: PeerId, remote: PeerId, traffic: Traffic) -> None:
+        """`traffic`: where what arrives is counted."""
         self.local = local
         self.remote = remote
+        self._traffic = traffic
         self._network = network
         self._loop = asyncio.get_running_loop()
         self._max_payload_bytes, self._max_header_bytes = MAX_PAYLOAD_BYTES, MAX_HEADER_BYTES
@@ -164,6 +175,8 @@ class SimulatedConnection:
 
     def _put(self, item: Frame | End, size: int) -> None:
         self._network.record(self.remote, self.local, size)
+        self._traffic.frames += 1
+        self._traffic.size_bytes += size
         if self._broken:
             return
         if self._closed:

@@ -76,7 +76,9 @@ class _Timer(asyncio.TimerHandle):
         self._number = number
 
     def __lt__(self, other: Any) -> bool:
-        return (self.when(), self._number) < (other.when(), other._number)
+        if self._when == other._when:  # type: ignore[attr-defined]
+            return self._number < other._number  # type: ignore[no-any-return]
+        return self._when < other._when  # type: ignore[attr-defined,no-any-return]
 
 
 class _Task(asyncio.Task[Any]):

@@ -50,6 +50,12 @@ def configure(log_format: Literal["text", "json"], level: int = logging.INFO) ->
     )
 
 
+def only_errors() -> None:
+    """Text lines on stderr for what must not happen; what is logged below that costs next to nothing."""
+    configure("text", logging.ERROR)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
 def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """What others have sent may be in any of a line's texts, and in those of exceptions."""
     return {key: printable(text, keep="\n\t") if isinstance(text, str) else text for key, text in event.items()}

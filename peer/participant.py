@@ -32,7 +32,7 @@ from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.roster import Member
 from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
-from peer.rounds.post import ELSEWHERE, ROUND_KIND, Inbox, Outbox
+from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
 from peer.signal import Signal
@@ -44,7 +44,7 @@ from peer.verification.inspector import Inspector
 from protocols.admission import Admission
 from protocols.awake import AwakeTime
 from protocols.codecs import codec
-from protocols.heads import Choice, History
+from protocols.heads import HISTORY, Choice, History
 from protocols.identity import PeerId
 from protocols.manifest import DataParallel, Manifest, Pipeline
 from protocols.message import Message
@@ -336,6 +336,14 @@ class Participant:
     def joined(self) -> bool:
         """Whether our state is the swarm's, as far as we know."""
         return bool(self._heads.history)
+
+    def queues(self) -> Iterator[tuple[str, int, int]]:
+        """What it keeps of others' words and work: what it is, how many, and how many at most."""
+        yield "sessions", len(self._sessions), SESSIONS_KEPT
+        yield "messages of epochs to come", len(self._early), EARLY_MESSAGES
+        yield "epochs of results", self._results.epochs, self._results.most_epochs
+        yield "epochs of history", len(self._heads.history), HISTORY
+        yield "messages to one peer", self._outbox.longest_queue, OUTBOX_LIMIT
 
     async def _take_part(self, max_epochs: int | None) -> None:
         if self._prepare is not None:
@@ -838,7 +846,7 @@ class Participant:
         if frame is None:
             return
         self.require(stream.peer)
-        statement = open_signed(frame.header, Contribution, run=self.manifest.run_id, sender=stream.peer)
+        statement = open_signed(frame.header, Contribution, run=self._signer.run, sender=stream.peer)
         session = self._sessions.get(statement.epoch)
         if session is None:
             raise Rejected(Reason.UNEXPECTED, f"no round of epoch {statement.epoch} is under way here")

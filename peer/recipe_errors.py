@@ -29,7 +29,7 @@ def explain(
         case "extra_forbidden":
             place = ".".join(path[:-1])
             allowed = {*known, *(more or {}).get(place, ())} - {*(hidden or {}).get(place, ())}
-            return f"{field}: unknown; {_advice(path[-1], allowed)}"
+            return f"{field}: unknown; {advice(path[-1], allowed)}"
         case "missing":
             return f"{field}: missing"
         case "union_tag_invalid":
@@ -44,7 +44,7 @@ def explain(
     return f"{field}: {what_is_wrong(first)}" if field else what_is_wrong(first)
 
 
-def _advice(wrong: str, known: Collection[str]) -> str:
+def advice(wrong: str, known: Collection[str]) -> str:
     """What to write instead of `wrong`."""
     if close := get_close_matches(wrong, known, n=1):
         return f"did you mean {close[0]!r}?"
@@ -63,7 +63,7 @@ def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[li
     for part in location:
         if path and not tables and path[-1] not in ("options", "shards"):
             break  # a plain value: what follows are the types it was tried as
-        tagged = [table for table in tables if any(field.default == part for field in table.model_fields.values())]
+        tagged = [table for table in tables if isinstance(part, str) and part in _defaults(table)]
         known = [name for table in tables for name in table.model_fields]
         if tagged and part not in known:
             tables = tagged
@@ -73,6 +73,11 @@ def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[li
             fields = [table.model_fields[part] for table in tables if part in table.model_fields]
             tables = [inner for field in fields for inner in _tables(field.annotation)]
     return path, known
+
+
+def _defaults(table: type[BaseModel]) -> list[Any]:
+    """A table of a union has its tag among these."""
+    return [field.default for field in table.model_fields.values()]
 
 
 def _tables(annotation: Any) -> Iterator[type[BaseModel]]:

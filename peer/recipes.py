@@ -48,13 +48,19 @@ def read_recipe(source: str) -> Recipe:
     """The recipe of a path, or of a built-in's name. Raises UsageError."""
     if source in BUILT_IN:
         return built_in_recipe(source)
+    return read_file(source, "recipe", f", or a built-in: {', '.join(BUILT_IN)}")
+
+
+def read_file(source: str, what: str, otherwise: str = "") -> Recipe:
+    """The TOML file at the path `source`, which is called `what`, and where it is missing, what may be given besides.
+
+    Raises UsageError.
+    """
     path = Path(source).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no recipe {source}; give the path of one, or a built-in: {', '.join(BUILT_IN)}"
-        ) from error
+        raise UsageError(f"there is no {what} {source}; give the path of one{otherwise}") from error
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

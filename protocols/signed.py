@@ -84,10 +84,15 @@ def open_signed(wire: bytes, body_type: type[BodyT], *, run: str, sender: PeerId
         raise Rejected(Reason.WRONG_KIND, f"expected {body_type.kind}, got {kind[:32]!r}")
     if sender is not None and their_sender != sender:
         raise Rejected(Reason.WRONG_SENDER, f"{kind}: not signed by {sender}")
-    statement = encode([their_run, their_sender, kind, epoch, sequence, body])
-    if not verify(their_sender, _DOMAIN + statement, signature):
-        raise Rejected(Reason.BAD_SIGNATURE, f"{kind}: not signed by {their_sender}")
+    _check_signature(their_run, their_sender, kind, epoch, sequence, body, signature)
     return Signed(run, their_sender, epoch, sequence, body_type.from_bytes(body), wire)
+
+
+def signer_and_kind(wire: bytes) -> tuple[PeerId, str]:
+    """Who has signed the statement in `wire`, whatever it says, and its kind. Raises Rejected."""
+    envelope = _envelope(wire)
+    _check_signature(*envelope)
+    return envelope[1], envelope[2]
 
 
 def signed_run_and_kind(wire: bytes, limit_bytes: int) -> tuple[str, str]:
@@ -96,6 +101,14 @@ def signed_run_and_kind(wire: bytes, limit_bytes: int) -> tuple[str, str]:
         raise Rejected(Reason.OVERSIZED, f"{len(wire)} bytes")
     envelope = _envelope(wire)
     return envelope[0], envelope[2]
+
+
+def _check_signature(
+    run: str, sender: PeerId, kind: str, epoch: int, sequence: int, body: bytes, signature: bytes
+) -> None:
+    """Raises Rejected (bad_signature)."""
+    if not verify(sender, _DOMAIN + encode([run, sender, kind, epoch, sequence, body]), signature):
+        raise Rejected(Reason.BAD_SIGNATURE, f"{kind}: not signed by {sender}")
 
 
 def _envelope(wire: bytes) -> tuple[str, PeerId, str, int, int, bytes, bytes]:

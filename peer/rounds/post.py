@@ -141,6 +141,10 @@ class Outbox:
             pending.pop(next(iter(pending)))
         self._wanted.notify()
 
+    @property
+    def longest_queue(self) -> int:
+        return max(map(len, self._pending.values()), default=0)
+
     async def run(self) -> None:
         """Delivers until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -57,6 +57,7 @@ from protocols.round.messages import (
     Begin,
     Contribution,
     Done,
+    Member,
     Observed,
     PartResult,
     Prepared,
@@ -102,6 +103,8 @@ class RoundOutcome:
     bytes_received: int
     recovered_parts: int
     missing_senders: int
+    group: tuple[Member, ...] = ()
+    """The members and their samples, as our leader has named them; empty where we have missed that."""
     account: RoundAccount | None = None
     """Where members check each other, and this one was there."""
     begin: bytes = b""
@@ -433,6 +436,7 @@ class Session:
             bytes_received=self._traffic.received + sum(part.bytes_received for part in self._owned.values()),
             recovered_parts=self.machine.recovered_parts,
             missing_senders=max((part.missing_senders for part in self._owned.values()), default=0),
+            group=self.machine.begin.members if self.machine.begin is not None else (),
             account=self._account(),
             begin=self.machine.origin[0] if self.setting.microbatches and self.machine.origin else b"",
         )

@@ -48,9 +48,14 @@ class PacedLearner(Learner):
         clock: Clock,
         pace: Pace,
         examine: Callable[[PeerId], Trains] | None = None,
+        trained: dict[int, int] | None = None,
     ) -> None:
-        """`examine`: makes a trainer that does what another peer does."""
+        """`examine`: makes a trainer that does what another peer does.
+
+        `trained`: gets by epoch on how many samples it has trained, at most.
+        """
         self.samples_per_second = pace.samples_per_second
+        self._trained, self._epoch = trained if trained is not None else {}, 0
         self._trainer, self._batch_size, self._clock, self._pace, self._examine = (
             trainer,
             batch_size,
@@ -59,16 +64,13 @@ class PacedLearner(Learner):
             examine,
         )
 
-    @property
-    def samples(self) -> int:
-        """That it has trained on in this epoch."""
-        return self._trainer.samples
-
     async def begin(self, state: ModelState) -> None:
+        self._epoch = state.epoch
         self._trainer.start_epoch(state)
 
     async def step(self) -> Trained:
         await self._train(self._trainer)
+        self._trained[self._epoch] = max(self._trained.get(self._epoch, 0), self._trainer.samples)
         return Trained(self._trainer.samples, self._trainer.complete, self.samples_per_second)
 
     async def _train(self, trainer: Trains) -> None:

@@ -5,8 +5,8 @@ and how long its training takes.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.rounds.session import RoundOutcome
 from peer.signal import Signal
+from peer.tasks import beside
 from protocols.encoding import digest
 from protocols.identity import Identity, PeerId
 from protocols.manifest import Manifest
@@ -30,6 +31,7 @@ from protocols.roles import Role
 from protocols.signed import Signer
 from protocols.state import ModelState
 
+WORDS_KEPT = 256
 MakeLearner = Callable[[Manifest, PeerId, Clock, float], Learner]
 """(manifest, whose, its clock, samples per second)."""
 
@@ -44,7 +46,8 @@ class CountedRejections(Rejections):
     def __init__(self) -> None:
         super().__init__()
         self.by_peer: Counter[tuple[PeerId, str]] = Counter()
-        self.words: list[str] = []
+        self.words: deque[str] = deque(maxlen=WORDS_KEPT)
+        """The last ones in full."""
 
     def __call__(self, peer: PeerId, reason: str, message: str) -> None:
         super().__call__(peer, reason, message)
@@ -94,14 +97,21 @@ class Observer:
     def started(self, peer: SimulatedPeer) -> None:
         """It is up, and about to run."""
 
-    def changed(self, peer: SimulatedPeer, *, resynced: bool) -> None:
-        """It has come to another epoch or state, or `resynced`: it has given its own up."""
+    def came_to(self, peer: SimulatedPeer) -> None:
+        """Its state is another, and the swarm's as far as it knows."""
+
+    def resynced(self, peer: SimulatedPeer) -> None:
+        """It has given its state up, to take that of the swarm."""
 
     def finished_round(self, peer: SimulatedPeer, outcome: RoundOutcome) -> None:
         """A round that ends the epoch of its state."""
 
     def ended(self, peer: SimulatedPeer, *, crashed: bool) -> None:
         """Nothing of it runs any more."""
+
+    def failed(self, peer: SimulatedPeer, error: Exception) -> None:
+        """It has ended by an error, which is a mistake of ours."""
+        raise error
 
 
 class SimulatedSwarm:
@@ -150,9 +160,8 @@ class SimulatedSwarm:
         max_epochs: int | None = None,
         make: Callable[..., Participant] = Participant,
         learns: MakeLearner | None = None,
-        given: Mapping[str, Any] | None = None,
     ) -> SimulatedPeer:
-        """`make`: a participant of what `Participant` takes, `given` instead of or besides it."""
+        """`make`: a participant of what `Participant` takes."""
         rejections = CountedRejections()
         who = identity(number)
         transport = self.network.join(who.peer_id, link=link, client_mode=client_mode, on_rejected=rejections)
@@ -160,24 +169,21 @@ class SimulatedSwarm:
         if role == "trainer":
             learner = (learns or self._learns)(self.manifest, who.peer_id, transport.clock, speed)
         participant = make(
-            **{
-                "transport": transport,
-                "records": self.network.records(who.peer_id),
-                "signer": Signer(who, self.manifest.run_id, int(transport.clock.wall() * 1e9)),
-                "manifest": self.manifest,
-                "profile": Profile(
-                    f"peer {number}",
-                    role,
-                    client_mode,
-                    lambda: transport.addresses,
-                    lambda: transport.bandwidth.bytes_per_second,
-                ),
-                "state": state or self.initial,
-                "learner": learner,
-                "rejections": rejections,
-                "on_round": lambda outcome: self._observer.finished_round(self.peers[number], outcome),
-            }
-            | dict(given or {})
+            transport=transport,
+            records=self.network.records(who.peer_id),
+            signer=Signer(who, self.manifest.run_id, int(transport.clock.wall() * 1e9)),
+            manifest=self.manifest,
+            profile=Profile(
+                f"peer {number}",
+                role,
+                client_mode,
+                lambda: transport.addresses,
+                lambda: transport.bandwidth.bytes_per_second,
+            ),
+            state=state or self.initial,
+            learner=learner,
+            rejections=rejections,
+            on_round=lambda outcome: self._observer.finished_round(self.peers[number], outcome),
         )
         peer = SimulatedPeer(number, participant, transport, rejections)
         await participant.start()
@@ -225,25 +231,26 @@ class SimulatedSwarm:
 
     async def _live(self, peer: SimulatedPeer, max_epochs: int | None) -> None:
         structlog.contextvars.bind_contextvars(me=peer.number)
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watch(peer))
-            await peer.participant.run(max_epochs)
-            watching.cancel()
+        try:
+            async with beside(self._watch(peer)):
+                await peer.participant.run(max_epochs)
+        except Exception as error:
+            self._observer.failed(peer, error)
         await peer.transport.close()
 
     async def _watch(self, peer: SimulatedPeer) -> None:
         joined, last = False, None
         while True:
-            state = peer.state
-            resynced = joined and not peer.participant.joined
-            peer.resyncs += resynced
-            joined = peer.participant.joined
-            if joined:
+            state, was_joined, joined = peer.state, joined, peer.participant.joined
+            if was_joined and not joined:
+                peer.resyncs += 1
+                last = None
+                self._observer.resynced(peer)
+            if joined and state is not last:
+                last = state
                 peer.epoch_times.setdefault(state.epoch, self.now)
                 peer.digests[state.epoch] = state.digest
-            if resynced or (joined and state is not last):
-                last = state
-                self._observer.changed(peer, resynced=resynced)
+                self._observer.came_to(peer)
             self.changed.notify()
             await peer.participant.changed.wait()
 

@@ -1,0 +1,54 @@
+"""What the tables of a scenario have in common."""
+
+from random import Random
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Range(Table):
+    """A number of each peer's own, drawn evenly between the two; where they are equal, the same for all."""
+
+    least: float
+    most: float
+
+    def draw(self, random: Random) -> float:
+        return random.uniform(self.least, self.most)
+
+
+def _as_range(value: Any) -> Any:
+    if isinstance(value, Range):
+        return value
+    ends = value if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        raise ValueError(f"must be a number, or [least, most], not {value!r}")
+    least, most = map(float, ends)
+    if not least <= most:
+        raise ValueError(f"[least, most] are in the wrong order: {value!r}")
+    return Range(least=least, most=most)
+
+
+def _not_negative(value: Range) -> Range:
+    if value.least < 0:
+        raise ValueError(f"must not be negative, not {value.least:g}")
+    return value
+
+
+def _positive(value: Range) -> Range:
+    if value.least <= 0:
+        raise ValueError(f"must be greater than 0, not {value.least:g}")
+    return value
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+Moment = Annotated[float, Field(ge=0, le=1e9)]
+"""Seconds from the beginning."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+AnyRange = Annotated[Range, BeforeValidator(_as_range)]
+NotNegative = Annotated[AnyRange, AfterValidator(_not_negative)]
+Positive = Annotated[AnyRange, AfterValidator(_positive)]
