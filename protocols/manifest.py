@@ -161,7 +161,7 @@ class Pipeline(_Part):
     """How activations and their gradients travel."""
     delayed: Annotated[int, Field(ge=0, le=1)] = 0
     """1: an epoch's gradients are applied while the next one is computed."""
-    spot_checks: Fraction = 0.0
+    spot_checks: Annotated[float, Field(ge=0, le=1)] = 0.0
     """So much of a trainer's work it has done twice, by two peers of a stage, and compares."""
 
     @property

@@ -17,12 +17,13 @@ from peer.participant import Participant
 from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.rounds.session import RoundOutcome
+from peer.swarm.compute import Compute
 from peer.swarm.counts import CountsLog
 from peer.swarm.emulated import EmulatedCompute
-from peer.swarm.factory import StageFactory, real_compute
+from peer.swarm.factory import ComputeFactory, StageFactory, real_compute
 from peer.swarm.pipeline import PipelinePeer
 from peer.swarm.server import StageServer
-from peer.swarm.stage import Compute
+from peer.swarm.stage import InThread
 from protocols.manifest import Manifest, Pipeline
 from protocols.records import Serving
 from protocols.signed import Signer
@@ -54,10 +55,11 @@ def assemble(
     wishes: Wishes,
     on_round: Callable[[RoundOutcome], None] = lambda _outcome: None,
     directives: Iterable[bytes] = (),
-    factory: StageFactory | None = None,
+    compute: ComputeFactory = real_compute,
+    in_thread: InThread | None = None,
     evaluate: Evaluate = evaluate,
 ) -> PipelinePeer:
-    """The participant is in it. Raises PeerError, PluginError, DatasetError."""
+    """The participant is in it; `in_thread` as in `Stage`. Raises PeerError, PluginError, DatasetError."""
     training = manifest.training
     assert isinstance(training, Pipeline)
     if wishes.stage is not None and wishes.stage >= training.stages:
@@ -68,9 +70,10 @@ def assemble(
         raise PeerError(
             "--client-mode: nobody can connect to this peer, so it can serve no stage; train (--role trainer)"
         )
-    compute = real_compute if wishes.emulate_seconds is None else partial(_emulated, wishes.emulate_seconds)
+    if wishes.emulate_seconds is not None:
+        compute = partial(_emulated, wishes.emulate_seconds)
     border = Border(transport.peer_id, transport.clock, rejections)
-    factory = factory or StageFactory(manifest, directory, transport.clock, compute=compute)
+    factory = StageFactory(manifest, directory, transport.clock, compute=compute, in_thread=in_thread)
     counts = CountsLog(directory / "microbatches.jsonl") if directory is not None else None
     peers: list[PipelinePeer] = []
 

@@ -1,7 +1,8 @@
 """What a peer computes on the stage that it holds. Blocking, for a worker thread; one call at a time."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,41 @@ class Backward:
     """On the last stage."""
     finite: bool
     """Whether all of these are."""
+
+
+class Compute(Protocol):
+    """`StageCompute`, or what stands for it where computing is emulated."""
+
+    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor: ...
+    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward: ...
+    def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward: ...
+
+
+def forward_pass(compute: Compute, parameters: Vector, inputs: Tensor) -> Tensor:
+    """Outputs that can travel: zeros where one is not finite."""
+    outputs = compute.forward(parameters, inputs)
+    return outputs if torch.isfinite(outputs).all() else torch.zeros_like(outputs)
+
+
+def backward_pass(compute: Compute, parameters: Vector, inputs: Tensor, other: Tensor, *, last: bool) -> Backward:
+    """`other`: the gradient of the outputs, or on the last stage the targets. What is for the trainer can travel: zeros
+    and no loss where something is not finite. Raises Rejected."""
+    made = (compute.backward_from_loss if last else compute.backward)(parameters, inputs, other)
+    if made.finite:
+        return made
+    return replace(
+        made, grad_inputs=None if made.grad_inputs is None else torch.zeros_like(made.grad_inputs), loss=None
+    )
+
+
+def given_to_trainer(
+    compute: Compute, parameters: Vector, inputs: Tensor, other: Tensor | None, *, last: bool
+) -> tuple[Tensor | None, float | None]:
+    """The tensor and the loss that come of a forward pass, or with `other` of a backward pass. Raises Rejected."""
+    if other is None:
+        return forward_pass(compute, parameters, inputs), None
+    made = backward_pass(compute, parameters, inputs, other, last=last)
+    return made.grad_inputs, made.loss
 
 
 class StageCompute:

@@ -10,9 +10,9 @@ from peer.data.registry import loss_of
 from peer.models.stages import stage_model, stage_shape, stage_state, stage_tensors
 from peer.saving import Saver
 from peer.snapshots import SnapshotStore
-from peer.swarm.compute import StageCompute
+from peer.swarm.compute import Compute, StageCompute
 from peer.swarm.server import Accepted
-from peer.swarm.stage import Compute, InThread, Stage
+from peer.swarm.stage import InThread, Stage
 from protocols.activations import TensorBounds
 from protocols.manifest import Manifest, Pipeline
 from protocols.state import ModelState
@@ -47,7 +47,11 @@ class StageFactory:
 
     def make(self, number: int) -> Stage:
         """Blocking."""
-        return Stage(self.manifest, number, self._compute(self.manifest, number), self._clock, self._in_thread)
+        return Stage(self.manifest, number, self.compute(number), self._clock, self._in_thread)
+
+    def compute(self, number: int) -> Compute:
+        """Blocking."""
+        return self._compute(self.manifest, number)
 
     def accepted(self, number: int) -> Accepted:
         """The tensors that the stage takes."""

@@ -17,15 +17,19 @@ from peer.data.asking import Evaluate, evaluate
 from peer.data.dataset import Dataset
 from peer.participant import Participant, Place
 from peer.roster import Member
+from peer.swarm.arbiter import Arbiter
 from peer.swarm.client import StageClient
 from peer.swarm.evaluator import Evaluator
 from peer.swarm.factory import StageFactory
 from peer.swarm.gathering import Gathering, Own, Whole
+from peer.swarm.inspector import AnswerInspector
 from peer.swarm.keeper import BoardKeeper
 from peer.swarm.previous import PreviousParameters
+from peer.swarm.recomputation import Recomputation
 from peer.swarm.restoring import Others, Restorer
 from peer.swarm.router import Router
 from peer.swarm.server import COVERAGE_KIND, StageServer
+from peer.swarm.spot_checks import SpotChecks
 from peer.swarm.stage import Stage
 from peer.swarm.trainer import PipelineTrainer
 from peer.sync import Heads
@@ -37,6 +41,7 @@ from protocols.roles import TRAINING
 from protocols.round.order import order
 from protocols.signed import Signer
 from protocols.state import ModelState
+from protocols.swarm.agreement import tolerance_of
 from protocols.swarm.coverage import from_bytes
 from protocols.swarm.messages import Coverage
 from protocols.swarm.rebalance import Load, neediest_stage, next_move
@@ -86,6 +91,23 @@ class PipelinePeer:
         self._previous = PreviousParameters(
             transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
         )
+        recomputation = Recomputation(
+            transport, signer, factory, self._previous, self._peers_at, lambda: self.server.stage, border
+        )
+        tolerance = tolerance_of(manifest.verification.tolerance, self._training.codec)
+        arbiter = Arbiter(self._router, recomputation, signer, tolerance)
+        self.inspector = AnswerInspector(
+            transport,
+            signer,
+            factory,
+            arbiter,
+            recomputation,
+            lambda: [member.peer for member in self._members()],
+            participant.require,
+            participant.ban,
+            border,
+        )
+        self.spot_checks = SpotChecks(self._router, arbiter, self.inspector, signer, self._training.spot_checks)
         self._manifest = manifest
         self._heads = Heads(transport, signer, border)
 
@@ -97,6 +119,8 @@ class PipelinePeer:
         await self.keeper.serve()
         await self._restorer.serve()
         await self._previous.serve()
+        if self._training.spot_checks:
+            await self.inspector.serve()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -105,6 +129,7 @@ class PipelinePeer:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.server.run())
                 tasks.create_task(self.keeper.run())
+                tasks.create_task(self.inspector.run())
                 if role in ("stage", "both") and not self.participant.profile.client_mode:  # else nobody can dial us
                     await self._settle()
                     tasks.create_task(self._keep_balance())
@@ -122,7 +147,7 @@ class PipelinePeer:
             self._transport,
             self._manifest,
             dataset,
-            self._router,
+            self.spot_checks,
             self._client,
             self.keeper,
             self._dialable,

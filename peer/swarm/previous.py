@@ -58,23 +58,34 @@ class PreviousParameters:
     async def _fetch(self, stage: Stage) -> None:
         """Those that most of the stage's peers name."""
         epoch = stage.epoch - 1
+        named = await self.named(stage.number, epoch)
+        if not named:
+            return
+        address = max(named, key=lambda each: (len(named[each]), each))
+        parameters = await self.fetch(address, named[address], stage.parameter_count)
+        if parameters is not None:
+            stage.remember(epoch, parameters)
+
+    async def named(self, stage: int, epoch: int) -> dict[bytes, list[PeerId]]:
+        """By address: which of the stage's peers say that these are the parameters before they stepped `epoch`."""
         holders: dict[bytes, list[PeerId]] = {}
-        for peer in self._peers_at(stage.number):
-            if (address := await self._ask(peer, stage.number, epoch)) is not None:
+        for peer in self._peers_at(stage):
+            if (address := await self._ask(peer, stage, epoch)) is not None:
                 holders.setdefault(address, []).append(peer)
-        if not holders:
-            return
-        address = max(holders, key=lambda each: (len(holders[each]), each))
-        size = 4 * stage.parameter_count
+        return holders
+
+    async def fetch(self, address: bytes, holders: list[PeerId], parameter_count: int) -> Vector | None:
+        """None where they cannot be had, or are none."""
+        size = 4 * parameter_count
         try:
-            content = await fetch_content(self._transport, address, holders[address], size, self._transport.reject)
+            content = await fetch_content(self._transport, address, holders, size, self._transport.reject)
         except (ContentNotFound, Rejected) as error:
-            log.debug("the parameters of the epoch before could not be fetched", epoch=epoch, error=str(error))
-            return
-        if len(content) == size:
-            parameters = np.frombuffer(content, "<f4").astype(np.float32, copy=False)
-            if await self._transport.in_thread(all_finite, parameters):
-                stage.remember(epoch, parameters)
+            log.debug("the parameters of the epoch before could not be fetched", error=str(error))
+            return None
+        if len(content) != size:
+            return None
+        parameters: Vector = np.frombuffer(content, "<f4").astype(np.float32, copy=False)
+        return parameters if await self._transport.in_thread(all_finite, parameters) else None
 
     async def _ask(self, peer: PeerId, stage: int, epoch: int) -> bytes | None:
         try:

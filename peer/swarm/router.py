@@ -1,6 +1,8 @@
 """Has a stage do a microbatch's part: by whom the wiring chooses, and by another when that one fails."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -42,39 +44,76 @@ class Router:
         self, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds], exclude: Iterable[PeerId] = ()
     ) -> tuple[PeerId, Reply]:
         """Who has done it, and what came of it; tries for as long as it takes."""
-        task = Task.FORWARD if work.task == "forward" else Task.BACKWARD
-        clock = self._transport.clock
+        task, clock = _task(work), self._transport.clock
         while True:
             self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()))
             peer = self._wiring.choose(work.stage, clock.monotonic(), task, tuple(exclude))
             if peer is None:
                 await clock.sleep(RETRY_SECONDS)
                 continue
-            began = clock.monotonic()
-            reply = await self._try(peer, work, task, tensors, accepted)
-            now = clock.monotonic()
-            match reply.answer.outcome if reply is not None else None:
-                case "done":
-                    assert reply is not None
-                    self._wiring.done(work.stage, peer, task, now - began)
-                    usual = self._usual.setdefault(task, now - began)
-                    self._usual[task] = usual + 0.1 * (now - began - usual)
-                    return peer, reply
-                case "busy" | "early" | "late":
-                    self._wiring.busy(work.stage, peer, now + RETRY_SECONDS)
-                case _:
-                    self._wiring.failed(work.stage, peer, now)
+            reply = await self._ask_one(peer, work, tensors, accepted)
+            if reply is not None and reply.answer.outcome == "done":
+                return peer, reply
+
+    async def ask_one(
+        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+    ) -> Reply | None:
+        """What this peer makes of it; None where it has not done it within our patience, or will not."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.patience(work)):
+                while (reply := await self._ask_one(peer, work, tensors, accepted)) is not None:
+                    if reply.answer.outcome == "done":
+                        return reply
+                    if reply.answer.outcome != "busy":
+                        return None
+                    await self._transport.clock.sleep(RETRY_SECONDS)
+        return None
+
+    def patience(self, work: Work) -> float:
+        """Seconds that a peer is waited for."""
+        usual = self._usual.get(_task(work))
+        return FIRST_SECONDS if usual is None else min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * usual))
+
+    def blame(self, stage: int, peer: PeerId) -> None:
+        """It has said to have done what it has not."""
+        self._wiring.failed(stage, peer, self._transport.clock.monotonic())
+
+    def others(self, stage: int, but: Container[PeerId]) -> list[PeerId]:
+        """Who serves the stage beside these."""
+        return [peer for peer in self._peers().get(stage, ()) if peer not in but]
+
+    async def _ask_one(
+        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+    ) -> Reply | None:
+        """Its answer, whatever the outcome; the wiring learns of it."""
+        task, clock = _task(work), self._transport.clock
+        began = clock.monotonic()
+        reply = await self._try(peer, work, tensors, accepted)
+        now = clock.monotonic()
+        match reply.answer.outcome if reply is not None else None:
+            case "done":
+                self._wiring.done(work.stage, peer, task, now - began)
+                usual = self._usual.setdefault(task, now - began)
+                self._usual[task] = usual + 0.1 * (now - began - usual)
+            case "busy" | "early" | "late":
+                self._wiring.busy(work.stage, peer, now + RETRY_SECONDS)
+            case _:
+                self._wiring.failed(work.stage, peer, now)
+        return reply
 
     async def _try(
-        self, peer: PeerId, work: Work, task: Task, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
     ) -> Reply | None:
-        usual = self._usual.get(task)
-        seconds = FIRST_SECONDS if usual is None else min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * usual))
+        payloads = [tensor.payload for tensor in tensors]
         try:
-            return await self._client.ask(peer, work, [tensor.payload for tensor in tensors], accepted, seconds)
+            return await self._client.ask(peer, work, payloads, accepted, self.patience(work))
         except TransportError as error:
             log.debug("a stage's peer fails", stage=work.stage, peer=peer, error=str(error))
             self._client.forget(peer)
         except Rejected as error:
             self._transport.reject(peer, error.reason, str(error))
         return None
+
+
+def _task(work: Work) -> Task:
+    return Task.FORWARD if work.task == "forward" else Task.BACKWARD

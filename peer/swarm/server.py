@@ -67,6 +67,17 @@ class _Job:
     done: "asyncio.Future[tuple[Tensor | None, float | None]]" = field(compare=False)
 
 
+def check_work(work: Work, accepted: Accepted, training: Pipeline) -> None:
+    """Before anything of its tensors is received. Raises Rejected."""
+    check_announced(work.inputs, accepted.inputs, training.codec)
+    if (work.other is None) == (work.task == "backward"):
+        raise Rejected(Reason.MALFORMED, "a backward pass takes two tensors, any other work one")
+    if work.other is not None:
+        check_announced(work.other, accepted.other, training.codec)
+    if work.microbatch >= training.microbatches:
+        raise Rejected(Reason.UNEXPECTED, f"an epoch has no microbatch {work.microbatch}")
+
+
 class Moved(Exception):
     """Another stage is served here by now."""
 
@@ -168,7 +179,7 @@ class StageServer:
             if accepted is None or self.stage is None or work.stage != self.stage.number:
                 await self._answer(stream, work, Answer(outcome="moved", work=work_digest(work)))
                 return
-            self._check(work, accepted)
+            check_work(work, accepted, self._training)
             payloads = await receive_payloads(stream, frame, [encoded_bytes(header) for header in work.tensors])
             answer, payload = await self.handle(stream.peer, work, payloads)
             await self._answer(stream, work, answer, payload)
@@ -199,16 +210,6 @@ class StageServer:
         its_digest = digest(memoryview(payload))
         answer = Answer(outcome="done", work=asked, tensor=header, payload=its_digest, loss=loss, queue=self.queue)
         return answer, payload
-
-    def _check(self, work: Work, accepted: Accepted) -> None:
-        """Raises Rejected."""
-        check_announced(work.inputs, accepted.inputs, self._training.codec)
-        if (work.other is None) == (work.task == "backward"):
-            raise Rejected(Reason.MALFORMED, "a backward pass takes two tensors, any other work one")
-        if work.other is not None:
-            check_announced(work.other, accepted.other, self._training.codec)
-        if work.microbatch >= self._training.microbatches:
-            raise Rejected(Reason.UNEXPECTED, f"an epoch has no microbatch {work.microbatch}")
 
     def _refusal(self, work: Work, trainer: PeerId) -> Outcome | None:
         stage = self.stage

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -16,7 +16,7 @@ from dht.interfaces import Clock
 from peer.learner import Learner
 from peer.models.stages import parameter_count
 from peer.signal import Signal
-from peer.swarm.compute import Backward
+from peer.swarm.compute import Compute, backward_pass, forward_pass, given_to_trainer
 from peer.swarm.gradients import Gradients
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
@@ -34,14 +34,6 @@ STEP_SECONDS = 0.5
 SMOOTHING = 0.1
 
 log = structlog.get_logger()
-
-
-class Compute(Protocol):
-    """`peer.swarm.compute.StageCompute`, or what stands for it where computing is emulated."""
-
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor: ...
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward: ...
-    def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +155,7 @@ class Stage(Learner):
         """Of several microbatches of one shape, together."""
 
         def run(parameters: Vector) -> list[Tensor]:
-            outputs = self._outputs(parameters, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
+            outputs = forward_pass(self._compute, parameters, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
             return list(torch.split(outputs, [len(each) for each in inputs]))
 
         return await self._timed("forward", len(inputs), lambda: run(self._at(epoch)))
@@ -173,23 +165,28 @@ class Stage(Learner):
         parameters = self.parameters_at(epoch)
         if parameters is None:
             raise EpochOver
-        return await self._in_thread(lambda: self._outputs(parameters, inputs))
+        return await self._in_thread(lambda: forward_pass(self._compute, parameters, inputs))
 
     async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
         """The gradient of the inputs, and the loss; the stage's own waits to be counted. Raises Rejected."""
 
         def run() -> tuple[Tensor | None, float | None]:
             parameters = self._at(order.epoch)
-            backward = self._compute.backward_from_loss if self.last else self._compute.backward
-            made = backward(parameters, order.inputs, order.other)
-            if made.finite:
-                self._gradients.offer(order.epoch, order.microbatch, order.trainer, made.gradient)
-                return made.grad_inputs, made.loss
-            self.dropped += 1
-            self._gradients.offer(order.epoch, order.microbatch, order.trainer, np.zeros_like(made.gradient))
-            return None if made.grad_inputs is None else torch.zeros_like(made.grad_inputs), None
+            made = backward_pass(self._compute, parameters, order.inputs, order.other, last=self.last)
+            self.dropped += not made.finite
+            gradient = made.gradient if made.finite else np.zeros_like(made.gradient)
+            self._gradients.offer(order.epoch, order.microbatch, order.trainer, gradient)
+            return made.grad_inputs, made.loss
 
         return await self._timed("backward", 1, run)
+
+    async def redo(self, epoch: int, inputs: Tensor, other: Tensor | None) -> tuple[Tensor | None, float | None]:
+        """What a forward pass, or with `other` a backward pass, gives its trainer; nothing of it counts.
+
+        Raises Rejected, EpochOver.
+        """
+        parameters = self._at(epoch)
+        return await self._in_thread(lambda: given_to_trainer(self._compute, parameters, inputs, other, last=self.last))
 
     async def count(self, epoch: int, microbatches: int, trainer: PeerId) -> int:
         """As `Gradients.count`."""
@@ -208,11 +205,6 @@ class Stage(Learner):
         """Returns when a microbatch that is under way has ended; cancelled, it does not wait for it."""
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
-
-    def _outputs(self, parameters: Vector, inputs: Tensor) -> Tensor:
-        """Zeros where they would not be finite."""
-        outputs = self._compute.forward(parameters, inputs)
-        return outputs if torch.isfinite(outputs).all() else torch.zeros_like(outputs)
 
     def _at(self, epoch: int) -> Vector:
         parameters = self.parameters_of(epoch)

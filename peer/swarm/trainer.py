@@ -19,7 +19,7 @@ from peer.signal import Signal
 from peer.swarm.client import StageClient
 from peer.swarm.keeper import CLAIM_KIND, BoardKeeper
 from peer.swarm.microbatch import Counted, Microbatch, Tensor
-from peer.swarm.router import Router
+from peer.swarm.spot_checks import SpotChecks
 from protocols.activations import TensorBounds
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
@@ -44,7 +44,7 @@ class PipelineTrainer:
         transport: Transport,
         manifest: Manifest,
         dataset: Dataset,
-        router: Router,
+        stages: SpotChecks,
         client: StageClient,
         keeper: BoardKeeper,
         servers: Callable[[], Iterable[PeerId]],
@@ -58,7 +58,7 @@ class PipelineTrainer:
         self.replays = 0
         """Parts of microbatches that were done again, because they were lost with a peer."""
         self._transport, self._manifest, self._training = transport, manifest, manifest.training
-        self._dataset, self._router, self._client, self._keeper = dataset, router, client, keeper
+        self._dataset, self._stages, self._client, self._keeper = dataset, stages, client, keeper
         self._servers, self._border, self._on_loss = servers, border, on_loss
         self._held: dict[tuple[int, int], Microbatch] = {}
         self._working: dict[tuple[int, int], asyncio.Task[None]] = {}
@@ -196,7 +196,7 @@ class PipelineTrainer:
     async def _forward(self, microbatch: Microbatch, stage: int) -> Tensor:
         given = microbatch.inputs[stage]
         work = self._order("forward", microbatch, stage, given, None)
-        _, reply = await self._router.ask(work, [given], [self._bounds(microbatch)])
+        _, reply = await self._stages.ask(work, [given], [self._bounds(microbatch)])
         assert reply.tensor is not None
         return reply.tensor
 
@@ -205,7 +205,7 @@ class PipelineTrainer:
         given, other = microbatch.inputs[stage], microbatch.others[stage]
         work = self._order("backward", microbatch, stage, given, other)
         accepted = [self._bounds(microbatch)] if stage else []
-        peer, reply = await self._router.ask(work, [given, other], accepted)
+        peer, reply = await self._stages.ask(work, [given, other], accepted)
         if reply.answer.loss is not None:
             self._on_loss(reply.answer.loss)
             microbatch.loss = reply.answer.loss

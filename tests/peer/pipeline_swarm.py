@@ -15,11 +15,11 @@ from dht.simulated import SimulatedNetwork, SimulatedTransport, run_simulation
 from peer.data.asking import Ask
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
+from peer.misbehaviour.pipelines import assemble_pipeline
 from peer.participant import Participant
 from peer.profile import Profile
 from peer.signal import Signal
-from peer.swarm.assembly import Wishes, assemble
-from peer.swarm.factory import StageFactory
+from peer.swarm.assembly import Wishes
 from peer.swarm.pipeline import PipelinePeer
 from protocols.manifest import Data, Manifest, Model, Pipeline, Sgd
 from protocols.roles import Role
@@ -123,22 +123,23 @@ class PipelineSwarm:
         rejections: CountedRejections,
         role: Role,
         stage: int | None,
+        misbehaviour: str | None = None,
         **parts: Any,
     ) -> PipelinePeer:
-        directory = self._disks / transport.peer_id if self._disks is not None else None
-        factory = StageFactory(self.manifest, directory, transport.clock, in_thread=transport.in_thread, **parts)
-        return assemble(
+        return assemble_pipeline(
+            misbehaviour,
             transport=transport,
             records=self.network.records(transport.peer_id),
             signer=signer,
             manifest=self.manifest,
             profile=Profile(f"peer {transport.peer_id[-6:]}", role, False, lambda: transport.addresses),
             rejections=rejections,
-            directory=None,
+            directory=self._disks / transport.peer_id if self._disks is not None else None,
             open_data=self._data,
             wishes=Wishes(stage),
-            factory=factory,
             evaluate=evaluate_twice,
+            in_thread=transport.in_thread,
+            **parts,
         )
 
     async def _data(self) -> Dataset:
