@@ -778,7 +778,12 @@ class Round:
             self._actions.append(Send(statement.sender, Busy(term=self.term, leader=self.leader)))
 
     def _is_heir_to(self, follower: PeerId) -> bool:
-        """Whether we should lead, now that `follower` takes us for its leader."""
+        """Whether we should lead, now that `follower` takes us for its leader.
+
+        Also where we wait for it to lead us: members that come from elsewhere may know another electorate.
+        """
+        if self.leader is None and follower == self.favourite():
+            return True
         gone = self._may_lead(follower) if self.leader is None else self.leader in self.suspected
         return gone and self.favourite() == self.setting.me
 

@@ -197,3 +197,18 @@ def test_a_part_that_most_do_not_get_has_another_owner_though_it_was_voted_for(c
     owners = {action.body.owner for action in actions if isinstance(getattr(action, "body", None), Reassign)}
     assert bool(owners) == mended
     assert owner not in owners
+
+
+def test_who_waits_for_a_leader_that_takes_it_for_its_own_leads() -> None:
+    """They know different electorates, as those do who have joined at different moments; each would wait for ever."""
+    machine = Machine(THIRD)
+    said = machine.hear(FIRST, ready(0))
+    assert machine.round.leader == THIRD
+    assert {a.to for a in said if isinstance(a, Send) and isinstance(a.body, Close)} == {FIRST, SECOND, FOURTH}
+
+
+def test_who_waits_for_another_leader_than_the_one_that_follows_it_does_not_lead() -> None:
+    machine = Machine(THIRD)
+    machine.hear(SECOND, ready(0))
+    assert machine.round.leader is None
+    assert machine.round.phase is Phase.GATHERING
