@@ -42,7 +42,7 @@ class ResultStore:
     """Held parts by epoch; the oldest epochs go first when there are too many or they take too much memory."""
 
     def __init__(self, epochs: int = 8, limit_bytes: int = 16 * 1024 * 1024) -> None:
-        self._epochs_limit, self._limit_bytes = epochs, limit_bytes
+        self.most_epochs, self._limit_bytes = epochs, limit_bytes
         self._epochs: OrderedDict[int, dict[PartResult, HeldPart]] = OrderedDict()
         self._read: Counter[int] = Counter()
         """Epoch → the streams on which its results are being fetched."""
@@ -56,7 +56,7 @@ class ResultStore:
 
     def put(self, epoch: int, part: HeldPart) -> None:
         self._epochs.setdefault(epoch, {})[part.result] = part
-        while len(self._epochs) > 1 and (len(self._epochs) > self._epochs_limit or self.size_bytes > self._limit_bytes):
+        while len(self._epochs) > 1 and (len(self._epochs) > self.most_epochs or self.size_bytes > self._limit_bytes):
             self._epochs.popitem(last=False)
 
     def get(self, epoch: int, result: PartResult) -> HeldPart | None:
@@ -64,11 +64,15 @@ class ResultStore:
 
     def keep_only(self, epoch: int, decided: tuple[PartResult, ...]) -> None:
         """Lets go of what was not decided."""
-        held = self._epochs.get(epoch, {})
-        self._epochs[epoch] = {result: held[result] for result in decided if result in held}
+        if held := self._epochs.get(epoch):
+            self._epochs[epoch] = {result: held[result] for result in decided if result in held}
 
     def clear(self) -> None:
         self._epochs.clear()
+
+    @property
+    def epochs(self) -> int:
+        return len(self._epochs)
 
     @property
     def size_bytes(self) -> int:
