@@ -12,7 +12,7 @@ from random import Random
 import structlog
 
 from dht.border import Border
-from dht.interfaces import Transport, TransportError
+from dht.interfaces import Transport
 from peer.data.asking import Evaluate, evaluate
 from peer.data.dataset import Dataset
 from peer.participant import Participant, Place
@@ -24,11 +24,12 @@ from peer.swarm.factory import StageFactory
 from peer.swarm.gathering import Gathering, Own, Whole
 from peer.swarm.inspector import AnswerInspector
 from peer.swarm.keeper import BoardKeeper
+from peer.swarm.overlaps import Overlaps
 from peer.swarm.previous import PreviousParameters
 from peer.swarm.recomputation import Recomputation
 from peer.swarm.restoring import Others, Restorer
 from peer.swarm.router import Router
-from peer.swarm.server import COVERAGE_KIND, StageServer
+from peer.swarm.server import StageServer
 from peer.swarm.spot_checks import SpotChecks
 from peer.swarm.stage import Stage
 from peer.swarm.trainer import PipelineTrainer
@@ -36,23 +37,19 @@ from peer.sync import Heads
 from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.records import Serving
-from protocols.rejection import Rejected
 from protocols.roles import TRAINING
 from protocols.round.order import order
 from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.swarm.agreement import tolerance_of
-from protocols.swarm.coverage import from_bytes
 from protocols.swarm.messages import Coverage
 from protocols.swarm.rebalance import Load, neediest_stage, next_move
 from protocols.swarm.wiring import Wiring
 
 DECIDE_SECONDS = 2.0
 """How often a peer asks itself whether it is needed at another stage."""
-OVERLAP_SECONDS = 1.0
 SMOOTHING = 0.05
 """Weight of the newest microbatch in the loss that is shown."""
-ANSWER_SECONDS = 2.0
 
 log = structlog.get_logger()
 
@@ -108,6 +105,7 @@ class PipelinePeer:
             border,
         )
         self.spot_checks = SpotChecks(self._router, arbiter, self.inspector, signer, self._training.spot_checks)
+        self._overlaps = Overlaps(transport, self._peers_at, lambda: self.server.stage, border)
         self._manifest = manifest
         self._heads = Heads(transport, signer, border)
 
@@ -133,7 +131,7 @@ class PipelinePeer:
                 if role in ("stage", "both") and not self.participant.profile.client_mode:  # else nobody can dial us
                     await self._settle()
                     tasks.create_task(self._keep_balance())
-                    tasks.create_task(self._keep_apart())
+                    tasks.create_task(self._overlaps.run())
                     tasks.create_task(self._previous.keep_fetched())
                     tasks.create_task(self._restorer.keep_foreign(lambda: self.participant.stage))
                 if role in TRAINING:
@@ -305,34 +303,6 @@ class PipelinePeer:
             since = now - self._since
             loads.append(_load(self._transport.peer_id, self.serving(self.participant.stage), since))
         return loads
-
-    async def _keep_apart(self) -> None:
-        """Of two who have counted the same microbatch one does its own again: who comes later by its PeerID."""
-        while True:
-            await self._transport.clock.sleep(OVERLAP_SECONDS)
-            async with self._border.around("comparing what is counted"):
-                await self._compare_counts()
-
-    async def _compare_counts(self) -> None:
-        stage = self.server.stage
-        if stage is None or not stage.open_epochs.get(stage.epoch):
-            return
-        for peer in self._peers_at(stage.number):
-            if peer > self._transport.peer_id:
-                continue
-            try:
-                answer = await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS)
-                if not answer:
-                    continue
-                word = Coverage.from_bytes(answer)
-            except (TransportError, Rejected) as error:
-                log.debug("a fellow does not say what it has counted", peer=peer, error=str(error))
-                continue
-            theirs = {each.epoch: from_bytes(each.covered) for each in word.counted}
-            for epoch, ours in stage.open_epochs.items():
-                if word.stage == stage.number and ours & theirs.get(epoch, 0):
-                    log.info("counted twice, doing ours again", epoch=epoch, with_peer=peer)
-                    await stage.discard(epoch)
 
     # -- the others --------------------------------------------------------------------------------------------------
 
