@@ -31,7 +31,13 @@ class AnswerCharge(Message):
 
 
 def open_answers(charge: AnswerCharge, run: str) -> tuple[Signed[Answer], Signed[Answer]]:
-    """The two, by different peers, to the same work. Raises Rejected."""
+    """The two, by different peers, to the same work. Raises Rejected.
+
+    What is evaluated is no part of training, and its epoch is that of another state than a microbatch's where updates
+    are delayed; nobody is charged with it.
+    """
+    if charge.work.task == "evaluate":
+        raise Rejected(Reason.UNEXPECTED, "nobody is charged with an evaluation")
     first, second = (open_signed(wire, Answer, run=run) for wire in (charge.first, charge.second))
     if first.sender == second.sender or first.body.work != second.body.work:
         raise Rejected(Reason.UNEXPECTED, "these are not answers of two peers to one work")

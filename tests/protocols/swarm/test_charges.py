@@ -88,5 +88,13 @@ def test_what_contradicts_nothing_is_no_charge(second: Callable[[], bytes], reas
     assert refused.value.reason is reason
 
 
+def test_nobody_is_charged_with_an_evaluation() -> None:
+    work = WORK.model_copy(update={"task": "evaluate"})
+    asked = work_digest(work, digest(b"inputs"))
+    wires = signed(answer(work=asked), FIRST), signed(answer(b"lies", work=asked))
+    with pytest.raises(Rejected, match="evaluation"):
+        open_answers(AnswerCharge(work=work, first=wires[0], second=wires[1]), RUN)
+
+
 def test_answers_that_differ_in_their_loss_alone_contradict_each_other() -> None:
     open_answers(charge(signed(answer(loss=1.0), FIRST), signed(answer(loss=2.0))), RUN)
