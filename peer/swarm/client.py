@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dht.interfaces import Stream, TimedOut, Transport, Unreachable
 from peer.swarm.microbatch import Tensor
-from peer.swarm.server import COUNT_KIND, WORK_KIND, StageServer
+from peer.swarm.server import COUNT_KIND, COVERAGE_KIND, WORK_KIND, StageServer
 from peer.swarm.tensor_frames import check_announced, encoded_bytes, receive_payloads, send_message
 from protocols.activations import TensorBounds
 from protocols.codecs import CODECS, Payload
@@ -16,7 +16,7 @@ from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signed, Signer, open_signed
 from protocols.swarm.coverage import from_bytes, to_bytes
-from protocols.swarm.messages import Answer, Count, Work, work_digest
+from protocols.swarm.messages import Answer, Count, Coverage, Work, work_digest
 
 COUNT_SECONDS = 5.0
 KEPT_STREAMS = 4
@@ -80,6 +80,14 @@ class StageClient:
         if len(counted) > Count.limit_bytes:
             raise Rejected(Reason.OVERSIZED, "a mask that is longer than an epoch")
         return from_bytes(counted) & microbatches
+
+    async def coverage(self, peer: PeerId) -> Coverage | None:
+        """What it says to have counted, if it serves a stage. Raises TransportError, Rejected."""
+        if peer == self._transport.peer_id:
+            stage = self._own.stage
+            return self._own.coverage(stage) if stage is not None else None
+        answer = await self._transport.request(peer, COVERAGE_KIND, b"", COUNT_SECONDS)
+        return Coverage.from_bytes(answer) if answer else None
 
     def forget(self, peer: PeerId) -> None:
         for stream in self._idle.pop(peer, []):

@@ -34,14 +34,18 @@ class Counted:
 
     peer: PeerId
     at: float
+    doubts: int = 0
+    """How often a keeper of the board has said that it is not."""
 
 
 @dataclass(slots=True)
 class Microbatch:
     epoch: int
     number: int
+    keeper: PeerId
+    """Of the board, who has given it to us."""
     wanted: set[int]
-    """The stages that lacked it when it was given to us."""
+    """The stages that lacked it then."""
     inputs: dict[int, Tensor] = field(default_factory=dict)
     """Stage → what it takes …"""
     others: dict[int, Tensor] = field(default_factory=dict)

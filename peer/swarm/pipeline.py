@@ -32,7 +32,7 @@ from peer.swarm.router import Router
 from peer.swarm.server import StageServer
 from peer.swarm.spot_checks import SpotChecks
 from peer.swarm.stage import Stage
-from peer.swarm.trainer import PipelineTrainer
+from peer.swarm.trainer import PipelineTrainer, Surroundings
 from peer.sync import Heads
 from protocols.encoding import digest
 from protocols.identity import PeerId
@@ -148,7 +148,7 @@ class PipelinePeer:
             self.spot_checks,
             self._client,
             self.keeper,
-            self._dialable,
+            Surroundings(self._dialable, self._epoch_of_all, self.participant.directives.log.paused),
             self._border,
             self._observe,
         )

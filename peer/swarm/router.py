@@ -23,8 +23,14 @@ FIRST_SECONDS = 20.0
 """… and so long as long as that is not known."""
 RETRY_SECONDS = 0.1
 """Between two looks for a peer, when all of a stage are busy or gone."""
+UNTIMELY_SECONDS = 10.0
+"""Work of which all say for so long that its epoch is past, or to come, is none."""
 
 log = structlog.get_logger()
+
+
+class Untimely(Exception):
+    """The epoch of a work is not played."""
 
 
 class Router:
@@ -43,9 +49,10 @@ class Router:
     async def ask(
         self, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds], exclude: Iterable[PeerId] = ()
     ) -> tuple[PeerId, Reply]:
-        """Who has done it, and what came of it; tries for as long as it takes."""
+        """Who has done it, and what came of it; tries for as long as it takes. Raises Untimely."""
         task, clock = _task(work), self._transport.clock
-        while True:
+        timely = clock.monotonic()
+        while clock.monotonic() <= timely + UNTIMELY_SECONDS:
             self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()))
             peer = self._wiring.choose(work.stage, clock.monotonic(), task, tuple(exclude))
             if peer is None:
@@ -54,6 +61,9 @@ class Router:
             reply = await self._ask_one(peer, work, tensors, accepted)
             if reply is not None and reply.answer.outcome == "done":
                 return peer, reply
+            if reply is None or reply.answer.outcome not in ("early", "late"):
+                timely = clock.monotonic()
+        raise Untimely
 
     async def ask_one(
         self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]

@@ -54,6 +54,10 @@ class SpotChecks:
             if verdict.right:
                 return verdict.right[0].peer, verdict.right[0].reply
 
+    def blame(self, stage: int, peer: PeerId) -> None:
+        """As `Router.blame`."""
+        self._router.blame(stage, peer)
+
     def _is_drawn(self, work: Work) -> bool:
         drawn = int.from_bytes(digest(self._secret, work.to_bytes())[:8], "big")
         return drawn < self._rate * 2**64

@@ -5,8 +5,10 @@ epoch is stepped: what is lost with a stage's peer is done again from there.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -19,14 +21,15 @@ from peer.signal import Signal
 from peer.swarm.client import StageClient
 from peer.swarm.keeper import CLAIM_KIND, BoardKeeper
 from peer.swarm.microbatch import Counted, Microbatch, Tensor
+from peer.swarm.router import Untimely
 from peer.swarm.spot_checks import SpotChecks
 from protocols.activations import TensorBounds
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
 from protocols.rejection import Rejected
-from protocols.round.order import order
 from protocols.sampling import microbatch_indices
 from protocols.swarm.coverage import everything, from_bytes, numbers, to_bytes
+from protocols.swarm.keepers import Keepers
 from protocols.swarm.messages import Claim, Grant, OpenEpoch, Work
 
 CLAIM_SECONDS = 0.3
@@ -38,6 +41,18 @@ LOST_SECONDS = 1.5
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the members say of themselves."""
+
+    servers: Callable[[], Iterable[PeerId]]
+    """Who serves a stage and can be dialled; the keeper of the board is one of them."""
+    epoch: Callable[[], int]
+    """That some stage has still to step."""
+    paused: Callable[[int], bool]
+    """Whether no epoch is stepped after that one, for now."""
+
+
 class PipelineTrainer:
     def __init__(
         self,
@@ -47,11 +62,10 @@ class PipelineTrainer:
         stages: SpotChecks,
         client: StageClient,
         keeper: BoardKeeper,
-        servers: Callable[[], Iterable[PeerId]],
+        run: Surroundings,
         border: Border,
         on_loss: Callable[[float], None],
     ) -> None:
-        """`servers`: who serves a stage and can be dialled; the keeper of the board is one of them."""
         assert isinstance(manifest.training, Pipeline)
         self.microbatches_done = 0
         """That all stages have counted for us."""
@@ -59,7 +73,8 @@ class PipelineTrainer:
         """Parts of microbatches that were done again, because they were lost with a peer."""
         self._transport, self._manifest, self._training = transport, manifest, manifest.training
         self._dataset, self._stages, self._client, self._keeper = dataset, stages, client, keeper
-        self._servers, self._border, self._on_loss = servers, border, on_loss
+        self._run, self._border, self._on_loss = run, border, on_loss
+        self._keepers = Keepers(manifest.run_id, transport.clock.monotonic())
         self._held: dict[tuple[int, int], Microbatch] = {}
         self._working: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._changed = Signal()
@@ -74,9 +89,10 @@ class PipelineTrainer:
             while True:
                 grant = None
                 async with self._border.around("claiming microbatches"):
-                    grant = await self._claim()
-                if grant is not None:
-                    self._act(grant, tasks)
+                    keeper = self._choose_keeper()
+                    grant = await self._claim(keeper) if keeper is not None else None
+                    if keeper is not None and grant is not None:
+                        self._act(keeper, grant, tasks)
                 idle = grant is None or len(self._working) < self._depth
                 with suppress(TimeoutError):
                     async with asyncio.timeout(CLAIM_SECONDS):
@@ -84,10 +100,7 @@ class PipelineTrainer:
                 if idle:
                     await self._transport.clock.sleep(0.02)  # of several that end together one claim tells
 
-    async def _claim(self) -> Grant | None:
-        keeper = next(iter(order(self._manifest.run_id, 0, self._servers())), None)
-        if keeper is None:
-            return None
+    async def _claim(self, keeper: PeerId) -> Grant | None:
         held: dict[int, int] = {}
         for epoch, number in self._held:
             held[epoch] = held.get(epoch, 0) | 1 << number
@@ -107,7 +120,14 @@ class PipelineTrainer:
             self._transport.reject(keeper, error.reason, str(error))
         return None
 
-    def _act(self, grant: Grant, tasks: asyncio.TaskGroup) -> None:
+    def _choose_keeper(self) -> PeerId | None:
+        now, epoch = self._transport.clock.monotonic(), self._run.epoch()
+        keeper = self._keepers.choose(self._run.servers(), now)
+        content = bool(self._working) or epoch >= self._manifest.epochs or self._run.paused(epoch)
+        self._keepers.look(keeper, epoch, content=content, now=now)
+        return keeper
+
+    def _act(self, keeper: PeerId, grant: Grant, tasks: asyncio.TaskGroup) -> None:
         if not grant.standings or any(len(each.missing) != self._training.stages for each in grant.standings):
             return
         self._drop_before(grant.standings[0].epoch)
@@ -116,13 +136,14 @@ class PipelineTrainer:
             missing = list(map(from_bytes, standing.missing))
             if standing.epoch == grant.epoch:
                 for number in numbers(from_bytes(grant.granted) & everything(self._training.microbatches)):
-                    self._begin(standing.epoch, number, missing, tasks)
+                    if len(self._working) < self._depth:
+                        self._begin(keeper, standing.epoch, number, missing, tasks)
             for (epoch, number), microbatch in self._held.items():
                 if epoch == standing.epoch and (epoch, number) not in self._working:
                     lacking = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
                     lost = {stage for stage in lacking if microbatch.lost(stage, now, LOST_SECONDS)}
                     if lost:
-                        self._again(microbatch, lost, tasks)
+                        self._start(microbatch, partial(self._make_up, microbatch, lost, keeper), tasks)
 
     def _drop_before(self, epoch: int) -> None:
         """Those epochs are stepped."""
@@ -131,33 +152,60 @@ class PipelineTrainer:
             if (task := self._working.pop(key, None)) is not None:
                 task.cancel()
 
-    def _begin(self, epoch: int, number: int, missing: list[int], tasks: asyncio.TaskGroup) -> None:
+    def _begin(self, keeper: PeerId, epoch: int, number: int, missing: list[int], tasks: asyncio.TaskGroup) -> None:
         wanted = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
         if (epoch, number) in self._held or not wanted:
             return
-        self._held[epoch, number] = Microbatch(epoch, number, wanted)
-        self._start(self._held[epoch, number], tasks)
+        microbatch = self._held[epoch, number] = Microbatch(epoch, number, keeper, wanted)
+        self._start(microbatch, partial(self._follow, microbatch), tasks)
 
-    def _again(self, microbatch: Microbatch, lost: set[int], tasks: asyncio.TaskGroup) -> None:
-        self.replays += len(lost)
-        microbatch.wanted |= lost
-        for stage in lost:
-            microbatch.counted.pop(stage, None)
-        self._start(microbatch, tasks)
-
-    def _start(self, microbatch: Microbatch, tasks: asyncio.TaskGroup) -> None:
+    def _start(self, microbatch: Microbatch, work: Callable[[], Awaitable[None]], tasks: asyncio.TaskGroup) -> None:
         key = microbatch.epoch, microbatch.number
-        self._working[key] = tasks.create_task(self._work(microbatch))
+        self._working[key] = tasks.create_task(self._work(microbatch, work))
 
-    async def _work(self, microbatch: Microbatch) -> None:
+    async def _work(self, microbatch: Microbatch, work: Callable[[], Awaitable[None]]) -> None:
         key = microbatch.epoch, microbatch.number
         try:
             async with self._border.around("a microbatch"):
-                await self._follow(microbatch)
+                try:
+                    await work()
+                except* Untimely:
+                    self._held.pop(key, None)
+                    self._keepers.pass_over(microbatch.keeper, self._transport.clock.monotonic())
         finally:
             if self._working.get(key) is asyncio.current_task():
                 del self._working[key]
             self._changed.notify()
+
+    async def _make_up(self, microbatch: Microbatch, lost: set[int], keeper: PeerId) -> None:
+        """Does again what the keeper says that some stages have lost; but not at once what these say to have."""
+        for stage in list(lost):
+            counted = microbatch.counted.get(stage)
+            if counted is not None:
+                counted.doubts += 1
+                if counted.doubts == 1 and await self._is_counted(microbatch, stage, counted.peer):
+                    counted.at = self._transport.clock.monotonic()
+                    self._keepers.pass_over(keeper, counted.at)
+                    lost.remove(stage)
+                    continue
+                self._stages.blame(stage, counted.peer)
+                del microbatch.counted[stage]
+        microbatch.wanted |= lost
+        self.replays += len(lost)
+        if lost:
+            await self._follow(microbatch)
+
+    async def _is_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
+        """Whether `peer` says so, as it would to a keeper."""
+        try:
+            word = await self._client.coverage(peer)
+        except (TransportError, Rejected) as error:
+            log.debug("a stage's peer does not say what it has counted", stage=stage, peer=peer, error=str(error))
+            return False
+        if word is None or word.stage != stage:
+            return False
+        covered = {each.epoch: from_bytes(each.covered) for each in word.counted}
+        return word.epoch > microbatch.epoch or bool(covered.get(microbatch.epoch, 0) >> microbatch.number & 1)
 
     # -- following ---------------------------------------------------------------------------------------------------
 

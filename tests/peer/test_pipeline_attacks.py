@@ -1,0 +1,183 @@
+"""Members of a pipeline that misbehave: who lies is banned by all, and whatever others do, nothing is lost for it."""
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peer.data.registry import open_dataset
+from peer.models.stages import join, whole_model
+from peer.swarm.inspector import WRONG_ANSWER
+from peer.swarm.server import StageServer
+from protocols.identity import PeerId
+from protocols.manifest import AdamW, Manifest
+from protocols.rejection import Reason
+from protocols.round.order import order
+from tests.peer.pipeline_swarm import Peer, PipelineSwarm, pipeline, simulate
+from tests.peer.simulated_swarm import identity
+from tests.peer.test_pipeline import in_one_process
+
+PEERS = 8
+RATE = 0.05
+MOST_MICROBATCHES = 100
+LEARNING = AdamW(learning_rate=0.01)
+
+
+def checked(stages: int, epochs: int = 200, codec: str = "none", rate: float = RATE, **training: Any) -> Manifest:
+    return pipeline(epochs, stages, codec, target_batch=256, optimizer=LEARNING, spot_checks=rate, **training)
+
+
+@pytest.fixture
+def works(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[PeerId, str]]:
+    """How many works each peer has done of each task."""
+    done: Counter[tuple[PeerId, str]] = Counter()
+    handle = StageServer.handle
+
+    async def counted(self: StageServer, trainer: PeerId, work: Any, payloads: Any) -> Any:
+        answer, payload = await handle(self, trainer, work, payloads)
+        done[self._transport.peer_id, work.task] += answer.outcome == "done"
+        return answer, payload
+
+    monkeypatch.setattr(StageServer, "handle", counted)
+    return done
+
+
+async def start(swarm: PipelineSwarm, attack: str, *attackers: int, **options: Any) -> tuple[list[Peer], list[Peer]]:
+    """Eight peers: those who attack, and the honest ones."""
+    stages = swarm.manifest.training.stages
+    for number in range(PEERS):
+        more = {"misbehaviour": attack, **options} if number in attackers else {}
+        await swarm.start(number, stage=number % stages, **more)
+    return [swarm.peers[n] for n in attackers], [peer for n, peer in swarm.peers.items() if n not in attackers]
+
+
+def banned(peer: Peer) -> dict[PeerId, str]:
+    return dict(peer.participant._admission.banned)
+
+
+def all_ban(honest: list[Peer], liars: list[Peer]) -> bool:
+    return all(banned(peer).keys() >= {liar.transport.peer_id for liar in liars} for peer in honest)
+
+
+# -- liars ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("codec", ["none", "int8"])
+@pytest.mark.parametrize("stages", [2, 4])
+@pytest.mark.parametrize(
+    ("attack", "task", "liar"), [("wrong_activations", "forward", 0), ("wrong_gradients", "backward", 1)]
+)
+def test_a_liar_is_banned_by_all_within_100_of_its_microbatches(
+    works: Counter[tuple[PeerId, str]], attack: str, task: str, liar: int, stages: int, codec: str, seed: int
+) -> None:
+    """Also in stages of two, where it is the one's word against the other's."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        liars, honest = await start(swarm, attack, liar)
+        await swarm.until(lambda: all_ban(honest, liars), within=600)
+        assert works[liars[0].transport.peer_id, task] <= MOST_MICROBATCHES
+        for peer in honest:
+            assert banned(peer) == {liars[0].transport.peer_id: WRONG_ANSWER}
+
+    simulate(scenario, checked(stages, codec=codec), seed)
+
+
+def test_two_liars_who_say_the_same_are_both_banned() -> None:
+    """Of a stage of four half lie, and agree in what they say; the honest go by the stage's state."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        liars, honest = await start(swarm, "wrong_activations", 0, 2)
+        await swarm.until(lambda: all_ban(honest, liars), within=600)
+        assert all(len(banned(peer)) == 2 for peer in honest)
+
+    simulate(scenario, checked(stages=2, rate=0.2))
+
+
+@pytest.mark.parametrize(("stages", "codec", "seed"), [(2, "none", 0), (4, "int8", 1), (2, "int8", 2), (4, "none", 3)])
+def test_nobody_is_banned_who_works(stages: int, codec: str, seed: int) -> None:
+    """All that can be checked is."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        _, honest = await start(swarm, "")
+        await swarm.finish(within=600)
+        assert all(not banned(peer) for peer in honest)
+        checks = [peer.pipeline.spot_checks for peer in honest]
+        assert sum(each.checked for each in checks) > 100
+        assert sum(each.differences for each in checks) == 0
+
+    simulate(scenario, checked(stages, epochs=6, codec=codec, rate=1.0), seed)
+
+
+@pytest.mark.parametrize("codec", ["none", "int8"])
+def test_checks_cost_their_share_of_the_work(works: Counter[tuple[PeerId, str]], codec: str) -> None:
+    """And what the second peers have computed is not counted: the parameters are those of one process."""
+    manifest = checked(stages=2, epochs=6, codec=codec, rate=0.25)
+
+    async def scenario(swarm: PipelineSwarm) -> np.ndarray:
+        await start(swarm, "")
+        await swarm.finish(within=600)
+        return join(swarm.parameters())
+
+    trained = simulate(scenario, manifest)
+    needed = 3 * manifest.epochs * manifest.training.microbatches  # a forward pass, and two backward
+    once = manifest.epochs * manifest.training.microbatches  # of which the first stage's backward cannot be checked
+    assert sum(works.values()) == pytest.approx(needed + 0.25 * (needed - once), rel=0.1)
+    if codec == "none":
+        np.testing.assert_allclose(trained, in_one_process(manifest)[-1].parameters, rtol=1e-3, atol=1e-4)
+
+
+# -- who does nothing, or says what it has not done -------------------------------------------------------------------
+
+
+@lru_cache
+def first_keeper(manifest: Manifest) -> int:
+    peers = [identity(number).peer_id for number in range(PEERS)]
+    return peers.index(order(manifest.run_id, 0, peers)[0])
+
+
+@pytest.mark.parametrize("attack", ["nan_answers", "withheld_answers", "false_counts", "idle_keeper"])
+def test_nothing_is_lost_or_counted_twice(attack: str) -> None:
+    """Whatever one of eight keeps from the others, the parameters are those of one process."""
+    manifest = pipeline(epochs=8, stages=2)
+    attacker = first_keeper(manifest) if attack == "idle_keeper" else 1
+
+    async def scenario(swarm: PipelineSwarm) -> np.ndarray:
+        role = {"role": "stage"} if attack == "idle_keeper" else {}  # else it has work for itself
+        attackers, honest = await start(swarm, attack, attacker, **role)
+        await swarm.finish(within=200)
+        if attack == "nan_answers":
+            refused = [peer.rejections.by_peer[attackers[0].transport.peer_id, Reason.NON_FINITE] for peer in honest]
+            assert sum(refused) > 0
+        return join(swarm.parameters())
+
+    np.testing.assert_allclose(
+        simulate(scenario, manifest), in_one_process(manifest)[-1].parameters, rtol=1e-4, atol=1e-5
+    )
+
+
+# -- what comes of the run --------------------------------------------------------------------------------------------
+
+
+def accuracy(manifest: Manifest, parameters: np.ndarray) -> float:
+    model = whole_model(manifest)
+    model.load(parameters)
+    return open_dataset(manifest.data).evaluate(model, 4096)["accuracy"]
+
+
+@pytest.mark.parametrize("attack", ["wrong_activations", "wrong_gradients"])
+def test_the_run_learns_what_it_learns_without_a_liar(attack: str) -> None:
+    manifest = checked(stages=2, epochs=30)
+
+    async def scenario(swarm: PipelineSwarm) -> np.ndarray:
+        liars, honest = await start(swarm, attack, 0 if attack == "wrong_activations" else 1)
+        await swarm.until(lambda: all(peer.state.epoch == manifest.epochs for peer in honest), within=600)
+        for liar in liars:
+            await swarm.crash(liar)
+        return join(swarm.parameters())
+
+    alone = accuracy(manifest, in_one_process(manifest)[-1].parameters)
+    assert alone > 0.6
+    assert accuracy(manifest, simulate(scenario, manifest)) > alone - 0.1
