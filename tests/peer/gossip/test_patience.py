@@ -1,6 +1,6 @@
 """How long an exchange may take, and how seldom those are asked who keep us waiting."""
 
-import itertools
+from itertools import pairwise
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_each_failure_costs_a_longer_pause_than_it_took_up_to_the_longest() -> N
         pauses.append(pause_after_failure(patience, now, 3.0))
         now += pauses[-1] + 3
     assert pauses[0] >= 6
-    assert all(later >= min(2 * earlier, LONGEST_PAUSE_SECONDS) for earlier, later in itertools.pairwise(pauses))
+    assert all(later >= min(2 * earlier, LONGEST_PAUSE_SECONDS) for earlier, later in pairwise(pauses))
     assert not patience.leaves_alone(OTHER, now)
 
 
