@@ -6,8 +6,9 @@ nothing is ready and no timer is set, no event can ever come: that is a deadlock
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from itertools import count
 from typing import Any, NoReturn
 
@@ -16,6 +17,8 @@ from dht.interfaces import Clock
 FIRST_WALL_SECONDS = 1_800_000_000.0
 """Unix seconds at virtual time 0."""
 _MAX_NAMED_TASKS = 8
+_MIN_CANCELLED = 100
+"""With fewer cancelled timers the heap is left as it is."""
 
 
 class DeadlockError(RuntimeError):
@@ -23,14 +26,22 @@ class DeadlockError(RuntimeError):
 
 
 class VirtualTimeLoop(asyncio.BaseEventLoop):
-    """Offers tasks, timers and callbacks; no sockets, threads, signals or processes."""
+    """Offers tasks, timers and callbacks; no sockets, threads, signals or processes.
+
+    It has a turn of its own in place of the base class's, which waits for a selector and compares timers in Python:
+    a simulation is made of millions of them.
+    """
+
+    _ready: "deque[asyncio.Handle]"
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._timers = count()
-        self._tasks = count()
-        self._selector = self  # the base class asks its selector to wait: see `select`
+        self._numbers = count()
+        self._timers: list[tuple[float, int, _Timer]] = []
+        """A heap. Timers of one moment fire in the order in which they were set."""
+        self._cancelled = 0
+        """How many of them are cancelled."""
         self.set_task_factory(VirtualTimeLoop._numbered)  # type: ignore[arg-type]
 
     def time(self) -> float:
@@ -39,28 +50,45 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Timers of one moment fire in the order in which they were set; a heap alone does not promise that."""
-        timer = _Timer(when, next(self._timers), callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
-        timer._scheduled = True  # type: ignore[attr-defined]  (tells the loop of a cancellation)
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
 
-    def select(self, timeout: float | None) -> list[Any]:
-        """Waits without waiting."""
-        if timeout is None:
+    def _run_once(self) -> None:
+        """One turn, called by the base class: everything that is ready, or else what comes next."""
+        timers, ready = self._timers, self._ready
+        if self._cancelled > _MIN_CANCELLED and 2 * self._cancelled > len(timers):
+            timers[:] = [entry for entry in timers if not entry[2].cancelled()]
+            heapq.heapify(timers)
+            self._cancelled = 0
+        while timers and (timers[0][0] <= self._now or not ready):
+            when, _, timer = heapq.heappop(timers)
+            timer._scheduled = False
+            if timer.cancelled():
+                self._cancelled -= 1
+                continue
+            self._now = max(self._now, when)
+            ready.append(timer)
+        if not ready:
             self._raise_deadlock()
-        if timeout > 0:
-            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
-        return []
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:  # type: ignore[attr-defined]
+                handle._run()
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Called by one that is cancelled before it has fired."""
+        if handle._scheduled:  # type: ignore[attr-defined]
+            self._cancelled += 1
 
     def _numbered(self, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
-        return _Task(next(self._tasks), coroutine, loop=self, **options)
+        return _Task(next(self._numbers), coroutine, loop=self, **options)
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass
 
     def _write_to_self(self) -> None:
-        pass  # nobody sleeps in select
+        pass  # nobody sleeps in a selector
 
     def _raise_deadlock(self) -> NoReturn:
         names = sorted(task.get_name() for task in asyncio.all_tasks(self))
@@ -71,14 +99,20 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
 
 class _Timer(asyncio.TimerHandle):
-    def __init__(self, when: float, number: int, *rest: Any) -> None:
-        super().__init__(when, *rest)
-        self._number = number
+    """Made without what only asyncio's debug mode needs."""
 
-    def __lt__(self, other: Any) -> bool:
-        if self._when == other._when:  # type: ignore[attr-defined]
-            return self._number < other._number  # type: ignore[no-any-return]
-        return self._when < other._when  # type: ignore[attr-defined,no-any-return]
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualTimeLoop,
+        context: Context | None,
+    ) -> None:
+        self._when, self._scheduled = when, True
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled, self._repr, self._source_traceback = False, None, None
 
 
 class _Task(asyncio.Task[Any]):
