@@ -2,7 +2,7 @@
 
 Needs root, network namespaces and iproute2; `reason_why_not` says what is missing.
 
-    with NetLab(hosts=4, rate="100mbit") as lab:     # 10.78.0.1 … 10.78.0.4
+    with NetLab(hosts=4, rate="100mbit", delay_seconds=0.025) as lab:     # 10.78.0.1 … 10.78.0.4
         subprocess.Popen([*lab.inside(1), "peer", "join"])
         lab.unplug(1)
         lab.plug(1)
@@ -13,10 +13,13 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
 BURST = "256k"
+LONG_CABLE = Path(__file__).with_name("long_cable.py")
 QUEUE = "100ms"
 """How long a packet may wait before a link drops it."""
 
@@ -37,9 +40,10 @@ def reason_why_not() -> str | None:
 class NetLab:
     """`hosts` namespaces, numbered from 1, and one more that is the switch; gone when the context ends."""
 
-    def __init__(self, hosts: int, rate: str = "100mbit") -> None:
+    def __init__(self, hosts: int, rate: str = "100mbit", delay_seconds: float = 0.0) -> None:
+        """`delay_seconds`: from a host to the switch, and from there to a host; four times that there and back."""
         self.hosts = range(1, hosts + 1)
-        self._rate = rate
+        self._rate, self._delay = rate, delay_seconds
         self._switch = f"lab{os.getpid()}"
         self._resources = ExitStack()
 
@@ -100,14 +104,26 @@ class NetLab:
     def _connect(self, host: int, resources: ExitStack) -> None:
         name, port = self._name(host), f"port{host}"
         self._add(name, resources)
-        pair = ("type", "veth", "peer", "name", port, "netns", self._switch)
-        self._ip(name, "link", "add", "name", "eth0", *pair)
+        if self._delay:
+            self._lay_long_cable(name, port, resources)
+        else:
+            pair = ("type", "veth", "peer", "name", port, "netns", self._switch)
+            self._ip(name, "link", "add", "name", "eth0", *pair)
         self._ip(name, "address", "add", f"{self.address(host)}/16", "dev", "eth0")
         self._ip(name, "link", "set", "eth0", "up")
         self._ip(name, "link", "set", "lo", "up")
         self._bridge_port(host, master="switch")
         self._ip(self._switch, "link", "set", port, "up")
         self.set_rate(host, self._rate)
+
+    def _lay_long_cable(self, name: str, port: str, resources: ExitStack) -> None:
+        command = ["ip", "netns", "exec", self._switch, sys.executable, str(LONG_CABLE), port, "far", str(self._delay)]
+        cable = resources.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        resources.callback(cable.terminate)
+        assert cable.stdout is not None
+        if not cable.stdout.readline():
+            raise RuntimeError(f"{name} has no cable: {LONG_CABLE} has ended")
+        self._ip(self._switch, "link", "set", "far", "netns", name, "name", "eth0")
 
     def _bridge_port(self, host: int, master: str) -> None:
         if master == "island":  # a second switch, made when it is needed first
