@@ -47,33 +47,40 @@ async def our_peer(
     settings: Command, reports: Reports, prepare: Prepare, kind: type[Participant] = Participant
 ) -> AsyncIterator[Participant]:
     """Runs as long as the body; says `up`, and takes the members to meet from the benchmark."""
+    async with libp2p_node(settings["host"]) as (identity, node):
+        gc.collect()
+        baseline = resident_bytes(os.getpid())
+        prepared = prepare(identity.peer_id, node)
+        participant = kind(
+            transport=node.transport,
+            records=node.records,
+            signer=Signer(identity, prepared.manifest.run_id, time.time_ns()),
+            manifest=prepared.manifest,
+            profile=Profile(f"peer {settings['seed']}", addresses=node.addresses),
+            state=prepared.state,
+            learner=prepared.learner,
+            rejections=Rejections(),
+            timing=Timing(failure=settings["patience_seconds"]),
+        )
+        await participant.start()
+        reports.send("up", peer=identity.peer_id, addresses=node.addresses(), baseline_bytes=baseline)
+        for member, addresses in (await command())["members"].items():
+            if member != identity.peer_id:
+                await meet(participant, member, addresses)
+        settle_heap()
+        async with beside(participant.run()):
+            yield participant
+
+
+@asynccontextmanager
+async def libp2p_node(host: str) -> AsyncIterator[tuple[Identity, Node]]:
+    """A node with an identity of its own, at a free port of that address."""
     with tempfile.TemporaryDirectory() as directory:
         identity, key = Identity.generate(), Path(directory) / "identity.key"
         key.write_bytes(identity.to_libp2p())
-        node = await Node.start(key, listen=[f"/ip4/{settings['host']}/tcp/0"])
-        gc.collect()
-        baseline = resident_bytes(os.getpid())
+        node = await Node.start(key, listen=[f"/ip4/{host}/tcp/0"])
         try:
-            prepared = prepare(identity.peer_id, node)
-            participant = kind(
-                transport=node.transport,
-                records=node.records,
-                signer=Signer(identity, prepared.manifest.run_id, time.time_ns()),
-                manifest=prepared.manifest,
-                profile=Profile(f"peer {settings['seed']}", addresses=node.addresses),
-                state=prepared.state,
-                learner=prepared.learner,
-                rejections=Rejections(),
-                timing=Timing(failure=settings["patience_seconds"]),
-            )
-            await participant.start()
-            reports.send("up", peer=identity.peer_id, addresses=node.addresses(), baseline_bytes=baseline)
-            for member, addresses in (await command())["members"].items():
-                if member != identity.peer_id:
-                    await meet(participant, member, addresses)
-            settle_heap()
-            async with beside(participant.run()):
-                yield participant
+            yield identity, node
         finally:
             await node.close()
 
