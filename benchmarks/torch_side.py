@@ -7,13 +7,24 @@ from tasks import Task
 from peer.data.dataset import Dataset
 from peer.models.flat import initial_parameters, layout_of, named_parameters
 from peer.models.registry import build_module
+from peer.models.stages import build_stage, stage_state
 from protocols.manifest import Manifest
+from protocols.vectors import Vector
 
 
 def starting_module(manifest: Manifest) -> torch.nn.Module:
     """The run's model with its initial parameters."""
-    module = build_module(manifest.model).to_empty(device="cpu")
-    values = named_parameters(initial_parameters(manifest), layout_of(module))
+    return _filled(build_module(manifest.model), initial_parameters(manifest))
+
+
+def starting_stage(manifest: Manifest, stage: int) -> torch.nn.Module:
+    """A stage of the run's model with its initial parameters."""
+    return _filled(build_stage(manifest, stage), stage_state(manifest, stage).parameters)
+
+
+def _filled(module: torch.nn.Module, parameters: Vector) -> torch.nn.Module:
+    module = module.to_empty(device="cpu")
+    values = named_parameters(parameters, layout_of(module))
     module.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in values})
     return module
 

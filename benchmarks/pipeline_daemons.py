@@ -1,0 +1,65 @@
+"""Real daemons of one pipeline: `peer join` in processes of their own, and what they say of their epochs."""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Self
+
+from pipeline_task import FILES, PipelineTask
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.swarm.processes import LISTEN, Daemon, Swarm
+from tests.swarm.watcher import Watcher
+
+START_SECONDS = 120.0
+
+
+class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
+    """Gone, with their homes, when the context ends."""
+
+    def __init__(self, task: PipelineTask) -> None:
+        self._resources = ExitStack()
+        directory = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="peer-")))
+        os.environ["PEER_RUNTIME_DIR"] = str(directory)  # sockets of daemons are found by it
+        self._swarm = Swarm(directory, directory)
+        self._resources.callback(self._swarm.stop)
+        recipe = directory / "recipe.toml"
+        recipe.write_text(task.recipe)
+        created = self._swarm.command("run", "create", str(recipe), "--home", str(directory / "peer0"))
+        self.run_id = created.split()[0]
+        self.watchers: list[Watcher] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for watcher in self.watchers:
+            watcher.close()
+        self._resources.close()
+
+    def start(self, *options: str, inside: Sequence[str] = (), listen: Sequence[str] = LISTEN) -> Daemon:
+        """One more of them; the first has made the run."""
+        daemon = self._swarm.daemon(f"peer{len(self.watchers)}")
+        daemon.inside = list(inside)
+        daemon.start(self.run_id, *listen, *data_options(), *options)
+        self.watchers.append(Watcher(daemon, self.run_id))
+        return daemon
+
+    def epoch_moments(self, first: int, last: int, seconds: float) -> list[float]:
+        """When all were at epoch `first`, at the next, … at `last`. Fails when they are not within so many seconds."""
+        for watcher in self.watchers:
+            watcher.wait(f"at epoch {last}", lambda status: status.self_.epoch >= last, seconds)
+        return [max(_reached(watcher, epoch) for watcher in self.watchers) for epoch in range(first, last + 1)]
+
+
+def _reached(watcher: Watcher, epoch: int) -> float:
+    """When it was first seen there, or beyond."""
+    return min(moment for shown, moment in watcher.moments.items() if shown >= epoch)
+
+
+def data_options() -> list[str]:
+    return [option for file in FILES for option in ("--data", str(file))]
