@@ -1,9 +1,9 @@
 """Real daemons of one pipeline: `peer join` in processes of their own, and what they say of their epochs."""
 
 import os
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -34,6 +34,7 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
         self.watchers: list[Watcher] = []
 
     def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, _leave)
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -54,6 +55,11 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
         for watcher in self.watchers:
             watcher.wait(f"at epoch {last}", lambda status: status.self_.epoch >= last, seconds)
         return [max(_reached(watcher, epoch) for watcher in self.watchers) for epoch in range(first, last + 1)]
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """Ended from outside, the benchmark still ends its daemons."""
+    sys.exit("ended before it was done")
 
 
 def _reached(watcher: Watcher, epoch: int) -> float:
