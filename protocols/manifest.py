@@ -201,6 +201,16 @@ class Pipeline(_Part):
         return self
 
 
+class Committee(_Part):
+    """In each round some members train and some aggregate, sampled anew (`protocols.gossip.committee`)."""
+
+    trainers: Annotated[int, Field(ge=1, le=64)]
+    aggregators: Annotated[int, Field(ge=1, le=16)] = 2
+    """One would do, were it sure to stay."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """So much of the trainers' models is enough to go on."""
+
+
 class Gossip(_Part):
     """Each peer trains at its own pace and mixes its model with neighbours' (`protocols.gossip`).
 
@@ -221,6 +231,8 @@ class Gossip(_Part):
     mixing: Literal["pairwise", "clipped", "rule"] = "pairwise"
     """With each neighbour to the mean of both; or of all neighbours' models, of which `averaging.byzantine` may be
     anything, by clipped gossip or by the rule of `averaging`."""
+    committee: Committee | None = None
+    """Instead of neighbours: each epoch is a round of a sampled committee."""
     corrects_variance: bool = False
     """Whether a mean of models keeps the variance of their layers (`protocols.gossip.variance`)."""
     merges_at_end: bool = True
@@ -245,6 +257,8 @@ class Gossip(_Part):
     def _has_a_degree_only_where_it_counts(self) -> Self:
         if self.degree != 1 and self.topology != "regular":
             raise ValueError(f"degree is for topology = 'regular'; {self.topology} has {self.neighbours}")
+        if self.committee is not None and self.mixing != "pairwise":
+            raise ValueError("a committee's models become their mean; it has no other mixing")
         return self
 
 

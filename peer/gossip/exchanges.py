@@ -337,7 +337,7 @@ class Exchanges:
     async def _receive(self, stream: Stream, head: Signed[Model]) -> Vector:
         elements, codec = self._terms.elements, self._terms.codec
         silence_seconds = self.patience.silence_seconds
-        values = await receive_chunks(stream, head, elements, codec, self._transport, silence_seconds)
+        values = await receive_chunks(stream, head.body.chunks, elements, codec, self._transport, silence_seconds)
         self.counts.bytes_received += encoded_bytes(elements, codec)
         return values
 

@@ -13,13 +13,14 @@ import structlog
 from dht.interfaces import Transport
 from peer.content_fetch import ContentNotFound
 from peer.contents import ContentStore, MemoryContent
-from peer.gossip.states import merge
+from peer.gossip.states import fetch_one, merge
 from peer.membership import Membership
 from peer.sync import Heads, fetch_state
 from protocols.gossip.mixing import Neighbourhood
 from protocols.identity import PeerId
 from protocols.manifest import Gossip, Manifest
 from protocols.rejection import Rejected
+from protocols.round.order import order
 from protocols.state import ModelState
 
 MERGE_SECONDS = 15.0
@@ -38,7 +39,7 @@ class Merging:
     ) -> None:
         """`mix`: how models are mixed of which some may be anything; None: as their mean."""
         assert isinstance(manifest.training, Gossip)
-        self.epoch = manifest.epochs - manifest.training.merges_at_end
+        self.epoch = manifest.epochs - (manifest.training.merges_at_end and manifest.training.committee is None)
         """Training ends when it is reached; the merge leads to the next one, the run's last."""
         self._transport, self._heads, self._membership, self._mix = transport, heads, membership, mix
         self._last: dict[PeerId, bytes] = {}
@@ -62,6 +63,19 @@ class Merging:
         state, members = await merge(self._transport, own, self._last, self._mix)
         log.info("merged all models", members=members, digest=state.digest.hex()[:16])
         return state
+
+    async def take_one_of_last(self, own: ModelState) -> ModelState:
+        """The state of the run's last epoch that all take: of the first in an order who holds one; else ours."""
+        last = {m.peer: m.entry.state_digest for m in self._membership.roster if m.epoch == self.epoch}
+        if own.epoch == self.epoch:
+            last[self._transport.peer_id] = own.digest
+        for peer in order(own.run, self.epoch, last):
+            digest = last[peer]
+            if digest == own.digest:
+                return own
+            if digest is not None and (state := await fetch_one(self._transport, own, peer, self.epoch, digest)):
+                return state
+        return own
 
     def _behind(self) -> list[PeerId]:
         """Who still trains."""

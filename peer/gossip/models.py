@@ -1,8 +1,9 @@
 """A model on a stream: its signed head, then its chunks, each checked against the head before it is used."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def encoded_bytes(count: int, codec: Codec) -> int:
     return sum(codec.encoded_size(grid.size(chunk)) for chunk in range(grid.chunks))
 
 
-async def send_model(stream: Stream, head: Signed[Model], model: Encoded) -> None:
+async def send_model(stream: Stream, head: Signed[Any], model: Encoded) -> None:
     """Raises Unreachable."""
     await stream.send(Frame(head.wire))
     for frame in chunk_frames(model.update.chunks, 0):
@@ -75,24 +76,24 @@ async def receive_message(stream: Stream, body_type: type[BodyT], run: str, sile
 
 
 async def receive_chunks(
-    stream: Stream, head: Signed[Model], count: int, codec: Codec, transport: Transport, silence_seconds: float
+    stream: Stream, digests: Sequence[bytes], count: int, codec: Codec, transport: Transport, silence_seconds: float
 ) -> Vector:
-    """The model of `count` elements that follows `head`.
+    """The model of `count` elements whose chunks have these digests.
 
     Raises TransportError; Rejected: wrong_shape, wrong_digest, non_finite, unexpected (not in order), malformed.
     """
     grid = Grid(count)
-    if len(head.body.chunks) != grid.chunks:
-        raise Rejected(Reason.WRONG_SHAPE, f"a model of {len(head.body.chunks)} chunks, not {grid.chunks}")
+    if len(digests) != grid.chunks:
+        raise Rejected(Reason.WRONG_SHAPE, f"a model of {len(digests)} chunks, not {grid.chunks}")
     values = np.empty(count, np.float32)
     arrived = 0
     while arrived < grid.chunks:
         frame = await _receive(stream, silence_seconds)
-        arrived = await transport.in_thread(_take, frame, values, arrived, head.body.chunks, grid, codec)
+        arrived = await transport.in_thread(_take, frame, values, arrived, digests, grid, codec)
     return values
 
 
-def _take(frame: Frame, values: Vector, arrived: int, digests: tuple[bytes, ...], grid: Grid, codec: Codec) -> int:
+def _take(frame: Frame, values: Vector, arrived: int, digests: Sequence[bytes], grid: Grid, codec: Codec) -> int:
     """Checks and decodes the chunks of one frame; how many have arrived with it."""
     for number, payload in chunks_of(frame, grid, codec):
         if number != arrived:

@@ -22,6 +22,7 @@ from dht.interfaces import Records, Transport
 from peer.company import Company
 from peer.contents import ContentStore
 from peer.directives import Directives
+from peer.gossip.committees import Committees
 from peer.gossip.consensus import ConsensusDistance
 from peer.gossip.exchanges import Exchanges, Terms
 from peer.gossip.learner import GossipLearner
@@ -58,6 +59,9 @@ TAKE_ATTEMPTS = 4
 RETRY_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 """So long exchanges that are under way may still take when training ends."""
+
+LAST_STATES_SECONDS = 3.0
+"""Until all have heard who holds the states of a run's last round."""
 
 log = structlog.get_logger()
 
@@ -132,8 +136,11 @@ class GossipParticipant:
             mix,
             fewest=2 * manifest.averaging.byzantine + 1,
         )
+        self._committees = self._make_committees(training, signer)
         self._merging = Merging(transport, manifest, self._heads, self.membership, mix)
         self._rate = SampleRate()
+        self._slots = state.slots
+        """Of our optimizer, between the committees in which we train."""
         self._met: dict[PeerId, int] = {}
         """The newest epochs that others have shown in exchanges."""
         self._has_model = False
@@ -153,6 +160,21 @@ class GossipParticipant:
             only_asks=asks,
         )
 
+    def _make_committees(self, training: Gossip, signer: Signer) -> Committees | None:
+        if training.committee is None:
+            return None
+        return Committees(
+            self,
+            self._transport,
+            signer,
+            training.committee,
+            self.manifest.epochs,
+            training.most_samples,
+            codec(self.manifest.averaging.codec),
+            self.company.admission,
+            self._border,
+        )
+
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -160,7 +182,10 @@ class GossipParticipant:
         await self.company.start()
         await self._transport.serve_requests(HEAD_KIND, self._heads.answer)
         await self.contents.serve(self._transport)
-        await self.exchanges.start()
+        if self._committees is not None:
+            await self._committees.start()
+        else:
+            await self.exchanges.start()
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
@@ -186,6 +211,8 @@ class GossipParticipant:
                     await self._unless_leaving(self._join())
             elif self._played(max_epochs):
                 return
+            elif self._committees is not None and not self.finished:
+                await self._unless_leaving(self._take_turns(self._committees))
             elif self.epoch < self._merging.epoch:
                 await self._train(max_epochs)
             elif not self.finished:
@@ -334,6 +361,51 @@ class GossipParticipant:
         self.membership.announce()
         self.changed.notify()
 
+    # -- in committees ------------------------------------------------------------------------------------------------
+
+    async def _take_turns(self, committees: Committees) -> None:
+        """Until the last round's state is there, which all take from one member."""
+        self._enter("training")
+        await committees.run()
+        await self._transport.clock.sleep(LAST_STATES_SECONDS)
+        state = await self._merging.take_one_of_last(self.state)
+        await self._trainer.begin(state)
+        self.epoch = state.epoch
+        await self._show(state)
+
+    async def train(self, number: int, model: Vector) -> tuple[Vector, int]:
+        training = self.directives.log.training(number)
+        assert isinstance(training, Gossip)
+        await self._trainer.begin(ModelState(self.manifest.run_id, number, model, self._slots))
+        samples = 0
+        for step in range(training.steps):
+            samples += await self._trainer.step(number, step, training)
+        state = await self._trainer.state(number)
+        self._slots = state.slots
+        self.epochs_played += 1
+        self.samples_contributed += samples
+        return state.parameters, samples
+
+    async def hold(self, number: int, model: Vector) -> None:
+        before, self.epoch = self.epoch, number
+        state = ModelState(self.manifest.run_id, number, model, self._slots)
+        every = self.manifest.evaluation.every_epochs
+        await self._show(state)
+        if number // every > before // every:
+            await self._trainer.begin(state)
+            await self._evaluate()
+
+    def held(self) -> tuple[int, Vector]:
+        return self.state.epoch, self.state.parameters
+
+    def holders(self) -> dict[PeerId, int]:
+        held = {
+            member.peer: member.epoch
+            for member in self.membership.roster
+            if member.entry.role == "trainer" and member.entry.state_digest is not None
+        }
+        return held | {self._transport.peer_id: self.state.epoch}
+
     # -- as the host of exchanges -------------------------------------------------------------------------------------
 
     @property
@@ -444,10 +516,11 @@ class GossipParticipant:
 
     @property
     def gossip_status(self) -> GossipStatus:
-        training, counts = self.manifest.training, self.exchanges.counts
+        training = self.manifest.training
         assert isinstance(training, Gossip)
+        counts = (self._committees or self.exchanges).counts
         return GossipStatus(
-            topology=training.topology,
+            topology="committee" if self._committees else training.topology,
             mixing=training.mixing,
             consensus_distance=self.consensus.absolute,
             relative_consensus_distance=self.consensus.relative,

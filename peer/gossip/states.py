@@ -20,7 +20,7 @@ from protocols.heads import Choice, History
 from protocols.identity import PeerId
 from protocols.rejection import Rejected
 from protocols.round.order import order
-from protocols.rules import Mean, rule
+from protocols.rules import Mean, Robust
 from protocols.state import ModelState
 from protocols.vectors import Vector
 
@@ -103,7 +103,7 @@ def _merged(own: ModelState, models: Sequence[Vector], mix: Neighbourhood | None
 
 def _median(states: Sequence[ModelState], epoch: int, byzantine: int) -> ModelState:
     """Coordinate by coordinate, of the parameters and of each of the optimizer's vectors."""
-    median = rule("median", byzantine)
+    median = Robust("median", byzantine)
 
     def of(vectors: Iterable[Vector]) -> Vector:
         return median.aggregate(np.stack(list(vectors)), [1.0] * len(states))

@@ -7,7 +7,7 @@ callee → caller   Prepared, when it has them all     |
 caller → callee   Commit, when it has decided        |
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -63,6 +63,19 @@ class Outcome(Message):
     limit_bytes: ClassVar[int] = 1024
     exchange: Digest
     committed: bool
+
+
+class CommitteeModel(Message):
+    """Heads a model on its way through committees (`protocols.gossip.committee`); the envelope's epoch is the round."""
+
+    kind: ClassVar[str] = "committee_model"
+    limit_bytes: ClassVar[int] = MAX_CHUNKS * 34 + 1024
+    to: Peer
+    task: Literal["train", "aggregate"]
+    """What its receiver is to do: it is a trainer of this round, or an aggregator of it."""
+    samples: Count
+    """Behind a model that is to be aggregated."""
+    chunks: Annotated[Many[Digest], Field(min_length=1, max_length=MAX_CHUNKS)]
 
 
 def offer_digest(offer: Signed[Offer]) -> bytes:
