@@ -13,8 +13,10 @@ from protocols.identity import PeerId
 from protocols.swarm.coverage import numbers
 from protocols.vectors import Vector, slices
 
-MOST_WAITING = 8
-"""Each is as large as the stage; the oldest gives way, and is done again should its trainer ask for it."""
+MOST_WAITING, FEWEST_WAITING = 8, 2
+WAITING_BYTES = 64 * 1024 * 1024
+"""So many wait, of large stages fewer, for each is as large as the stage; the oldest gives way, and is done again should
+its trainer ask for it."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Gradients:
             return
         self._waiting[epoch, microbatch, trainer] = gradient.copy()
         self._waiting.move_to_end((epoch, microbatch, trainer))
-        if len(self._waiting) > MOST_WAITING:
+        if len(self._waiting) > max(FEWEST_WAITING, min(MOST_WAITING, WAITING_BYTES // gradient.nbytes)):
             self._waiting.popitem(last=False)
 
     def count(self, epoch: int, microbatches: int, trainer: PeerId) -> int:

@@ -17,7 +17,8 @@ from protocols.swarm.messages import OPEN_EPOCHS, Claim, Coverage, Grant, Lackin
 
 CLAIM_KIND = "swarm-claim"
 ASK_SECONDS = 0.3
-"""How often the stages are asked."""
+HUNGRY_SECONDS = 0.05
+"""How often the stages are asked; the second as long as a trainer wants more than there is, as at an epoch's end."""
 ANSWER_SECONDS = 2.0
 FORGOTTEN_SECONDS = 5.0
 """A board of which nobody has claimed for so long is laid down."""
@@ -41,6 +42,7 @@ class BoardKeeper:
         self._board: Board | None = None
         self._claimed_at = float("-inf")
         self._claimed = asyncio.Event()
+        self._hungry = False
 
     async def serve(self) -> None:
         await self._transport.serve_requests(CLAIM_KIND, self._answer)
@@ -54,7 +56,8 @@ class BoardKeeper:
                 await self._claimed.wait()
             async with self._border.around("asking the stages what they have counted"):
                 await self._ask_all()
-            await self._transport.clock.sleep(ASK_SECONDS)
+            hungry, self._hungry = self._hungry, False
+            await self._transport.clock.sleep(HUNGRY_SECONDS if hungry else ASK_SECONDS)
 
     def claim(self, trainer: PeerId, claim: Claim) -> Grant:
         now = self._now()
@@ -65,6 +68,7 @@ class BoardKeeper:
         most = everything(self._training.microbatches)
         held = {each.epoch: from_bytes(each.covered) & most for each in claim.held}
         epoch, granted = self._board.claim(trainer, held, claim.wanted, now)
+        self._hungry |= claim.wanted > 0 and not granted
         standings = tuple(
             Lacking(epoch=standing.epoch, missing=tuple(map(to_bytes, standing.missing)))
             for standing in self._board.standings()[:OPEN_EPOCHS]

@@ -32,8 +32,8 @@ from protocols.swarm.coverage import everything, from_bytes, numbers, to_bytes
 from protocols.swarm.keepers import Keepers
 from protocols.swarm.messages import Claim, Grant, OpenEpoch, Work
 
-CLAIM_SECONDS = 0.3
-"""How often the board hears of us, at least."""
+CLAIM_SECONDS, IDLE_CLAIM_SECONDS = 0.3, 0.1
+"""How often the board hears of us, at least; the second while we have nothing to do, as at an epoch's end."""
 CLAIM_TIMEOUT_SECONDS = 2.0
 LOST_SECONDS = 1.5
 """A stage that is said to lack what it has counted for us so long ago has lost it."""
@@ -95,7 +95,7 @@ class PipelineTrainer:
                         self._act(keeper, grant, tasks)
                 idle = grant is None or len(self._working) < self._depth
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(CLAIM_SECONDS):
+                    async with asyncio.timeout(CLAIM_SECONDS if self._working else IDLE_CLAIM_SECONDS):
                         await self._changed.wait()
                 if idle:
                     await self._transport.clock.sleep(0.02)  # of several that end together one claim tells

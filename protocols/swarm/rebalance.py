@@ -9,6 +9,7 @@ long as the whole becomes faster by it. A stage without peers is repaired at onc
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from statistics import median
 
@@ -82,7 +83,7 @@ def next_move(loads: Sequence[Load], stages: int) -> Move | None:
         return _first(ordered, speeds, places, stages, lambda number: empty if free[number] else None)
     if any(load.moving_to is not None for load in ordered):
         return None
-    division = best_division(speeds, stages)
+    division = best_division(tuple(speeds), stages)
     reachable = min(_sums(division, speeds, stages))
     if reachable <= HYSTERESIS * min(_sums(places, speeds, stages)):
         return None
@@ -105,7 +106,8 @@ def _step_of_a_climb(places: list[int], speeds: Sequence[float], stages: int, go
     return first if min(sums) >= goal else None
 
 
-def best_division(speeds: Sequence[float], stages: int) -> list[int]:
+@lru_cache(maxsize=256)
+def best_division(speeds: tuple[float, ...], stages: int) -> tuple[int, ...]:
     """The stage of each peer such that the slowest stage is nearly as fast as it can be.
 
     Fastest first, each to the stage that has least so far (Graham 1969; for the least sum: Deuermeyer, Friesen &
@@ -118,7 +120,7 @@ def best_division(speeds: Sequence[float], stages: int) -> list[int]:
         sums[places[number]] += speeds[number]
     while (exchange := _best_exchange(places, speeds, sums)) is not None:
         _carry_out(exchange, places, speeds, sums)
-    return places
+    return tuple(places)
 
 
 def _carry_out(exchange: list[tuple[int, int]], places: list[int], speeds: Sequence[float], sums: list[float]) -> None:
@@ -154,7 +156,7 @@ def _groups(places: list[int], stage: int, most: int) -> Iterator[tuple[int, ...
         yield from combinations(members, size)
 
 
-def _relabelled(plan: list[int], places: list[int], speeds: Sequence[float], stages: int) -> list[int]:
+def _relabelled(plan: Sequence[int], places: list[int], speeds: Sequence[float], stages: int) -> list[int]:
     """The same division, its parts named such that most stay where they are: all stages take as long."""
     common = [[0.0] * stages for _ in range(stages)]
     for part, place, speed in zip(plan, places, speeds, strict=True):

@@ -79,7 +79,7 @@ def test_large_swarms_come_within_five_percent_of_equal_shares(
     places = [random.randrange(stages) for _ in speeds]  # type: ignore[attr-defined]
     loads = [Load(PeerId(f"peer {n}"), place, rate) for n, (place, rate) in enumerate(zip(places, speeds, strict=True))]
     after, _ = balance(loads, stages)
-    division = best_division(speeds, stages)
+    division = best_division(tuple(speeds), stages)
     reachable = min(sum(s for s, place in zip(speeds, division, strict=True) if place == n) for n in range(stages))
     assert min(rates(after, stages)) >= reachable / 1.05 * (1 - 1e-9)
     assert reachable >= sum(speeds) / stages - max(speeds)
