@@ -3,11 +3,11 @@
     python benchmarks/swarm_rebalancing.py
     python benchmarks/swarm_rebalancing.py --json --hours 2 --seeds 1
 
-Nodes come and go as spot machines do: sessions are exponential, newcomers come at random moments, so that on average as
-many are there as at the start. Speeds are uneven (log-normal). Throughput is that of the slowest stage. The rules decide
-by what peers said some seconds ago, a mover does nothing while it fetches its new stage, and only one decides at a time,
-as in the daemon (`protocols.swarm.rebalance`, which is what is run here). The oracle always has the best division, at once
-and for nothing. (SWARM, Ryabinin et al. 2023, section 4.4 and its table of rebalancing, has the same comparison.)
+Nodes come and go as spot machines do: sessions are exponential, newcomers come at random moments, on average as many
+are there as at the start. Speeds are uneven (log-normal). Throughput is that of the slowest stage. Policies decide by
+what peers said some seconds ago, and a mover does nothing while it fetches its new stage. Ours is the daemon's own
+(`protocols.swarm.rebalance`). The oracle always has the best division, at once and for nothing. The paper (SWARM,
+Ryabinin et al. 2023) has the same comparison, of traces of spot machines.
 """
 
 import argparse

@@ -15,8 +15,8 @@ from protocols.vectors import Vector, slices
 
 MOST_WAITING, FEWEST_WAITING = 8, 2
 WAITING_BYTES = 64 * 1024 * 1024
-"""So many wait, of large stages fewer, for each is as large as the stage; the oldest gives way, and is done again should
-its trainer ask for it."""
+"""So many wait, of large stages fewer, for each is as large as the stage; the oldest gives way, and is done again when
+its trainer asks for it."""
 
 
 @dataclass
