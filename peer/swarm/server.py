@@ -218,7 +218,8 @@ class StageServer:
         if not stage.ready.is_set():
             return "early"
         find = stage.parameters_at if work.task == "evaluate" else stage.parameters_of
-        if find(work.epoch) is None:
+        over = work.task != "evaluate" and work.epoch < stage.epoch - 1
+        if over or find(work.epoch) is None:
             return "early" if work.epoch > stage.epoch else "late"
         if len(self._jobs) >= QUEUE_LIMIT or self._waiting[trainer] >= QUEUE_LIMIT_OF_ONE:
             return "busy"

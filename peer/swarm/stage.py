@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 InThread = Callable[..., Awaitable[Any]]
 
+MOST_REMEMBERED = 8
+REMEMBERED_BYTES = 64 * 1024 * 1024
+"""The parameters of so many epochs are kept if they take no more: work that somebody is charged with is done again."""
 STEP_SECONDS = 0.5
 """How often the round hears of us when nothing is counted."""
 SMOOTHING = 0.1
@@ -94,7 +97,9 @@ class Stage(Learner):
         self.epoch = state.epoch
         self._parameters[state.epoch] = state.parameters
         evaluated = evaluated_epoch(self._manifest, state.epoch)
-        kept = {evaluated, *range(state.epoch - 1 - delayed, state.epoch + 1)}
+        fewest = 2 + delayed
+        remembered = max(fewest, min(MOST_REMEMBERED, REMEMBERED_BYTES // state.parameters.nbytes))
+        kept = {evaluated, *range(state.epoch + 1 - remembered, state.epoch + 1)}
         self._parameters = {epoch: vector for epoch, vector in self._parameters.items() if epoch in kept}
         opened = range(state.epoch, min(state.epoch + 1 + delayed, self._manifest.epochs))
         await self._in_thread(lambda: self._gradients.open(opened))
