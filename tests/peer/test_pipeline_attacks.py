@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peer.data.registry import open_dataset
-from peer.models.stages import join, whole_model
+from peer.models.stages import join
 from peer.swarm.inspector import WRONG_ANSWER
 from peer.swarm.server import StageServer
 from protocols.identity import PeerId
@@ -152,28 +151,3 @@ def test_nothing_is_lost_or_counted_twice(attack: str) -> None:
     np.testing.assert_allclose(
         simulate(scenario, manifest), in_one_process(manifest)[-1].parameters, rtol=1e-4, atol=1e-5
     )
-
-
-# -- what comes of the run --------------------------------------------------------------------------------------------
-
-
-def accuracy(manifest: Manifest, parameters: np.ndarray) -> float:
-    model = whole_model(manifest)
-    model.load(parameters)
-    return open_dataset(manifest.data).evaluate(model, 4096)["accuracy"]
-
-
-@pytest.mark.parametrize("attack", ["wrong_activations", "wrong_gradients"])
-def test_the_run_learns_what_it_learns_without_a_liar(attack: str) -> None:
-    manifest = checked(stages=2, epochs=50)
-
-    async def scenario(swarm: PipelineSwarm) -> np.ndarray:
-        liars, honest = await start(swarm, attack, 0 if attack == "wrong_activations" else 1)
-        await swarm.until(lambda: all(peer.state.epoch == manifest.epochs for peer in honest), within=600)
-        for liar in liars:
-            await swarm.crash(liar)
-        return join(swarm.parameters())
-
-    alone = accuracy(manifest, in_one_process(manifest)[-1].parameters)
-    assert alone > 0.3
-    assert accuracy(manifest, simulate(scenario, manifest)) > alone - 0.1
