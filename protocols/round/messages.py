@@ -7,7 +7,7 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from protocols.encoding import digest
 from protocols.message import Count, Digest, Many, Message, Peer
@@ -25,7 +25,15 @@ PartNumber = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
 Attempt = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
 """How often a part has changed its owner within a term; each member owns it once at most."""
 ChunkNumber = Annotated[int, Field(ge=0, le=MAX_CHUNKS)]
-Covered = Annotated[bytes, Field(max_length=MAX_COVERED_BYTES)]
+
+
+def _shortest(mask: bytes) -> bytes:
+    if mask.endswith(b"\x00"):
+        raise ValueError("ends with a zero byte: one set has one form")
+    return mask
+
+
+Covered = Annotated[bytes, Field(max_length=MAX_COVERED_BYTES), AfterValidator(_shortest)]
 """The microbatches of a pipeline's epoch that a member has counted (`protocols.swarm.coverage`)."""
 MemberMask = Annotated[int, Field(ge=0, lt=2**MAX_MEMBERS)]
 """Bit i stands for member i of the `Begin`."""

@@ -1,8 +1,19 @@
 import json
+import logging
 
 import pytest
+import structlog
 
 from tests.peer.simulation.scenarios import SMALL, write
+
+
+@pytest.fixture(autouse=True)
+def logging_of_others(monkeypatch):
+    """The command sets up the logging of its process, which here is that of all tests."""
+    monkeypatch.setattr("peer.logs.only_errors", lambda: None)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

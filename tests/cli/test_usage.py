@@ -83,7 +83,10 @@ def test_without_a_command_it_helps(peer):
         (["run", "show"], "missing argument"),
         (["export"], "--output is missing; give it, or set PEER_OUTPUT"),
         (["join"], "--run-id is missing; give it, or set PEER_RUN_ID, or put run_id into"),
-        (["join", "--run-id", "demo", "--role", "king"], "--role: must be 'trainer', 'aggregator' or 'monitor'"),
+        (
+            ["join", "--run-id", "demo", "--role", "king"],
+            "--role: must be 'trainer', 'aggregator', 'monitor', 'stage' or 'both'",
+        ),
         (["join", "--run-id", "demo", "--initial-peers", "/ip4/1.2.3.4/tcp/5"], "must end in its PeerID"),
         (["status", "--initial-peers", MEMBER], "--run-id is missing; from outside, say which run"),
         (["export", "--output", "m", "--run-id", "dmeo", "--initial-peers", MEMBER], "did you mean 'demo'?"),

@@ -44,7 +44,8 @@ async def test_status_is_the_object_of_the_schema(api, daemon):
     assert response.content_type == "application/json"
     assert answer == json.loads(daemon.status().to_json())
     assert answer["schema"] == 1
-    assert set(answer) == {"schema", "run", "self", "peers", "last_round", "rejected"}
+    kinds = {"gossip", "pipeline", "stages"}  # of run
+    assert set(answer) == {"schema", "run", "self", "peers", "last_round", "rejected", *kinds}
 
 
 async def test_peers_are_the_other_members(api, daemon):

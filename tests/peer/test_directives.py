@@ -78,7 +78,7 @@ def test_the_new_rate_is_what_the_step_is_taken_with() -> None:
                 aggregates[self.state.epoch] = (self.state, outcome.aggregate)
 
             def __init__(self, **given: Any) -> None:
-                super().__init__(**given, on_round=self._on)
+                super().__init__(**given | {"on_round": self._on})
 
         peer = await swarm.start(0, make=Recording)
         peer.participant.directives.take(signed(1, RATE, 3).wire)
