@@ -48,7 +48,7 @@ def play(
         for peer, steps in zip(honest, before, strict=True):
             assert peer.participant.learner.steps - steps >= 0.99 * seconds * SPEED / BATCH
             assert distance(peer.state) < 0.7
-            assert peer.participant.exchanges.counts.completed > seconds
+            assert peer.participant.exchanges.counts.completed > seconds / 2, "one in two seconds, whoever is silent"
             charged = {who for (who, reason) in peer.rejections.by_peer if reason != Reason.BUSY}
             assert charged <= {evil.peer}, peer.rejections.words
             assert "task_failed" not in peer.rejections.by_reason, peer.rejections.words
