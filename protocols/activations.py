@@ -48,6 +48,13 @@ class TensorHeader(BaseModel):
         """Whether they are whole numbers."""
         return self.encoding in _WHOLE
 
+    @property
+    def payload_bytes(self) -> int:
+        """Of the elements that follow."""
+        if self.whole:
+            return self.count * _WHOLE[self.encoding].itemsize
+        return CODECS[self.encoding].encoded_size(self.count)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorBounds:
@@ -94,21 +101,25 @@ def encode_tensor(values: NDArray[Any], codec: CodecName = "none") -> tuple[Tens
     return TensorHeader(encoding=name, shape=values.shape), values.astype(_WHOLE[name]).tobytes()
 
 
+def bounds_of(header: TensorHeader, accepted: Sequence[TensorBounds]) -> TensorBounds:
+    """Those that a tensor with this header is within. Raises Rejected (wrong_shape) when none are."""
+    for bounds in accepted:
+        if header.whole == (bounds.below is not None) and bounds.allow(header.shape):
+            return bounds
+    raise Rejected(Reason.WRONG_SHAPE, f"a tensor {header.shape} in {header.encoding} is not wanted here")
+
+
 def decode_tensor(header: TensorHeader, payload: Payload, accepted: Sequence[TensorBounds]) -> NDArray[Any]:
     """The float32 or int64 tensor, one of those `accepted`; its memory is its own.
 
     Raises Rejected: wrong_shape (a shape or type that is not accepted, or a payload of another size), non_finite,
     malformed (a whole number out of bounds).
     """
-    bounds = next(
-        (each for each in accepted if header.whole == (each.below is not None) and each.allow(header.shape)), None
-    )
-    if bounds is None:
-        raise Rejected(Reason.WRONG_SHAPE, f"a tensor {header.shape} in {header.encoding} is not wanted here")
+    bounds = bounds_of(header, accepted)
     if bounds.below is None:
         return CODECS[header.encoding].decode(payload, header.count).reshape(header.shape)
     kind, size = _WHOLE[header.encoding], memoryview(payload).nbytes
-    if size != header.count * kind.itemsize:
+    if size != header.payload_bytes:
         raise Rejected(Reason.WRONG_SHAPE, f"{size} bytes where {header.count} {header.encoding} were announced")
     values = np.frombuffer(payload, kind)
     if values.min() < 0 or values.max() >= bounds.below:

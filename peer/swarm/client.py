@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dht.interfaces import Stream, TimedOut, Transport, Unreachable
 from peer.swarm.microbatch import Tensor
 from peer.swarm.server import COUNT_KIND, COVERAGE_KIND, WORK_KIND, StageServer
-from peer.swarm.tensor_frames import check_announced, encoded_bytes, receive_payloads, send_message
+from peer.swarm.tensor_frames import check_announced, receive_payloads, send_message
 from protocols.activations import TensorBounds
 from protocols.codecs import CODECS, Payload
 from protocols.encoding import digest
@@ -120,7 +120,7 @@ class StageClient:
                     raise Rejected(Reason.WRONG_SHAPE, "work that is done, and no tensor")
                 return Reply(statement, None)
             check_announced(answer.tensor, accepted, self._codec)
-            [payload] = await receive_payloads(stream, frame, [encoded_bytes(answer.tensor)])
+            [payload] = await receive_payloads(stream, frame, [answer.tensor.payload_bytes])
             if digest(memoryview(payload)) != answer.payload:
                 raise Rejected(Reason.WRONG_DIGEST, "the tensor is not the one that was signed")
             await self._transport.in_thread(CODECS[answer.tensor.encoding].check, payload, answer.tensor.count)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dht.interfaces import Frame, Stream, Transport
 from peer.streams import REQUEST_BYTES, next_request
 from peer.swarm.server import Accepted, check_work
-from peer.swarm.tensor_frames import check_announced, encoded_bytes, receive_payloads, send_message
+from peer.swarm.tensor_frames import check_announced, receive_payloads, send_message
 from protocols.activations import TensorBounds, TensorHeader
 from protocols.codecs import Payload
 from protocols.encoding import digest
@@ -75,7 +75,9 @@ async def fetch_evidence(
         frame = await stream.receive()
         if frame is None:
             raise Rejected(Reason.ABSENT, "who charges others shows no evidence")
-        payloads: list[Payload] = list(await receive_payloads(stream, frame, list(map(encoded_bytes, headers))))
+        payloads: list[Payload] = list(
+            await receive_payloads(stream, frame, [header.payload_bytes for header in headers])
+        )
     digests = [digest(memoryview(payload)) for payload in payloads]
     asked = len(charge.work.tensors)
     if work_digest(charge.work, *digests[:asked]) != answers[0].body.work:

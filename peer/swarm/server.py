@@ -19,7 +19,7 @@ from dht.border import Border
 from dht.interfaces import Frame, Stream, Transport
 from peer.signal import Signal
 from peer.swarm.stage import EpochOver, Order, Stage
-from peer.swarm.tensor_frames import check_announced, encoded_bytes, receive_payloads, send_message
+from peer.swarm.tensor_frames import check_announced, receive_payloads, send_message
 from protocols.activations import TensorBounds, decode_tensor, encode_tensor
 from protocols.codecs import Payload
 from protocols.encoding import digest
@@ -180,7 +180,7 @@ class StageServer:
                 await self._answer(stream, work, Answer(outcome="moved", work=work_digest(work)))
                 return
             check_work(work, accepted, self._training)
-            payloads = await receive_payloads(stream, frame, [encoded_bytes(header) for header in work.tensors])
+            payloads = await receive_payloads(stream, frame, [header.payload_bytes for header in work.tensors])
             answer, payload = await self.handle(stream.peer, work, payloads)
             await self._answer(stream, work, answer, payload)
 

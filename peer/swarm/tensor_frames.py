@@ -3,32 +3,22 @@
 from collections.abc import Sequence
 
 from dht.interfaces import Frame, Stream
-from protocols.activations import TensorBounds, TensorHeader
-from protocols.codecs import CODECS, Payload
+from protocols.activations import TensorBounds, TensorHeader, bounds_of
+from protocols.codecs import Payload
 from protocols.rejection import Reason, Rejected
 
 PIECE_BYTES = 512 * 1024
 """Of a tensor, in one frame."""
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
 
-_BYTES_PER_WHOLE = {"uint8": 1, "uint16": 2, "int32": 4, "int64": 8}
-
-
-def encoded_bytes(header: TensorHeader) -> int:
-    """The size of the payload that such a header announces."""
-    if header.whole:
-        return header.count * _BYTES_PER_WHOLE[header.encoding]
-    return CODECS[header.encoding].encoded_size(header.count)
-
 
 def check_announced(header: TensorHeader, accepted: Sequence[TensorBounds], codec: str) -> None:
     """Before anything of it is received. Raises Rejected (wrong_shape, oversized)."""
     if not header.whole and header.encoding != codec:
         raise Rejected(Reason.WRONG_SHAPE, f"activations in {header.encoding}, and the run's are in {codec}")
-    if not any(header.whole == (each.below is not None) and each.allow(header.shape) for each in accepted):
-        raise Rejected(Reason.WRONG_SHAPE, f"a tensor {header.shape} in {header.encoding} is not wanted here")
-    if encoded_bytes(header) > MAX_TENSOR_BYTES:
-        raise Rejected(Reason.OVERSIZED, f"a tensor of {encoded_bytes(header)} bytes")
+    bounds_of(header, accepted)
+    if header.payload_bytes > MAX_TENSOR_BYTES:
+        raise Rejected(Reason.OVERSIZED, f"a tensor of {header.payload_bytes} bytes")
 
 
 async def send_message(stream: Stream, message: bytes, payloads: Sequence[Payload]) -> None:
