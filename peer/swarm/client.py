@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dht.interfaces import Stream, TimedOut, Transport, Unreachable
 from peer.swarm.microbatch import Tensor
-from peer.swarm.server import COUNT_KIND, COVERAGE_KIND, WORK_KIND, StageServer
+from peer.swarm.server import COUNT_KIND, WORK_KIND, StageServer, ask_coverage
 from peer.swarm.tensor_frames import check_announced, receive_payloads, send_message
 from protocols.activations import TensorBounds
 from protocols.codecs import CODECS, Payload
@@ -86,8 +86,7 @@ class StageClient:
         if peer == self._transport.peer_id:
             stage = self._own.stage
             return self._own.coverage(stage) if stage is not None else None
-        answer = await self._transport.request(peer, COVERAGE_KIND, b"", COUNT_SECONDS)
-        return Coverage.from_bytes(answer) if answer else None
+        return await ask_coverage(self._transport, peer, COUNT_SECONDS)
 
     def forget(self, peer: PeerId) -> None:
         for stream in self._idle.pop(peer, []):

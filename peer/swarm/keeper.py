@@ -7,7 +7,7 @@ import structlog
 
 from dht.border import Border
 from dht.interfaces import Transport, TransportError
-from peer.swarm.server import COVERAGE_KIND
+from peer.swarm.server import ask_coverage
 from protocols.identity import PeerId
 from protocols.manifest import Pipeline
 from protocols.rejection import Rejected
@@ -93,9 +93,8 @@ class BoardKeeper:
 
     async def _ask(self, board: Board, peer: PeerId) -> None:
         try:
-            answer = await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS)
-            if answer:
-                self._hear(board, peer, Coverage.from_bytes(answer))
+            if (word := await ask_coverage(self._transport, peer, ANSWER_SECONDS)) is not None:
+                self._hear(board, peer, word)
         except TransportError as error:
             log.debug("a stage's peer does not say what it has counted", peer=peer, error=str(error))
         except Rejected as error:

@@ -9,7 +9,7 @@ import structlog
 
 from dht.border import Border
 from dht.interfaces import Transport, TransportError
-from peer.swarm.server import COVERAGE_KIND
+from peer.swarm.server import ask_coverage
 from peer.swarm.stage import Stage
 from protocols.identity import PeerId
 from protocols.rejection import Rejected
@@ -56,8 +56,7 @@ class Overlaps:
 
     async def _ask(self, peer: PeerId) -> Coverage | None:
         try:
-            answer = await self._transport.request(peer, COVERAGE_KIND, b"", ANSWER_SECONDS)
-            return Coverage.from_bytes(answer) if answer else None
+            return await ask_coverage(self._transport, peer, ANSWER_SECONDS)
         except (TransportError, Rejected) as error:
             log.debug("a fellow does not say what it has counted", peer=peer, error=str(error))
         return None

@@ -78,6 +78,12 @@ def check_work(work: Work, accepted: Accepted, training: Pipeline) -> None:
         raise Rejected(Reason.UNEXPECTED, f"an epoch has no microbatch {work.microbatch}")
 
 
+async def ask_coverage(transport: Transport, peer: PeerId, seconds: float) -> Coverage | None:
+    """What a peer says to have counted, if it serves a stage. Raises TransportError, Rejected."""
+    answer = await transport.request(peer, COVERAGE_KIND, b"", seconds)
+    return Coverage.from_bytes(answer) if answer else None
+
+
 class Moved(Exception):
     """Another stage is served here by now."""
 
