@@ -45,10 +45,11 @@ def play(
         await swarm.network.clock.sleep(3)
         before = [peer.participant.learner.steps for peer in honest]
         await swarm.network.clock.sleep(seconds)
+        completed = [peer.participant.exchanges.counts.completed for peer in honest]
+        assert sum(completed) / len(completed) > seconds  # who draws the evil one more often has fewer
         for peer, steps in zip(honest, before, strict=True):
             assert peer.participant.learner.steps - steps >= 0.99 * seconds * SPEED / BATCH
             assert distance(peer.state) < 0.7
-            assert peer.participant.exchanges.counts.completed > seconds / 2, "one in two seconds, whoever is silent"
             charged = {who for (who, reason) in peer.rejections.by_peer if reason != Reason.BUSY}
             assert charged <= {evil.peer}, peer.rejections.words
             assert "task_failed" not in peer.rejections.by_reason, peer.rejections.words
