@@ -23,7 +23,7 @@ def write_config(tmp_path, text):
 
 
 def test_a_flag_wins_over_the_variable_over_the_file_over_the_default(monkeypatch, tmp_path):
-    assert JoinSettings.load(run_id="demo").role == "trainer"
+    assert JoinSettings.load(run_id="demo").role is None
     write_config(tmp_path, 'role = "monitor"\nthreads = 3\nname = "from file"')
     monkeypatch.setenv("PEER_ROLE", "aggregator")
     monkeypatch.setenv("PEER_THREADS", "2")
@@ -91,7 +91,7 @@ def test_the_file_of_the_home_that_a_flag_names_is_read(tmp_path):
     ("flags", "sentence"),
     [
         ({}, "--run-id is missing; give it, or set PEER_RUN_ID, or put run_id into"),
-        ({"role": "trianer"}, "--role: must be 'trainer', 'aggregator' or 'monitor', not 'trianer'"),
+        ({"role": "trianer"}, "--role: must be 'trainer', 'aggregator', 'monitor', 'stage' or 'both', not 'trianer'"),
         ({"threads": "many"}, "--threads: must be a whole number, not 'many'"),
         ({"threads": "0"}, "--threads: must be greater than or equal to 1, not '0'"),
         ({"max_epochs": "-1"}, "--max-epochs: must be greater than or equal to 1, not '-1'"),

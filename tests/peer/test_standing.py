@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -73,7 +72,7 @@ def test_a_flood_of_newcomers_gets_its_share_of_groups_and_leads_only_when_it_ha
     sybils = peers(range(4, 16))
 
     async def scenario(swarm: SimulatedSwarm) -> None:
-        await swarm.start(0, make=partial(Participant, on_round=outcomes.append))
+        await swarm.start(0, make=lambda **given: Participant(**given | {"on_round": outcomes.append}))
         for number in range(1, 4):
             await swarm.start(number)
         await swarm.epoch(8)
