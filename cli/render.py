@@ -165,8 +165,12 @@ def live_view(status: Status) -> RenderableType:
         _members(status),
         Text(_activity(status), "dim"),
     )
-    stages = [stages_view(status), Text()] if status.stages else []
-    return Group(bar, *stages, *([peers_view(status)] if status.peers else []))
+    parts: list[RenderableType] = [bar]
+    if status.stages:
+        parts += [stages_view(status), Text()]
+    if status.peers:
+        parts.append(peers_view(status))
+    return Group(*parts)
 
 
 def status_line(status: Status) -> str:

@@ -78,7 +78,8 @@ class DialBack:
     async def answer(self, peer: PeerId, body: bytes) -> bytes:
         """Raises Rejected: malformed, unexpected (connected through a relay), busy."""
         ports = _parse_ports(body)
-        host = next(filter(None, map(direct_host, await self._connected_from(peer))), None)
+        hosts = map(direct_host, await self._connected_from(peer))
+        host: Host | None = next((host for host in hosts if host is not None), None)
         if host is None:
             raise Rejected(Reason.UNEXPECTED, "you are not connected directly: there is no host to dial")
         self._admit(host)

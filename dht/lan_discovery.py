@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from dht.addresses import MAX_ADDRESS_CHARACTERS, usable_transports
@@ -60,8 +60,8 @@ class LanDiscovery:
         `interfaces`: IP addresses of those to use, every one unless given. Raises LanDiscoveryError.
         """
         try:
-            options = {} if interfaces is None else {"interfaces": list(interfaces)}
-            zeroconf = AsyncZeroconf(ip_version=IPVersion.V4Only, **options)
+            used = InterfaceChoice.All if interfaces is None else list(interfaces)
+            zeroconf = AsyncZeroconf(used, ip_version=IPVersion.V4Only)
         except OSError as error:
             raise LanDiscoveryError(f"no multicast on this network: {error}") from error
         discovery = cls(zeroconf, run, peer_id)

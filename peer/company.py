@@ -1,7 +1,7 @@
 """The company of a member: who else is there, who may not be, and what the organiser has directed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -33,29 +33,32 @@ class Company:
         *,
         entry: Callable[[], tuple[RosterEntry, int]],
         on_word: Callable[[PeerId, bool], None],
-        on_change: Callable[[], None],
+        on_left: Callable[[PeerId], None],
+        on_lost: Callable[[PeerId], None],
+        on_directed: Callable[[], None],
         on_banned: Callable[[], None],
         directives: Iterable[bytes] = (),
     ) -> None:
-        """`entry`: what to say of ourselves, and our epoch. `on_word`: a member has said where it is; the flag says
-        whether we have just found it. `on_change`: somebody is gone, or the organiser has said something new.
-        `on_banned`: this peer is banned.
+        """`entry`: what to say of ourselves, and our epoch.
+
+        `on_word`: a member has said where it is; the flag says whether we have just found it. `on_left`: one has
+        departed, or is banned. `on_lost`: one is not heard of any more; it may live. `on_directed`: the organiser has
+        said something new. `on_banned`: this peer is banned.
 
         `directives`: what was known of the organiser's at the last start, signed.
         """
         self.admission = Admission(manifest)
         self._transport, self._manifest = transport, manifest
-        self._on_word, self._on_change, self._on_banned = on_word, on_change, on_banned
+        self._on_word, self._on_left, self._on_directed, self._on_banned = on_word, on_left, on_directed, on_banned
         self.membership = Membership(
-            transport, records, signer, entry, self._spoke, self._gone, self._gone, border, self.admission
+            transport, records, signer, entry, self._spoke, on_left, on_lost, border, self.admission
         )
         self.directives = Directives(transport, records, signer, manifest, border, self._known, self._directed)
         self.directives.recall(directives)
 
     async def start(self) -> None:
         """From now on others are answered."""
-        for peer, why in self.directives.log.bans.items():
-            self.ban(peer, why)
+        self.ban_all(self.directives.log.bans)
         await self.membership.start()
         await self.directives.start()
         await self._transport.serve_requests(MANIFEST_KIND, self._show_manifest)
@@ -78,7 +81,12 @@ class Company:
         member = self.membership.banish(peer, why)
         log.warning("banned", peer=peer, member=member, reason=why)
         self._transport.ban(peer, why)
-        self._on_change()
+        self._on_left(peer)
+
+    def ban_all(self, bans: Mapping[PeerId, str]) -> None:
+        """Those who have seen the evidence have banned whom it proves guilty; we come too late for it."""
+        for peer, why in bans.items():
+            self.ban(peer, why)
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
         member = self.membership.roster.get(peer)
@@ -86,16 +94,13 @@ class Company:
             self.directives.hear(member.entry.directives)
         self._on_word(peer, new)
 
-    def _gone(self, _peer: PeerId) -> None:
-        self._on_change()
-
     def _known(self) -> Iterable[tuple[PeerId, bytes | None]]:
         return [(member.peer, member.entry.directives) for member in self.membership.roster]
 
     def _directed(self) -> None:
         log.info("new directives", known=len(self.directives.log), holding=len(self.directives.log.holding))
         self.membership.announce()
-        self._on_change()
+        self._on_directed()
 
     async def _keep_banning(self) -> None:
         """Bans whom the organiser bans; members among them are told why first."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Set
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
@@ -429,7 +430,7 @@ class Daemon:
             if not manifest.data.shards:  # others are not needed for it
                 learner, prepare = await prepare(), None
         known = await self._known_directives(manifest)
-        given = {
+        given: dict[str, Any] = {
             "transport": node.transport,
             "records": node.records,
             "signer": await self._make_signer(manifest, run_directory),

@@ -36,9 +36,13 @@ class Member(Protocol):
     samples_contributed: int
     rejections: Rejections
     contents: ContentStore
-    membership: Membership
-    directives: Directives
     changed: Signal
+
+    @property
+    def membership(self) -> Membership: ...
+
+    @property
+    def directives(self) -> Directives: ...
 
     @property
     def learner(self) -> Learning: ...

@@ -13,7 +13,7 @@ directives say of its epoch, whenever they came.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -22,11 +22,11 @@ import structlog
 
 from dht.border import Border
 from dht.interfaces import Records, Stream, Transport
-from peer.content_fetch import ContentNotFound
+from peer.company import Company
 from peer.contents import ContentStore
 from peer.directives import Directives
+from peer.joining import Joining
 from peer.learner import Learner
-from peer.manifests import MANIFEST_KIND
 from peer.membership import Membership
 from peer.profile import Profile
 from peer.rejections import Rejections
@@ -37,11 +37,10 @@ from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
 from peer.signal import Signal
 from peer.streams import REQUEST_BYTES, next_request
-from peer.sync import HEAD_KIND, Heads, fetch_state
+from peer.sync import HEAD_KIND, Heads
 from peer.tasks import beside
 from peer.verification.checks import Checks
 from peer.verification.inspector import Inspector
-from protocols.admission import Admission
 from protocols.awake import AwakeTime
 from protocols.codecs import codec
 from protocols.heads import HISTORY, Choice, History
@@ -71,15 +70,8 @@ BEHIND_SECONDS = 5.0
 """Members may be ahead for so long before we stop waiting for their results and take their state."""
 CATCH_UP_EPOCHS = 6
 """So many epochs are caught up by fetching results; beyond, the state is fetched."""
-EMPTY_CLAIMS = 3
-"""Whose state could not be had so many times is not asked what the swarm's is: who claims what nobody has would keep
-all who start beside it from ever starting."""
 GRACE_EVERY = 8
 """Every so many epochs the leader waits for who is late."""
-FETCHES_IN_A_ROW = 3
-"""So many states are fetched one after the other without a round in between before we rest …"""
-LONGEST_REST_SECONDS = 300.0
-"""… first as long as a fetch takes, then twice as long each time, up to here."""
 EARLY_MESSAGES = 256
 EARLY_MESSAGES_OF_ONE = 16
 """So many messages of the next epochs are kept, and so many of one sender, so that nobody crowds out the others."""
@@ -150,22 +142,20 @@ class Participant:
         self.changed = Signal()
         self.contents = ContentStore(transport.in_thread)
         self._border = Border(transport.peer_id, transport.clock, rejections)
-        self._admission = Admission(manifest)
-        self.membership = Membership(
+        self.company = Company(
             transport,
             records,
             signer,
-            self._entry,
-            self._spoke,
-            self._left,
-            self._not_heard,
+            manifest,
             self._border,
-            self._admission,
+            entry=self._entry,
+            on_word=self._spoke,
+            on_left=self._left,
+            on_lost=self._not_heard,
+            on_directed=self.changed.notify,
+            on_banned=self.leave,
+            directives=directives,
         )
-        self.directives = Directives(
-            transport, records, signer, manifest, self._border, self._directives_known, self._directed
-        )
-        self.directives.recall(directives)
         self._transport, self._signer = transport, signer
         self._timing = _patient(timing or Timing()) if self._microbatches else timing or Timing()
         grid = Grid(state.parameter_count)
@@ -189,7 +179,7 @@ class Participant:
             lambda: self._plan.grid,
             lambda: self.learner,
             lambda: [member.peer for member in self.membership.roster],
-            self.ban,
+            self.company.ban,
             self._withheld,
             self._border,
             checks,
@@ -206,7 +196,7 @@ class Participant:
             self.inspector,
             manifest.verification.validators > 0,
         )
-        self._heads = Heads(transport, signer, self._border)
+        self._heads = Heads(transport, signer, self._border, self.company.admission.banned)
         self._sessions: dict[int, Session] = {}
         self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
         self._group: dict[PeerId, bool] = {}
@@ -214,12 +204,15 @@ class Participant:
         self._elders: frozenset[PeerId] = frozenset()
         """Who was there before us, where nobody has made the state that we start from."""
         self._probation = Probation(manifest.admission.probation_epochs)
+        self._joining = Joining(
+            transport,
+            self.company,
+            self._heads,
+            profile,
+            self._probation if manifest.admission.probation_epochs else None,
+        )
         self._suspensions = Suspensions()
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
-        self._empty_claims: Counter[PeerId] = Counter()
-        """How often nobody gave the state that these said to hold, since we have fetched one."""
-        self._fetches, self._fetch_seconds = 0, 0.0
-        """How often we have fetched the swarm's state since we were last in step, and how long that took last time."""
         self._advanced_at = self._now()
         self._epoch_seconds = 0.0
         """How long the last epoch took."""
@@ -230,13 +223,9 @@ class Participant:
     async def start(self) -> None:
         """From now on others are answered."""
         transport = self._transport
-        for peer, why in self.directives.log.bans.items():
-            self.ban(peer, why)
-        await self.membership.start()
-        await self.directives.start()
+        await self.company.start()
         await transport.serve_requests(ROUND_KIND, self._hear)
         await transport.serve_requests(HEAD_KIND, self._heads.answer)
-        await transport.serve_requests(MANIFEST_KIND, self._show_manifest)
         await transport.serve_streams(PART_KIND, self._serve_part, PART_FRAME_BYTES)
         await transport.serve_streams(FETCH_KIND, self._results.serve, REQUEST_BYTES)
         await self.contents.serve(transport)
@@ -244,13 +233,7 @@ class Participant:
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
-        async with (
-            beside(self.membership.run()),
-            beside(self._outbox.run()),
-            beside(self.inspector.run()),
-            beside(self.directives.run()),
-            beside(self._keep_banning()),
-        ):
+        async with self.company.kept(), beside(self._outbox.run()), beside(self.inspector.run()):
             await self._take_part(max_epochs)
             self._enter("stopping")
             await self.membership.depart()
@@ -268,22 +251,15 @@ class Participant:
 
     def require(self, peer: PeerId) -> None:
         """Raises Rejected for who may not take part (not_admitted, banned)."""
-        self._admission.require(peer, self._transport.clock.wall())
+        self.company.admission.require(peer, self._transport.clock.wall())
 
-    def ban(self, peer: PeerId, why: str) -> None:
-        """Has nothing more to do with `peer` in this run; ends when that is us."""
-        if peer in self._admission.banned:
-            return
-        self._admission.ban(peer, why)
-        self._heads.banned = self._admission.banned
-        if peer == self._transport.peer_id:
-            log.error("this peer is banned from the run", reason=why)
-            self.leave()
-            return
-        member = self.membership.banish(peer, why)
-        log.warning("banned", peer=peer, member=member, reason=why)
-        self._transport.ban(peer, why)
-        self._left(peer)
+    @property
+    def membership(self) -> Membership:
+        return self.company.membership
+
+    @property
+    def directives(self) -> Directives:
+        return self.company.directives
 
     @property
     def suspended(self) -> dict[PeerId, int]:
@@ -407,74 +383,17 @@ class Participant:
     async def _join(self) -> None:
         """Takes the state that the swarm has; ours, when nobody has another, or none that counts more."""
         self._enter("syncing")
-        await self.membership.introduce()
-        await self.directives.catch_up()
-        believed = [peer for peer in self._others() if self._empty_claims[peer] < EMPTY_CLAIMS]
-        choice = await self._heads.choose(believed, snapshot=self.state if self.state.epoch else None)
-        self._ban_as_most(choice)
-        if choice is None or (choice.epoch, choice.digest) == (self.state.epoch, self.state.digest):
-            self._meet_makers(choice)
-            self._elders = choice.tellers if choice else frozenset()
-            await self._become(self.state)
+        found = await self._joining.find(self.state, self._others)
+        if found is None:
+            return
+        self._group, self._elders = found.group, found.elders
+        await self._become(found.state)
+        if not found.fetched:
             await self.membership.greet()  # others may have begun in this moment, as we do
-            return
-        await self._rest_when_too_slow()
-        began = self._transport.clock.monotonic()
-        try:
-            state = await fetch_state(self._transport, self.state, choice)
-        except (ContentNotFound, Rejected) as error:
-            log.info("the swarm's state could not be fetched, trying again", epoch=choice.epoch, error=str(error))
-            self._empty_claims.update(choice.holders)
-            await self._transport.clock.sleep(WATCH_SECONDS / 4)
-            return
-        self._empty_claims.clear()
-        self._fetches += 1
-        self._fetch_seconds = self._transport.clock.monotonic() - began
-        log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
-        self._meet_makers(choice)
-        await self._become(state)
-
-    async def _rest_when_too_slow(self) -> None:
-        """Whose state is a thing of the past each time that it has fetched it asks the others for it less and less."""
-        if (too_many := self._fetches - FETCHES_IN_A_ROW) < 0:
-            return
-        pause = min(LONGEST_REST_SECONDS, self._fetch_seconds * 2**too_many)
-        log.warning(
-            "this line is too slow for the run: by the time that its state is here, the others are epochs ahead",
-            state_seconds=round(self._fetch_seconds, 1),
-            again_in_seconds=round(pause),
-        )
-        await self._transport.clock.sleep(pause)
 
     def _withheld(self, peer: PeerId) -> None:
         """It does not show what it has made its part of; it may have restarted, so it is not proved to lie."""
         self._suspensions.settle(self.state.epoch, (), {peer: Fault.WITHHELD})
-
-    def _ban_as_most(self, choice: Choice | None) -> None:
-        """Those who have seen the evidence have banned whom it proves guilty; we come too late for it."""
-        for peer, why in (choice.banned if choice else {}).items():
-            self.ban(peer, why)
-
-    def _meet_makers(self, choice: Choice | None) -> None:
-        """Who has a say in what comes next: who has made the state; with a probation, whom most of those name."""
-        self._group = self._makers(choice)
-        has_probation = self.manifest.admission.probation_epochs > 0
-        seniors = self._heads.seniors_of(choice) if choice and has_probation else frozenset()
-        self._probation.resume(choice.epoch if choice else self.state.epoch, seniors)
-        members = {peer: self.membership.roster.get(peer) for peer in seniors}
-        group = {peer: member.entry.client_mode for peer, member in members.items() if member is not None}
-        if self._transport.peer_id in seniors:
-            group[self._transport.peer_id] = self.profile.client_mode
-        self._group = group or self._group
-
-    def _makers(self, choice: Choice | None) -> dict[PeerId, bool]:
-        """Who has made the state that was chosen; nobody the one where the run starts, we our own snapshot."""
-        if (choice.epoch if choice else self.state.epoch) == 0:
-            return {}
-        us = self._transport.peer_id
-        members = {peer: self.membership.roster.get(peer) for peer in (choice.makers if choice else ())}
-        makers = {peer: member.entry.client_mode for peer, member in members.items() if member is not None}
-        return makers if choice and us not in choice.makers else makers | {us: self.profile.client_mode}
 
     def _others(self) -> list[PeerId]:
         return [member.peer for member in self._fellows()]
@@ -565,7 +484,7 @@ class Participant:
                 self._sessions.pop(session.epoch, None)
                 self._signer.forget()
             return
-        self._fetches = 0
+        self._joining.in_step()
         base = self.state
         self.inspector.inspect(outcome.done, outcome.account, base)
         optimizer = make_optimizer(self.directives.log.training(base.epoch).outer, self.manifest.epochs)
@@ -712,7 +631,7 @@ class Participant:
                 continue
             asked_at, pause = now, min(2 * pause, LONGEST_WATCH_SECONDS)
             if (choice := await self._heads.choose(self._others())) is not None:
-                self._ban_as_most(choice)
+                self.company.ban_all(choice.banned)
                 self._compare(choice)
 
     def _suspicious(self) -> bool:
@@ -720,7 +639,7 @@ class Participant:
         history = self._heads.history
         newest = max(history)
         return any(
-            member.entry.banned > len(self._admission.banned)
+            member.entry.banned > len(self.company.admission.banned)
             or (
                 member.entry.state_digest is not None
                 and (member.epoch > newest + 1 or _contradicts(history, member.epoch, member.entry.state_digest))
@@ -752,7 +671,7 @@ class Participant:
             samples_contributed=self.samples_contributed,
             samples_per_second=self.learner.samples_per_second,
             bandwidth_bytes_per_second=self.profile.bandwidth(),
-            banned=len(self._admission.banned),
+            banned=len(self.company.admission.banned),
             departed=False,
             token=self.profile.token,
             directives=self.directives.log.digest,
@@ -763,36 +682,10 @@ class Participant:
     def _spoke(self, peer: PeerId, new: bool) -> None:
         """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""
         session, member = self._sessions.get(self.state.epoch), self.membership.roster.get(peer)
-        if member is not None:
-            self.directives.hear(member.entry.directives)
         if session and member and member.plays(session.epoch, session.setting.base):
             session.find({peer: member.entry.client_mode})
         if new:
             self.changed.notify()
-
-    def _directives_known(self) -> Iterable[tuple[PeerId, bytes | None]]:
-        return [(member.peer, member.entry.directives) for member in self.membership.roster]
-
-    def _directed(self) -> None:
-        """The organiser has said something new."""
-        log.info("new directives", known=len(self.directives.log), holding=len(self.directives.log.holding))
-        self.membership.announce()
-        self.changed.notify()
-
-    async def _keep_banning(self) -> None:
-        """Bans whom the organiser bans; members among them are told why first."""
-        while True:
-            banned = {p: why for p, why in self.directives.log.bans.items() if p not in self._admission.banned}
-            if not banned:
-                await self.directives.changed.wait()
-            async with asyncio.TaskGroup() as tasks:
-                for peer, why in banned.items():
-                    tasks.create_task(self._tell_and_ban(peer, why))
-
-    async def _tell_and_ban(self, peer: PeerId, why: str) -> None:
-        if self.membership.roster.get(peer) is not None:
-            await self.directives.tell(peer)
-        self.ban(peer, why)
 
     def _left(self, peer: PeerId) -> None:
         self._group.pop(peer, None)
@@ -825,7 +718,7 @@ class Participant:
         statement = self._inbox.open(sender, wire)
         self.inspector.hear_statement(statement)
         if isinstance(statement.body, Begin):
-            self._admission.check_listed(member.peer for member in statement.body.members)
+            self.company.admission.check_listed(member.peer for member in statement.body.members)
         current = max(self._sessions, default=-1)
         session = self._sessions.get(statement.epoch)
         if session is not None:
@@ -851,11 +744,6 @@ class Participant:
         if session is None:
             raise Rejected(Reason.UNEXPECTED, f"no round of epoch {statement.epoch} is under way here")
         await session.serve_part(stream, statement)
-
-    async def _show_manifest(self, _peer: PeerId, run_id: bytes) -> bytes:
-        if run_id != self.manifest.run_id.encode():
-            raise Rejected(Reason.WRONG_RUN, "this is another run")
-        return self.manifest.to_bytes()
 
 
 def _patient(timing: Timing) -> Timing:

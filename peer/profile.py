@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from protocols.records import Role
+from protocols.roles import Role
 
 
 @dataclass(frozen=True, slots=True)

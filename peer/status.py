@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from protocols.identity import PeerId
 from protocols.roles import Role
 
 
@@ -28,7 +29,7 @@ class RunStatus(_Part):
 
 
 class SelfStatus(_Part):
-    peer_id: str
+    peer_id: PeerId
     name: str
     role: Role
     state: Literal["joining", "syncing", "training", "averaging", "paused", "idle", "stopping"]
@@ -45,7 +46,7 @@ class SelfStatus(_Part):
 
 
 class PeerStatus(_Part):
-    peer_id: str
+    peer_id: PeerId
     name: str
     role: Role
     epoch: int
@@ -162,11 +163,6 @@ class DirectivesStatus(_Part):
     statements: tuple[str, ...] = Field(description="the same, as the organiser has signed them; base64")
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    @property
-    def member_count(self) -> int:
-        """Who takes part; not who is banned."""
-        return sum(peer.banned is None for peer in self.peers) + (self.self_ is not None)
 
     def to_json(self) -> str:
         return self.model_dump_json(by_alias=True)

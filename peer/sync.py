@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import structlog
 
@@ -38,16 +39,17 @@ log = structlog.get_logger()
 class Heads:
     """Our own last epochs, shown to who asks; and the question to the others."""
 
-    def __init__(self, transport: Transport, signer: Signer, border: Border) -> None:
+    def __init__(
+        self, transport: Transport, signer: Signer, border: Border, banned: Mapping[PeerId, str] = MappingProxyType({})
+    ) -> None:
+        """`banned`: whom we have banned, and why, the last ones last."""
         self.history: dict[int, bytes] = {}
         """Epoch → digest of our states, the newest last; empty as long as we have no say in what the swarm's is."""
-        self.banned: dict[PeerId, str] = {}
-        """Whom we have banned, and why, the last ones last."""
         self.seniors: frozenset[PeerId] = frozenset()
         """Who has a say in our epoch, to be told to who asks; nobody where nobody serves a probation."""
         self._named: dict[PeerId, tuple[PeerId, ...]] = {}
         """By those whom we asked last: who has a say in theirs."""
-        self._transport, self._signer, self._border = transport, signer, border
+        self._transport, self._signer, self._border, self._bans = transport, signer, border, banned
         self._told: dict[PeerId, tuple[Banned, ...]] = {}
         """Whom those asked last have banned."""
 
@@ -75,7 +77,7 @@ class Heads:
         return self._signer.sign(head, newest).wire
 
     def _banned(self) -> tuple[Banned, ...]:
-        return tuple(Banned(peer=peer, why=why) for peer, why in list(self.banned.items())[-MAX_BANNED:])
+        return tuple(Banned(peer=peer, why=why) for peer, why in list(self._bans.items())[-MAX_BANNED:])
 
     async def ask(self, peers: Iterable[PeerId], on_answer: Callable[[], None] = lambda: None) -> dict[PeerId, History]:
         """The histories of those among `peers` who answer; `on_answer` is called after each."""

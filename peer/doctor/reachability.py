@@ -51,7 +51,8 @@ async def _check_listener(
     tried = await _dial_back(dialler, members, ports_of(addresses))
     if isinstance(tried, DialledBack) and tried.reached:
         return judge_dialled_back(tried, await listener.refresh_addresses())
-    reached, unreached = [], []
+    reached: list[str] = []
+    unreached: list[str] = []
     for address in addresses:
         (reached if await _can_be_dialled(listener.peer_id, address) else unreached).append(address)
     if isinstance(tried, DialledBack) and (reached or settings.announce):

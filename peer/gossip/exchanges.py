@@ -311,7 +311,8 @@ class Exchanges:
         self.patience.succeeded(peer, clock.monotonic() - began)
 
     async def _own_model(self) -> Encoded:
-        return await self._transport.in_thread(Encoded.of, await self._host.model(), self._terms.codec)
+        encoded: Encoded = await self._transport.in_thread(Encoded.of, await self._host.model(), self._terms.codec)
+        return encoded
 
     def _head(self, offer: Signed[Offer], own: Encoded) -> Signed[Model]:
         body = Model(offer=offer_digest(offer), samples=self._host.samples, chunks=own.update.digests)
@@ -343,6 +344,7 @@ class Exchanges:
 
     async def _shift(self, own: Encoded, ours: Signed[Model], values: Vector, theirs: Signed[Model]) -> Vector:
         share = share_of_other(ours.body.samples, theirs.body.samples, self._terms.degree)
+        shift: Vector
         shift, distance, own_length = await self._transport.in_thread(
             _met, own.values, values, share, self._host.layers
         )

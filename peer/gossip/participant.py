@@ -116,7 +116,9 @@ class GossipParticipant:
             self._border,
             entry=self._entry,
             on_word=self._spoke,
-            on_change=self.changed.notify,
+            on_left=self._gone,
+            on_lost=self._gone,
+            on_directed=self.changed.notify,
             on_banned=self.leave,
             directives=directives,
         )
@@ -471,6 +473,9 @@ class GossipParticipant:
         self._merging.hear(peer)
         if new:
             self.changed.notify()
+
+    def _gone(self, _peer: PeerId) -> None:
+        self.changed.notify()
 
     def _entry(self) -> tuple[RosterEntry, int]:
         entry = RosterEntry(

@@ -1,6 +1,6 @@
 """A learner that passes everything on to another one, for attacks to change what comes of it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from peer.learner import Learner
@@ -40,9 +40,12 @@ class WrappedLearner(Learner):
 
 def with_learner(given: dict[str, Any], wrap: Callable[[Learner], Learner]) -> dict[str, Any]:
     """The arguments of a participant whose learner is wrapped, also where it is made only when others are there."""
-    prepare = given.get("prepare")
+    given = given | {"learner": wrap(given["learner"])}
+    prepare: Callable[[], Awaitable[Learner]] | None = given.get("prepare")
+    if prepare is None:
+        return given
 
     async def prepare_wrapped() -> Learner:
         return wrap(await prepare())
 
-    return given | {"learner": wrap(given["learner"]), "prepare": prepare_wrapped if prepare is not None else None}
+    return given | {"prepare": prepare_wrapped}

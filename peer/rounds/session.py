@@ -285,7 +285,7 @@ class Session:
     def faults(self) -> dict[PeerId, Fault]:
         """Who has kept the round waiting, as far as we have seen it ourselves."""
         faults = {peer: fault for part in self._owned.values() for peer, fault in part.faults.items()}
-        return {peer: fault for peer, fault in (faults | self.machine.faults).items() if peer != self.setting.me}
+        return {peer: fault for peer, fault in (faults | dict(self.machine.faults)).items() if peer != self.setting.me}
 
     async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:
         """A member's stream to a part that we own, as soon as we know that we do. Raises Rejected, Unreachable."""
@@ -362,9 +362,9 @@ class Session:
                         self._start_part(part, attempt, owner, tasks)
                     case Weighed(term, observed):
                         self._observed[term] = observed
-                        for (of_term, *_), part in self._owned.items():
+                        for (of_term, *_), owned in self._owned.items():
                             if of_term == term:
-                                part.weigh(_bodies(observed))
+                                owned.weigh(_bodies(observed))
                     case Fetch():
                         self._running.append(tasks.create_task(self._fetch(action)))
                     case Decided(done):

@@ -65,7 +65,7 @@ class Passes:
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                made = [tasks.create_task(one(batch)) for batch in inputs.split(self._training.batch_size)]
+                made = [tasks.create_task(one(batch)) for batch in torch.split(inputs, self._training.batch_size)]
         except BaseExceptionGroup as group:
             raise first_of(group) from group
         return torch.cat([task.result() for task in made])

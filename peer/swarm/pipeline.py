@@ -101,7 +101,7 @@ class PipelinePeer:
             recomputation,
             lambda: [member.peer for member in self._members()],
             participant.require,
-            participant.ban,
+            participant.company.ban,
             border,
         )
         self.spot_checks = SpotChecks(self._router, arbiter, self.inspector, signer, self._training.spot_checks)

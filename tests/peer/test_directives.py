@@ -244,7 +244,7 @@ def test_nobody_is_taken_for_a_liar_who_starts_a_paused_epoch_anew() -> None:
                 swarm.peers[number % 5].participant.directives.take(directive.wire)
                 await swarm.network.clock.sleep(5)
         await swarm.finish(within=300)
-        assert not any(peer.participant._admission.banned for peer in swarm.members)
+        assert not any(peer.participant.company.admission.banned for peer in swarm.members)
 
     simulate(scenario, MANIFEST.model_copy(update=verification))
 

@@ -52,7 +52,7 @@ async def start(swarm: PipelineSwarm, attack: str, *attackers: int, **options: A
 
 
 def banned(peer: Peer) -> dict[PeerId, str]:
-    return dict(peer.participant._admission.banned)
+    return dict(peer.participant.company.admission.banned)
 
 
 def all_ban(honest: list[Peer], liars: list[Peer]) -> bool:

@@ -231,9 +231,9 @@ def test_who_is_too_slow_for_the_run_fetches_its_state_less_and_less() -> None:
         await swarm.start_all(2, speed=3000.0, link=Link(100 * MEGABIT, 100 * MEGABIT))
         await swarm.epoch(5)
         slow = await swarm.start(2, speed=2000.0, link=Link(MEGABIT / 10, MEGABIT / 10))
-        await swarm.until(lambda: slow.participant._fetches == 4, within=120)
+        await swarm.until(lambda: slow.participant._joining._fetches == 4, within=120)
         await swarm.network.clock.sleep(4 * 12)  # as long as it rests, and fetches once more
-        assert slow.participant._fetches <= 5
+        assert slow.participant._joining._fetches <= 5
 
     simulate(scenario, data_parallel(epochs=2000, target_batch=6000), parameters=18_000)
 

@@ -47,7 +47,7 @@ def verified(rule: str = "median", make: Callable[..., Manifest] = data_parallel
 
 
 def banned(peer: SimulatedPeer) -> set[str]:
-    return set(peer.participant._admission.banned)
+    return set(peer.participant.company.admission.banned)
 
 
 async def until_banned(swarm: SimulatedSwarm, liars: list[SimulatedPeer]) -> int:
@@ -121,7 +121,7 @@ def test_who_reduces_something_else_than_it_was_sent_is_banned_by_all(rule: str,
         await swarm.start_all(HONEST)
         liars = [await swarm.start(number, make=make) for number in ATTACKERS]
         assert await until_banned(swarm, liars) <= EPOCHS_UNTIL_BANNED
-        assert set(swarm.peers[0].participant._admission.banned.values()) == {why}
+        assert set(swarm.peers[0].participant.company.admission.banned.values()) == {why}
 
     simulate(scenario, verified(rule), seed=1)
 
