@@ -434,39 +434,19 @@ class Participant:
             log.info("taking the swarm's state anew", epoch=self.state.epoch, reason=str(reason))
             self._forget_rounds()
 
+    @property
+    def _trains(self) -> bool:
+        return self.profile.role in ("trainer", "stage", "both")
+
     async def _play_round(self) -> None:
-        trains = self.profile.role in ("trainer", "stage", "both")
-        if trains:
+        if self._trains:
             await self.learner.begin(self.state)
-        training, admission = self.directives.log.training(self.state.epoch), self.manifest.admission
         seniors = self._probation.seniors(self.state.epoch, self._group)
         electorate = [peer for peer in self._group if seniors is None or peer in seniors]
         self._heads.seniors = frozenset() if seniors is None else frozenset(electorate[:MAX_MEMBERS])
-        setting = Setting(
-            run=self.manifest.run_id,
-            epoch=self.state.epoch,
-            base=self.state.digest,
-            me=self._transport.peer_id,
-            target_samples=training.target_batch if isinstance(training, DataParallel | Pipeline) else None,
-            chunks=self._plan.grid.chunks,
-            microbatches=self._microbatches,
-            group_limit=self.manifest.averaging.group_limit,
-            quorum=self.manifest.averaging.quorum,
-            weighs=isinstance(self._plan.rule, DistanceRule),
-            byzantine=self.manifest.averaging.byzantine,
-            client_mode=self.profile.client_mode,
-            trains=trains,
-            speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
-            seniors=seniors,
-            newcomers_share=admission.probation_share,
-            suspended=frozenset() if self._microbatches else frozenset(self.suspended),
-            not_owning=self._suspensions.not_owning(self.state.epoch),
-            grace=self._grace(),
-            timing=self._timing,
-        )
         session = Session(
             self._plan,
-            setting,
+            self._setting(seniors),
             self._expected(),
             self._audience(),
             electorate or None,
@@ -479,11 +459,39 @@ class Participant:
         self._open(session)
         self._enter("training")
         outcome = await self._finish_unless_stopped(session)
-        if outcome is None:
-            if not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
-                self._sessions.pop(session.epoch, None)
-                self._signer.forget()
-            return
+        if outcome is not None:
+            await self._go_on(session, outcome, began)
+        elif not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
+            self._sessions.pop(session.epoch, None)
+            self._signer.forget()
+
+    def _setting(self, seniors: frozenset[PeerId] | None) -> Setting:
+        training, admission = self.directives.log.training(self.state.epoch), self.manifest.admission
+        return Setting(
+            run=self.manifest.run_id,
+            epoch=self.state.epoch,
+            base=self.state.digest,
+            me=self._transport.peer_id,
+            target_samples=training.target_batch if isinstance(training, DataParallel | Pipeline) else None,
+            chunks=self._plan.grid.chunks,
+            microbatches=self._microbatches,
+            group_limit=self.manifest.averaging.group_limit,
+            quorum=self.manifest.averaging.quorum,
+            weighs=isinstance(self._plan.rule, DistanceRule),
+            byzantine=self.manifest.averaging.byzantine,
+            client_mode=self.profile.client_mode,
+            trains=self._trains,
+            speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
+            seniors=seniors,
+            newcomers_share=admission.probation_share,
+            suspended=frozenset() if self._microbatches else frozenset(self.suspended),
+            not_owning=self._suspensions.not_owning(self.state.epoch),
+            grace=self._grace(),
+            timing=self._timing,
+        )
+
+    async def _go_on(self, session: Session, outcome: RoundOutcome, began: float) -> None:
+        """To the next epoch, from what the round of a session that began then has given."""
         self._joining.in_step()
         base = self.state
         self.inspector.inspect(outcome.done, outcome.account, base)
@@ -498,7 +506,8 @@ class Participant:
         self._group = {peer: session.client_mode_of(peer) for peer in members}
         self._probation.count(base.epoch, members)
         self._settle(session, members, began)
-        if trains and (state.epoch % self.manifest.evaluation.every_epochs == 0 or state.epoch >= self.manifest.epochs):
+        is_last = state.epoch >= self.manifest.epochs
+        if self._trains and (is_last or state.epoch % self.manifest.evaluation.every_epochs == 0):
             await self._evaluate(state)
         await self._become(state)
         log.debug("epoch", epoch=state.epoch, group=len(members), seconds=round(outcome.duration_seconds, 3))
