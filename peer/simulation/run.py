@@ -217,6 +217,7 @@ class Simulation(Observer):
         self._tell(
             peer,
             "round",
+            epoch=outcome.done.epoch,
             members=len(outcome.done.body.members),
             samples=outcome.weight,
             seconds=round(outcome.duration_seconds, 6),
