@@ -47,7 +47,15 @@ from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.member import Member
 from peer.metrics import Metrics
-from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner, make_participant
+from peer.misbehaviour import (
+    LABEL_FLIP,
+    MODEL_ATTACKS,
+    FlippedLabels,
+    MisbehavingLearner,
+    assemble_pipeline,
+    check_misbehaviour,
+    make_participant,
+)
 from peer.misbehaviour.sybil import Sybil, identities_beside
 from peer.models.flat import FlatModel, initial_state
 from peer.neighbourhood import Neighbourhood
@@ -63,7 +71,7 @@ from peer.shard_store import ShardStore
 from peer.shards import locate_shards
 from peer.snapshots import SnapshotError, SnapshotStore, export_model
 from peer.status import DirectivesStatus, Status
-from peer.swarm.assembly import Wishes, assemble
+from peer.swarm.assembly import Wishes
 from peer.swarm.pipeline import PipelinePeer
 from peer.tasks import beside
 from peer.trainer import Trainer
@@ -405,8 +413,8 @@ class Daemon:
             Admission(manifest).admit(self._peer_id, settings.token, time.time())
         except Rejected as error:
             raise PeerError(self._how_to_be_admitted(manifest, error)) from error
-        if settings.misbehave is not None and not manifest.test:
-            raise PeerError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
+        if settings.misbehave is not None:
+            check_misbehaviour(settings.misbehave, manifest)
         run_directory = self._home.run_directory(manifest.run_id)
         if isinstance(manifest.training, Pipeline):
             return await self._prepare_pipeline(manifest, run_directory)
@@ -451,7 +459,8 @@ class Daemon:
         if settings.role == "aggregator":
             raise PeerError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
         known = await self._known_directives(manifest)
-        self._pipeline = assemble(
+        self._pipeline = assemble_pipeline(
+            settings.misbehave,
             transport=node.transport,
             records=node.records,
             signer=await self._make_signer(manifest, run_directory),

@@ -1,21 +1,24 @@
 """Members that attack on purpose, in a run whose manifest allows it: to see that the others withstand them.
 
 An attack is wrapped around an honest member: around its learner (what it contributes), its transport (what it says and
-sends), or its rule (what it reduces parts to). The honest code knows nothing of it.
+sends), its rule (what it reduces parts to), or what it computes. The honest code knows nothing of it.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from peer.errors import PeerError
 from peer.misbehaviour.equivocation import two_begins, two_commitments, two_results
 from peer.misbehaviour.excluding_leader import excluding_leader
 from peer.misbehaviour.false_charge import false_charge
 from peer.misbehaviour.inflated_samples import inflated_samples
 from peer.misbehaviour.model_attacks import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner
 from peer.misbehaviour.owners import WrongPart, withheld_part
+from peer.misbehaviour.pipelines import PIPELINE_ATTACKS, assemble_pipeline
 from peer.misbehaviour.strangers_words import forged_sender, replay
 from peer.misbehaviour.sybil import SYBIL, Sybil
 from peer.participant import Participant
+from protocols.manifest import Gossip, Manifest, Pipeline
 
 PROTOCOL_ATTACKS: Mapping[str, Callable[..., Participant]] = {
     "two_commitments": two_commitments,
@@ -31,7 +34,25 @@ PROTOCOL_ATTACKS: Mapping[str, Callable[..., Participant]] = {
     "false_charge": false_charge,
 }
 """Each makes a participant, and takes what `Participant` does."""
-MISBEHAVIOURS = (*MODEL_ATTACKS, *PROTOCOL_ATTACKS)
+ATTACKS_ON_ROUNDS = (*MODEL_ATTACKS, *PROTOCOL_ATTACKS)
+"""What a member may do where all hold the whole model, and average it in rounds."""
+MISBEHAVIOURS = (*ATTACKS_ON_ROUNDS, *PIPELINE_ATTACKS)
+
+
+def check_misbehaviour(misbehaviour: str, manifest: Manifest) -> None:
+    """Raises PeerError where the run is not to be attacked, or not so."""
+    if not manifest.test:
+        raise PeerError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
+    match manifest.training:
+        case Pipeline():
+            what, possible = "a pipeline", tuple(PIPELINE_ATTACKS)
+        case Gossip():
+            what, possible = "a run by gossip", ()
+        case _:
+            what, possible = "a run in rounds", ATTACKS_ON_ROUNDS
+    if misbehaviour not in possible:
+        choice = f"choose one of {', '.join(possible)}" if possible else "such runs have no misbehaviours yet"
+        raise PeerError(f"--misbehave {misbehaviour}: {manifest.run_id} is {what}; {choice}")
 
 
 def make_participant(misbehaviour: str | None, **given: Any) -> Participant:
@@ -40,11 +61,15 @@ def make_participant(misbehaviour: str | None, **given: Any) -> Participant:
 
 
 __all__ = [
+    "ATTACKS_ON_ROUNDS",
     "LABEL_FLIP",
     "MISBEHAVIOURS",
     "MODEL_ATTACKS",
+    "PIPELINE_ATTACKS",
     "PROTOCOL_ATTACKS",
     "FlippedLabels",
     "MisbehavingLearner",
+    "assemble_pipeline",
+    "check_misbehaviour",
     "make_participant",
 ]

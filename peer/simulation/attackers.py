@@ -18,11 +18,11 @@ def check_misbehaviour(origin: str, world: World, training: Training) -> None:
     for number, group in enumerate(world.peers):
         if group.misbehave is None:
             continue
-        from peer.misbehaviour import LABEL_FLIP, MISBEHAVIOURS  # noqa: PLC0415
+        from peer.misbehaviour import ATTACKS_ON_ROUNDS, LABEL_FLIP  # noqa: PLC0415
 
         where = f"{origin}: peers.{number}.misbehave"
-        if group.misbehave not in MISBEHAVIOURS:
-            raise UsageError(f"{where}: there is no {group.misbehave!r}; {advice(group.misbehave, MISBEHAVIOURS)}")
+        if group.misbehave not in ATTACKS_ON_ROUNDS:
+            raise UsageError(f"{where}: there is no {group.misbehave!r}; {advice(group.misbehave, ATTACKS_ON_ROUNDS)}")
         if group.misbehave == LABEL_FLIP and training.flipped is None:
             raise UsageError(f"{where}: a problem has no labels to flip; train a model on digits instead")
 
