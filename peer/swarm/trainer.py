@@ -249,15 +249,17 @@ class PipelineTrainer:
         return reply.tensor
 
     async def _backward(self, microbatch: Microbatch, stage: int) -> PeerId:
-        """Who has done it; the gradient of its inputs is noted."""
+        """Who has done it; the gradient of its inputs is noted, unless we have it."""
         given, other = microbatch.inputs[stage], microbatch.others[stage]
         work = self._order("backward", microbatch, stage, given, other)
         accepted = [self._bounds(microbatch)] if stage else []
-        peer, reply = await self._stages.ask(work, [given, other], accepted)
+        is_known = stage - 1 in microbatch.others
+        ask = self._stages.ask_again if is_known else self._stages.ask
+        peer, reply = await ask(work, [given, other], accepted)
         if reply.answer.loss is not None:
             self._on_loss(reply.answer.loss)
             microbatch.loss = reply.answer.loss
-        if stage and reply.tensor is not None:
+        if stage and reply.tensor is not None and not is_known:
             microbatch.others[stage - 1] = reply.tensor
         return peer
 
