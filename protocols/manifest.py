@@ -233,6 +233,8 @@ class Gossip(_Part):
     anything, by clipped gossip or by the rule of `averaging`."""
     committee: Committee | None = None
     """Instead of neighbours: each epoch is a round of a sampled committee."""
+    accelerated: bool = False
+    """Whether a companion model brings the models of a ring together sooner (`protocols.gossip.momentum`)."""
     corrects_variance: bool = False
     """Whether a mean of models keeps the variance of their layers (`protocols.gossip.variance`)."""
     merges_at_end: bool = True
@@ -254,11 +256,13 @@ class Gossip(_Part):
         return {"ring": 2, "regular": self.degree}.get(self.topology, 1)
 
     @model_validator(mode="after")
-    def _has_a_degree_only_where_it_counts(self) -> Self:
+    def _has_options_only_where_they_count(self) -> Self:
         if self.degree != 1 and self.topology != "regular":
             raise ValueError(f"degree is for topology = 'regular'; {self.topology} has {self.neighbours}")
         if self.committee is not None and self.mixing != "pairwise":
             raise ValueError("a committee's models become their mean; it has no other mixing")
+        if self.accelerated and (self.topology != "ring" or self.mixing != "pairwise" or self.committee is not None):
+            raise ValueError("accelerated is for topology = 'ring' with mixing = 'pairwise'")
         return self
 
 

@@ -41,7 +41,9 @@ from peer.sync import HEAD_KIND, Heads
 from peer.tasks import beside
 from protocols.codecs import codec
 from protocols.gossip.mixing import neighbourhood_of
+from protocols.gossip.momentum import Companion
 from protocols.gossip.progress import SampleRate, epoch_of_most
+from protocols.gossip.spectrum import Connectivity
 from protocols.gossip.topologies import topology_of
 from protocols.identity import PeerId
 from protocols.manifest import Gossip, Manifest
@@ -57,6 +59,8 @@ RESUME_EPOCHS = 64
 TAKE_ATTEMPTS = 4
 """At others' states, before a member goes on from its own."""
 RETRY_SECONDS = 0.5
+SHORTEST_RING = 4
+"""Peers; in a ring of fewer everybody is linked with all."""
 LEAVE_SECONDS = 5.0
 """So long exchanges that are under way may still take when training ends."""
 
@@ -140,6 +144,8 @@ class GossipParticipant:
         )
         self._committees = self._make_committees(training, signer)
         self._merging = Merging(transport, manifest, self._heads, self.membership, mix)
+        self._companion = Companion(state.parameter_count) if training.accelerated else None
+        self._pushing = asyncio.Lock()
         self._rate = SampleRate()
         self._slots = state.slots
         """Of our optimizer, between the committees in which we train."""
@@ -266,6 +272,8 @@ class GossipParticipant:
     async def _begin(self, state: ModelState) -> None:
         """Trains on from `state`."""
         await self._trainer.begin(state)
+        if self._companion is not None:
+            self._companion.forget()
         self.epoch, self._diverged, self._has_model = state.epoch, False, True
         await self._show(state)
         await self.membership.greet()
@@ -430,6 +438,10 @@ class GossipParticipant:
             raise Busy("our model is not finite") from error
 
     async def shift(self, shift: Vector) -> None:
+        if self._companion is not None and len(roster := self._mixing_roster()) >= SHORTEST_RING:
+            async with self._pushing:
+                ring = Connectivity.of_ring(len(roster))
+                shift = await self._transport.in_thread(self._companion.push, shift, ring)
         await self._trainer.shift(shift)
 
     def met(self, peer: PeerId, epoch: int) -> None:

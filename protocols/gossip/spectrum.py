@@ -5,6 +5,9 @@ it was; here for models that are independent at first, in expectation over the d
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +48,43 @@ def contraction(matrix: Matrix) -> float:
     peers relabelled at random, this holds in every epoch: no direction is worse than another.
     """
     return float((np.sum(np.square(matrix)) - 1) / (len(matrix) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Connectivity:
+    """χ1 and χ2 of a graph whose links are used at random times, by which DADAO and A²CiD² set their pace
+    (`protocols.gossip.dadao`, `protocols.gossip.momentum`).
+
+    With Λ the Laplacian whose weights are how often each link is used in a unit of time: χ1 is one by the smallest
+    positive eigenvalue of Λ, χ2 half of the largest resistance between linked peers. 1 ≤ χ1 / χ2, and the more so the
+    worse connected the graph is.
+    """
+
+    chi_1: float
+    chi_2: float
+
+    @classmethod
+    def of(cls, count: int, links: Sequence[tuple[int, int]], rate: float) -> Self:
+        """`links`, between places 0 … count − 1, are used `rate` times in a unit of time each; all are connected."""
+        first, second = np.array(links).T
+        laplacian = np.zeros((count, count))
+        np.add.at(laplacian, (first, first), rate)
+        np.add.at(laplacian, (second, second), rate)
+        np.add.at(laplacian, (first, second), -rate)
+        np.add.at(laplacian, (second, first), -rate)
+        inverse = np.linalg.pinv(laplacian, hermitian=True)
+        resistances = inverse[first, first] + inverse[second, second] - 2 * inverse[first, second]
+        return cls(float(np.linalg.eigvalsh(inverse)[-1]), float(resistances.max() / 2))
+
+    @classmethod
+    def of_ring(cls, count: int) -> Self:
+        """Of `count` peers, three or more, who take part in one exchange in a unit of time each."""
+        return cls(1 / (1 - math.cos(2 * math.pi / count)), (count - 1) / count)
+
+    @property
+    def acceleration(self) -> float:
+        """√(χ1 / χ2)."""
+        return math.sqrt(self.chi_1 / self.chi_2)
 
 
 def ring_gap(count: int) -> float:

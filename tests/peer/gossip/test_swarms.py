@@ -10,7 +10,17 @@ import pytest
 
 from dht.simulated_link import Link
 from protocols.manifest import Averaging
-from tests.peer.gossip.gossiping import BATCH, SPEED, consensus_distance, gossip, simulate_gossip, start, start_all
+from protocols.vectors import Vector
+from tests.peer.gossip.gossiping import (
+    BATCH,
+    SPEED,
+    QuadraticGossipLearner,
+    consensus_distance,
+    gossip,
+    simulate_gossip,
+    start,
+    start_all,
+)
 from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, distance
 from tests.peer.test_simulated_swarm import check_nobody_was_charged
 
@@ -62,6 +72,31 @@ def test_each_estimates_how_far_apart_the_models_are() -> None:
         assert np.mean(estimates) == pytest.approx(np.mean(measured), rel=0.25)
 
     simulate_gossip(scenario, gossip(epochs=10_000), link=NEAR)
+
+
+class Differing(QuadraticGossipLearner):
+    """Has data of its own: its optimum is elsewhere than the others'."""
+
+    def _noise(self, epoch: int, number: int) -> Vector:
+        return super()._noise(epoch, number) + 3 * super()._noise(-1, 0)
+
+
+def test_an_accelerated_ring_of_peers_whose_data_differ_is_closer_together() -> None:
+    def mean_distance(**training: Any) -> float:
+        async def scenario(swarm: SimulatedSwarm) -> float:
+            peers = await start_all(swarm, 16, learns=Differing)
+            await swarm.until(lambda: min(peer.participant.epoch for peer in peers) >= 60, within=60)
+            measured = []
+            for _ in range(40):
+                await swarm.network.clock.sleep(STEP_SECONDS)
+                measured.append(consensus_distance(peers))
+            check_nobody_was_charged(swarm)
+            return float(np.mean(measured))
+
+        manifest = gossip(epochs=10_000, topology="ring", **training)
+        return simulate_gossip(scenario, manifest, link=NEAR, parameters=256)
+
+    assert mean_distance(accelerated=True) < 0.8 * mean_distance()
 
 
 def test_training_goes_on_while_models_are_on_their_way() -> None:

@@ -185,6 +185,7 @@ def test_a_manifest_names_how_neighbourhoods_are_mixed() -> None:
     ("fields", "why"),
     [
         ({"degree": 3}, "degree"),
+        ({"accelerated": True}, "accelerated is for topology = 'ring'"),
         ({"mixing": "rule"}, "mixing"),
         ({"averaging": Averaging(rule="median")}, "mixing"),
         ({"averaging": Averaging(byzantine=1, quorum=3)}, "withstands nobody"),
