@@ -9,7 +9,7 @@ import typer
 from cli.options import Json
 
 if TYPE_CHECKING:
-    from peer.simulation.report import Report
+    from peer.simulation.report import GossipReport, Report
 
 
 def simulate(
@@ -54,6 +54,7 @@ def _in_words(report: "Report") -> str:
     frames = sum(traffic.frames for traffic in report.traffic.values())
     size = sum(traffic.size_bytes for traffic in report.traffic.values())
     refused = ", ".join(f"{reason} {count}" for reason, count in report.refused.items()) or "nothing"
+    gossip = [_gossip_in_words(report.gossip)] if report.gossip else []
     end = "all came to the end" if report.finished else "ended before the run did"
     return "\n".join(
         (
@@ -61,6 +62,7 @@ def _in_words(report: "Report") -> str:
             f"  time       {report.seconds:.1f} virtual seconds in {report.processor_seconds:.1f} of a processor, "
             f"{report.memory_bytes / 1e6:.0f} MB",
             f"  run        epoch {report.epoch}; {learnt}; {report.samples} samples counted",
+            *gossip,
             f"  members    {report.starts} starts, {report.crashes} crashes, {report.departures} departures, "
             f"{report.resyncs} resyncs, {report.banned} banned",
             f"  network    {frames} messages, {size / 1e6:.1f} MB: "
@@ -69,4 +71,12 @@ def _in_words(report: "Report") -> str:
             f"  accepted   {report.accepted} statements, each seen to be signed",
             f"  trace      {report.trace}",
         )
+    )
+
+
+def _gossip_in_words(gossip: "GossipReport") -> str:
+    return (
+        f"  gossip     consensus distance {gossip.consensus_distance:.3g}, "
+        f"{gossip.largest_consensus_distance:.3g} at most; "
+        f"{gossip.exchanges // 2} exchanges, {gossip.failed_exchanges} failed, {gossip.busy} busy"
     )

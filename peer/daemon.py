@@ -37,6 +37,7 @@ from peer.end_process import end_process_within
 from peer.errors import PeerError
 from peer.export import export_whole
 from peer.gossip.learner import GossipLearner, TrainerGossipLearner
+from peer.gossip.model_objective import ModelObjective
 from peer.gossip.participant import GossipParticipant
 from peer.gossip.trainer import GossipTrainer
 from peer.hang_watch import hang_watch
@@ -364,8 +365,8 @@ class Daemon:
         return MisbehavingLearner(learner, attack, self._node.peer_id)
 
     async def _make_gossip_learner(self, manifest: Manifest, resources: AsyncExitStack) -> GossipLearner:
-        trainer = GossipTrainer(manifest, self._model, await self._open_data(manifest), self._node.peer_id)
-        learner = TrainerGossipLearner(trainer, self._node.transport.clock)
+        objective = ModelObjective(manifest, self._model, await self._open_data(manifest), self._node.peer_id)
+        learner = TrainerGossipLearner(GossipTrainer(manifest, objective), self._node.transport.clock)
         resources.push_async_callback(learner.close)
         return learner
 

@@ -65,6 +65,11 @@ class Doubts:
         """Whether no further shift should be prepared for."""
         return self._prepared.full
 
+    @property
+    def in_doubt(self) -> int:
+        """Shifts that wait for a decision."""
+        return len(self._prepared)
+
     def prepare(self, exchange: bytes, shift: Vector) -> None:
         self._prepared.prepare(exchange, shift)
 

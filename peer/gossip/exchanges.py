@@ -6,7 +6,7 @@ caller takes room only when the callee has. What happens when one of them breaks
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,11 +25,12 @@ from peer.gossip.models import (
     receive_message,
     send_model,
 )
-from peer.gossip.patience import Patience
+from peer.gossip.patience import MAX_PEERS, Patience
 from peer.streams import next_request
 from peer.tasks import beside
 from protocols.admission import Admission
 from protocols.codecs import Codec
+from protocols.gossip.commitment import MOST_IN_DOUBT, REMEMBERED
 from protocols.gossip.messages import Commit, Model, Offer, Prepared, exchange_digest, offer_digest
 from protocols.gossip.mixing import length, pairwise, share_of_other
 from protocols.identity import PeerId
@@ -136,6 +137,12 @@ class Exchanges:
         finally:
             for _ in range(taken):
                 self._rooms.release()
+
+    def queues(self) -> Iterator[tuple[str, int, int]]:
+        """What it keeps of others: what it is, how many, and how many at most."""
+        yield "shifts in doubt", self.doubts.in_doubt, MOST_IN_DOUBT + self._terms.degree
+        yield "decisions", len(self.doubts.decisions), REMEMBERED
+        yield "failing peers", len(self.patience), MAX_PEERS
 
     # -- calling ------------------------------------------------------------------------------------------------------
 

@@ -66,13 +66,14 @@ class TrainerGossipLearner(GossipLearner):
 
     async def step(self, epoch: int, number: int, training: Gossip) -> int:
         began = self._clock.monotonic()
-        report = await self._in_thread(partial(self._trainer.step, epoch, number, training))
-        speed = report.samples / max(self._clock.monotonic() - began, 1e-6)
+        loss = await self._in_thread(partial(self._trainer.step, epoch, number, training))
+        samples = training.batch_size if loss is not None else 0
+        speed = samples / max(self._clock.monotonic() - began, 1e-6)
         first = self.loss is None
         self.samples_per_second += (speed - self.samples_per_second) * (1.0 if first else SMOOTHING)
-        if report.samples:
-            self.loss = report.loss if self.loss is None else self.loss + (report.loss - self.loss) * SMOOTHING
-        return report.samples
+        if loss is not None:
+            self.loss = loss if self.loss is None else self.loss + (loss - self.loss) * SMOOTHING
+        return samples
 
     async def shift(self, shift: Vector) -> None:
         await self._in_thread(partial(self._trainer.shift, shift))

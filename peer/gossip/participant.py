@@ -12,7 +12,7 @@ Only the merge waits for those who are nearly there, and only for a while.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -35,6 +35,7 @@ from peer.member import Activity
 from peer.membership import Membership
 from peer.profile import Profile
 from peer.rejections import Rejections
+from peer.roster import MAX_MEMBERS
 from peer.signal import Signal
 from peer.status import GossipStatus
 from peer.sync import HEAD_KIND, Heads
@@ -45,6 +46,7 @@ from protocols.gossip.momentum import Companion
 from protocols.gossip.progress import SampleRate, epoch_of_most
 from protocols.gossip.spectrum import Connectivity
 from protocols.gossip.topologies import topology_of
+from protocols.heads import HISTORY
 from protocols.identity import PeerId
 from protocols.manifest import Gossip, Manifest
 from protocols.records import RosterEntry
@@ -143,7 +145,9 @@ class GossipParticipant:
             fewest=2 * manifest.averaging.byzantine + 1,
         )
         self._committees = self._make_committees(training, signer)
-        self._merging = Merging(transport, manifest, self._heads, self.membership, mix)
+        self._merging = Merging(
+            transport, manifest, self._heads, self.membership, mix, lambda: bool(profile.addresses())
+        )
         self._companion = Companion(state.parameter_count) if training.accelerated else None
         self._pushing = asyncio.Lock()
         self._rate = SampleRate()
@@ -207,6 +211,13 @@ class GossipParticipant:
         self._leaving.set()
         self.changed.notify()
 
+    def queues(self) -> Iterator[tuple[str, int, int]]:
+        """What it keeps of others: what it is, how many, and how many at most."""
+        yield "members", len(self.membership.roster), MAX_MEMBERS
+        yield "epochs of others", len(self._met), MAX_MEMBERS
+        yield "epochs of history", len(self._heads.history), HISTORY
+        yield from self.exchanges.queues()
+
     async def _take_part(self, max_epochs: int | None) -> None:
         if self._prepare is not None:
             await self._unless_leaving(self._get_ready(self._prepare))
@@ -228,7 +239,7 @@ class GossipParticipant:
             else:
                 await self._evaluate()
                 self._enter("idle")
-                await self._leaving.wait()
+                await self._unless_leaving(self._stay())
 
     async def _get_ready(self, prepare: Callable[[], Awaitable[GossipLearner]]) -> None:
         self.learner = await prepare()
@@ -346,6 +357,14 @@ class GossipParticipant:
         await self._trainer.begin(merged)
         self.epoch = merged.epoch
         await self._show(merged)
+
+    async def _stay(self) -> None:
+        """Until most have another merged state than we: then it is ours, too."""
+        if not self._merging.merges:
+            await self._leaving.wait()
+        state = await self._merging.differing(self.state)
+        await self._trainer.begin(state)
+        await self._show(state)
 
     async def _evaluate(self) -> None:
         if self.evaluated_epoch != self.epoch:

@@ -41,6 +41,10 @@ class Patience:
         self._took: deque[float] = deque(maxlen=REMEMBERED_EXCHANGES)
         self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Peers with whom an exchange has failed, and was not forgiven yet."""
+        return len(self._accounts)
+
     @property
     def usual_seconds(self) -> float:
         """Of the last exchanges; 0 when there were none."""

@@ -64,31 +64,31 @@ async def fetch_one(
 
 
 async def merge(
-    transport: Transport, own: ModelState, others: Mapping[PeerId, bytes], mix: Neighbourhood | None
+    transport: Transport, own: ModelState, last: Mapping[PeerId, bytes], mix: Neighbourhood | None
 ) -> tuple[ModelState, int]:
-    """One state of all members' last ones, an epoch later, and of how many it is made.
+    """One state of members' last ones, an epoch later, and of how many it is made.
 
     A single merging at the end makes up for what was not mixed before (Zhu et al. 2025, "A Single Merging Suffices:
     Recovering Server-based Learning Performance in Decentralized Learning", section 4). The mean is taken in an order
     that all know, so that those who have the same models end with the same bits.
 
-    `others`: the digests of their states. `mix`: how a neighbourhood with liars is mixed, None for the mean.
+    `last`: whose, and their digests; `own` is one of them only if it is named. `mix`: how a neighbourhood with liars is
+    mixed, None for the mean.
     """
-    me = transport.peer_id
-    members = order(own.run, own.epoch, [*others, me])[:MOST_MERGED]
+    members = order(own.run, own.epoch, last)[:MOST_MERGED]
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def parameters_of(peer: PeerId) -> Vector | None:
-        if peer == me:
+        if peer == transport.peer_id:
             return own.parameters
         async with gate:
-            state = await fetch_one(transport, own, peer, own.epoch, others[peer])
+            state = await fetch_one(transport, own, peer, own.epoch, last[peer])
         return state.parameters if state else None
 
     async with asyncio.TaskGroup() as tasks:
         fetching = [tasks.create_task(parameters_of(peer)) for peer in members]
     models = [model for task in fetching if (model := task.result()) is not None]
-    merged = await transport.in_thread(_merged, own, models, mix)
+    merged = await transport.in_thread(_merged, own, models or [own.parameters], mix)
     slots = {name: np.zeros_like(slot) for name, slot in own.slots.items()}  # nobody steps from here
     return ModelState(own.run, own.epoch + 1, merged, slots), len(models)
 

@@ -13,6 +13,7 @@ TOGETHER_BYTES = 64 * 1024
 SIGN_OF_LIFE = Frame(b"wait", b"")
 """From an owner that has no result yet."""
 _HEADER = struct.Struct(">I")
+CHUNK_HEADER_BYTES = _HEADER.size
 
 
 def chunk_header(chunk: int) -> bytes:

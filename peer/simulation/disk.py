@@ -1,7 +1,7 @@
 """A member's disk: all that is left of it when it is killed."""
 
 from dht.interfaces import Clock
-from peer.participant import Participant
+from peer.member import Member
 from protocols.state import ModelState
 
 
@@ -12,7 +12,7 @@ class Disk:
         self.snapshot: ModelState | None = None
         self._clock, self._write_seconds = clock, write_seconds
 
-    async def keep_saving(self, participant: Participant) -> None:
+    async def keep_saving(self, participant: Member) -> None:
         """Whenever the last is written, until cancelled; no state before it is the swarm's."""
         while True:
             while not participant.joined or participant.state is self.snapshot:

@@ -144,6 +144,23 @@ class ProblemTrainer:
         return {"distance": self._problem.distance(state.parameters)}
 
 
+class ProblemObjective:
+    """Where one peer is that goes its own way (`peer.gossip.trainer.Objective`); its loss is the distance left."""
+
+    layers = ()
+
+    def __init__(self, run: str, problem: Problem, peer: PeerId) -> None:
+        self.parameters = problem.start()
+        self._run, self._problem, self._peer = run, problem, peer
+
+    def gradient(self, epoch: int, start: int, count: int) -> tuple[Vector, float]:
+        gradient = self._problem.gradient(self.parameters, self._run, epoch, self._peer, start, count)
+        return gradient, self._problem.distance(self.parameters)
+
+    def evaluate(self) -> dict[str, float]:
+        return {"distance": self._problem.distance(self.parameters)}
+
+
 @lru_cache(maxsize=4)
 def _normal(count: int) -> Vector:
     return np.random.default_rng(0).standard_normal(count, np.float32)

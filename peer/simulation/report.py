@@ -14,6 +14,20 @@ class TrafficReport:
 
 
 @dataclass(frozen=True, slots=True)
+class GossipReport:
+    """Of a run without rounds, and its honest peers."""
+
+    consensus_distance: float
+    """Root mean square distance of the models from their mean, the last time that it was looked at before the end."""
+    largest_consensus_distance: float
+    exchanges: int
+    """As both ends count them."""
+    failed_exchanges: int
+    busy: int
+    """Times that one of the two had its hands full."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     run_id: str
     seed: int
@@ -44,6 +58,7 @@ class Report:
     """By kind of request or stream."""
     trace: str
     """Digest of the trace."""
+    gossip: GossipReport | None
     violation: Violation | None
     reproduce: str
     """The command that does the same again."""

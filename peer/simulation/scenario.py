@@ -13,7 +13,8 @@ from peer.recipe_errors import advice, explain
 from peer.recipes import Recipe, read_file, to_manifest
 from peer.simulation.sessions import Session
 from peer.simulation.table import AnyRange, Fraction, Moment, Name, NotNegative, Positive, Seconds, Table
-from protocols.manifest import Data, DataParallel, LocalSgd, Manifest, Model, Sgd
+from protocols.gossip.mixing import neighbourhood_of
+from protocols.manifest import Data, Gossip, LocalSgd, Manifest, Model, Pipeline, Sgd
 from protocols.message import Many
 from protocols.roles import Role
 from protocols.rules import rule_of
@@ -114,6 +115,8 @@ class Check(Table):
     """Seconds in which a peer that differs from most must have taken their history; 0: nobody may ever differ."""
     progress_within: Seconds = 60.0
     """Seconds in which each honest peer that lives must come to another epoch, once faults have stopped."""
+    consensus: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Without rounds: what may be left of the largest consensus distance when training ends; 1: all of it."""
     finishes: bool = True
     """Whether the run must come to its last epoch."""
 
@@ -169,7 +172,10 @@ class Scenario:
             fields["data"] = Data(dataset=problem.kind).model_dump(exclude={"shards"})
         manifest = to_manifest(Recipe(self.origin, self.directory, fields))
         try:
-            rule_of(manifest.averaging)
+            if isinstance(manifest.training, Gossip):
+                neighbourhood_of(manifest)
+            else:
+                rule_of(manifest.averaging)
         except ValueError as error:
             raise UsageError(f"{self.origin}: averaging: {error}") from error
         return manifest
@@ -203,13 +209,23 @@ def _check_what_is_trained(scenario: Scenario) -> None:
             raise UsageError(f"{origin}: {name}: the run trains on its problem; remove the one or the other")
     manifest = scenario.manifest(seed=0)
     training = manifest.training
-    if not isinstance(training, DataParallel | LocalSgd):
+    if isinstance(training, Pipeline):
         raise UsageError(f"{origin}: training.mode: {training.mode!r} cannot be simulated yet")
+    if isinstance(training, Gossip):
+        _check_groups_gossip(origin, scenario.world)
     plain = not isinstance(training, LocalSgd) or (isinstance(training.inner, Sgd) and not training.inner.momentum)
     if problem is not None and not plain:
         raise UsageError(f"{origin}: training.inner: on a problem it must be sgd without momentum")
     if "files" in recipe.get("data", {}) or "directory" in recipe.get("data", {}):
         raise UsageError(f"{origin}: data: a simulation reads no files; name a data set that needs none: digits")
+
+
+def _check_groups_gossip(origin: str, world: World) -> None:
+    for number, group in enumerate(world.peers):
+        if group.role == "aggregator":
+            raise UsageError(f"{origin}: peers.{number}.role: a run without rounds has nothing to aggregate; remove it")
+        if group.misbehave is not None:
+            raise UsageError(f"{origin}: peers.{number}.misbehave: there are no attacks on a run without rounds yet")
 
 
 def _check_names(origin: str, world: World) -> None:

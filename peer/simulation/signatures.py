@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 from dht.interfaces import Frame, RequestHandler, Stream, StreamHandler, Transport
 from dht.wrapped_transport import WrappedStream, WrappedTransport
+from peer.gossip.exchanges import GOSSIP_KIND
+from peer.gossip.models import BUSY
 from peer.membership import HELLO_KIND
+from peer.rounds.chunk_frames import CHUNK_HEADER_BYTES
 from peer.rounds.exchange import PART_KIND
 from peer.rounds.post import ROUND_KIND
 from peer.verification.inspector import VERIFY_KIND
@@ -17,6 +20,8 @@ REQUESTS = (ROUND_KIND, HELLO_KIND, VERIFY_KIND)
 """Requests of these kinds are signed statements."""
 STREAMS = (PART_KIND,)
 """The first frame of a stream of these kinds has one for a header."""
+CONVERSATIONS = (GOSSIP_KIND,)
+"""On a stream of these kinds each frame that is no chunk has one, from both ends."""
 PASSED_ON = (Done.kind,)
 """Kinds of statements that may come from others than their senders."""
 
@@ -41,24 +46,45 @@ class WatchedTransport(WrappedTransport):
 
     async def serve_streams(self, kind: str, handler: StreamHandler, *limits: int) -> None:
         async def handle(stream: Stream) -> None:
-            watched = _FirstHeader(stream)
+            watched = _Watched(stream, self._on_accepted, first_only=kind in STREAMS)
             await handler(watched)
-            if watched.header is not None:
-                self._on_accepted(flaw(watched.header, stream.peer))
+            watched.accept()
 
-        await super().serve_streams(kind, handle if kind in STREAMS else handler, *limits)
+        await super().serve_streams(kind, handle if kind in (*STREAMS, *CONVERSATIONS) else handler, *limits)
+
+    async def open_stream(self, peer: PeerId, kind: str) -> Stream:
+        stream = await super().open_stream(peer, kind)
+        return _Watched(stream, self._on_accepted, first_only=False) if kind in CONVERSATIONS else stream
 
 
-class _FirstHeader(WrappedStream):
-    """Remembers the header of the first frame that comes in."""
+class _Watched(WrappedStream):
+    """Remembers the statement that came last. Whoever waits for more, or ends in order, has accepted it."""
 
-    header: bytes | None = None
+    def __init__(self, stream: Stream, on_accepted: OnAccepted, *, first_only: bool) -> None:
+        super().__init__(stream)
+        self._on_accepted, self._first_only = on_accepted, first_only
+        self._last: bytes | None = None
+        self._over = False
 
     async def receive(self) -> Frame | None:
+        self.accept()
         frame = await super().receive()
-        if self.header is None and frame is not None:
-            self.header = frame.header
+        if frame is not None and not self._over and is_statement(frame):
+            self._last, self._over = frame.header, self._first_only
         return frame
+
+    async def close(self) -> None:
+        self.accept()
+        await super().close()
+
+    def accept(self) -> None:
+        if self._last is not None:
+            self._on_accepted(flaw(self._last, self.peer))
+            self._last = None
+
+
+def is_statement(frame: Frame) -> bool:
+    return len(frame.header) > CHUNK_HEADER_BYTES and frame != BUSY
 
 
 def flaw(wire: bytes, came_from: PeerId) -> str | None:

@@ -6,10 +6,10 @@ and how long its training takes.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import structlog
@@ -17,7 +17,9 @@ import structlog
 from dht.interfaces import Clock
 from dht.simulated import SimulatedNetwork, SimulatedTransport
 from dht.simulated_link import Link
+from peer.gossip.learner import GossipLearner
 from peer.learner import IdleLearner, Learner
+from peer.member import Member
 from peer.participant import Participant
 from peer.profile import Profile
 from peer.rejections import Rejections
@@ -26,13 +28,13 @@ from peer.signal import Signal
 from peer.tasks import beside
 from protocols.encoding import digest
 from protocols.identity import Identity, PeerId
-from protocols.manifest import Manifest
+from protocols.manifest import Gossip, Manifest
 from protocols.roles import Role
 from protocols.signed import Signer
 from protocols.state import ModelState
 
 WORDS_KEPT = 256
-MakeLearner = Callable[[Manifest, PeerId, Clock, float], Learner]
+MakeLearner = Callable[[Manifest, PeerId, Clock, float], Learner | GossipLearner]
 """(manifest, whose, its clock, samples per second)."""
 
 
@@ -55,12 +57,23 @@ class CountedRejections(Rejections):
         self.words.append(f"{peer[-6:]} {reason}: {message}")
 
 
+class Played(Member, Protocol):
+    """A member that is simulated."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has come to the run's last epoch."""
+
+    def queues(self) -> Iterator[tuple[str, int, int]]:
+        """What it keeps of others: what it is, how many, and how many at most."""
+
+
 @dataclass
 class SimulatedPeer:
     """One member, from its start to its end; who restarts is a new one with the same identity."""
 
     number: int
-    participant: Participant
+    participant: Played
     transport: SimulatedTransport
     rejections: CountedRejections
     task: asyncio.Task[None] | None = None
@@ -158,14 +171,14 @@ class SimulatedSwarm:
         link: Link | None = None,
         state: ModelState | None = None,
         max_epochs: int | None = None,
-        make: Callable[..., Participant] = Participant,
+        make: Callable[..., Played] = Participant,
         learns: MakeLearner | None = None,
     ) -> SimulatedPeer:
         """`make`: a participant of what `Participant` takes."""
         rejections = CountedRejections()
         who = identity(number)
         transport = self.network.join(who.peer_id, link=link, client_mode=client_mode, on_rejected=rejections)
-        learner: Learner = IdleLearner()
+        learner: Learner | GossipLearner = IdleLearner()
         if role == "trainer":
             learner = (learns or self._learns)(self.manifest, who.peer_id, transport.clock, speed)
         participant = make(
@@ -274,10 +287,12 @@ class SimulatedSwarm:
         await self.until(lambda: self.finished(self.members), within)
 
     def finished(self, peers: Iterable[SimulatedPeer]) -> bool:
-        """Whether all of these are at the end of the run, with one state."""
-        peers, last = list(peers), self.manifest.epochs
+        """Whether all of these are at the end of the run, with one state where the run ends with one."""
+        peers, training = list(peers), self.manifest.training
+        last = self.manifest.epochs
         through = all(peer.state.epoch == last and peer.participant.activity == "idle" for peer in peers)
-        return through and len({peer.state.digest for peer in peers}) == 1
+        parted = isinstance(training, Gossip) and not training.merges_at_end
+        return through and (parted or len({peer.state.digest for peer in peers}) == 1)
 
     def agree(self) -> bool:
         """Whether all members that run have the same state."""

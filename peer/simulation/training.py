@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from peer.errors import UsageError
+from peer.gossip.trainer import Objective
 from peer.simulation.learner import Trains
-from peer.simulation.problems import Logistic, Problem, ProblemTrainer, Quadratic
+from peer.simulation.problems import Logistic, Problem, ProblemObjective, ProblemTrainer, Quadratic
 from peer.simulation.scenario import LogisticProblem, QuadraticProblem, Scenario
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
@@ -17,6 +18,8 @@ class Training:
     initial: ModelState
     """At epoch 0."""
     trainer: Callable[[PeerId], Trains]
+    objective: Callable[[PeerId], Objective]
+    """Of a peer in a run without rounds."""
     flipped: Callable[[PeerId], Trains] | None = None
     """Of a peer that takes the classes of the data in reverse, where there are some."""
 
@@ -32,12 +35,17 @@ def training_of(scenario: Scenario, manifest: Manifest) -> Training:
 
 
 def _on_problem(manifest: Manifest, problem: Problem) -> Training:
-    return Training(problem.initial_state(manifest), lambda peer: ProblemTrainer(manifest, problem, peer))
+    return Training(
+        problem.initial_state(manifest),
+        trainer=lambda peer: ProblemTrainer(manifest, problem, peer),
+        objective=lambda peer: ProblemObjective(manifest.run_id, problem, peer),
+    )
 
 
 def _on_data(origin: str, manifest: Manifest) -> Training:
     from peer.data.dataset import DatasetError  # noqa: PLC0415  (loads torch, which a problem does not need)
     from peer.data.registry import open_dataset  # noqa: PLC0415
+    from peer.gossip.model_objective import ModelObjective  # noqa: PLC0415
     from peer.models.flat import FlatModel, initial_state  # noqa: PLC0415
     from peer.plugins import PluginError  # noqa: PLC0415
     from peer.trainer import Trainer  # noqa: PLC0415
@@ -52,4 +60,9 @@ def _on_data(origin: str, manifest: Manifest) -> Training:
         initial = initial_state(manifest)
     except (PluginError, DatasetError) as error:
         raise UsageError(f"{origin}: {error}") from error
-    return Training(initial, lambda peer: Trainer(manifest, FlatModel.of(manifest.model), dataset, peer), flipped)
+    return Training(
+        initial,
+        trainer=lambda peer: Trainer(manifest, FlatModel.of(manifest.model), dataset, peer),
+        objective=lambda peer: ModelObjective(manifest, FlatModel.of(manifest.model), dataset, peer),
+        flipped=flipped,
+    )

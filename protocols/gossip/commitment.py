@@ -36,6 +36,9 @@ class Decisions:
         self._begun: OrderedDict[bytes, tuple[PeerId, bool | None]] = OrderedDict()
         """Exchange → with whom, and whether it is committed; None: not decided yet."""
 
+    def __len__(self) -> int:
+        return len(self._begun)
+
     def begin(self, exchange: bytes, callee: PeerId) -> None:
         """From now on `callee` may be prepared for it."""
         self._begun[exchange] = callee, None
@@ -71,6 +74,9 @@ class Prepared(Generic[Shift]):
 
     def __init__(self) -> None:
         self._shifts: dict[bytes, Shift] = {}
+
+    def __len__(self) -> int:
+        return len(self._shifts)
 
     @property
     def full(self) -> bool:

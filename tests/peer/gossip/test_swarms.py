@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from dht.simulated_link import Link
+from peer.contents import ContentStore
 from protocols.manifest import Averaging
+from protocols.state import ModelState
 from protocols.vectors import Vector
 from tests.peer.gossip.gossiping import (
     BATCH,
@@ -218,6 +220,33 @@ def test_who_comes_after_the_end_takes_the_merged_state() -> None:
         late = await start(swarm, 3)
         await swarm.finish(within=60)
         assert late.participant.learner.steps == 0
+
+    simulate_gossip(scenario, gossip(epochs=70))
+
+
+def test_all_end_with_one_state_though_some_cannot_be_dialled() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await start_all(swarm, 4)
+        for number in range(4, 7):
+            await start(swarm, number, client_mode=True)
+        await swarm.finish(within=60)
+
+    simulate_gossip(scenario, gossip(epochs=70))
+
+
+def test_who_has_merged_otherwise_takes_what_most_have() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = await start_all(swarm, 4)
+        odd = peers[1].participant
+        merge = odd._merging.merge
+
+        async def merge_otherwise(own: ModelState, contents: ContentStore) -> ModelState:
+            state = await merge(own, contents)
+            return ModelState(state.run, state.epoch, state.parameters + 1, state.slots)
+
+        odd._merging.merge = merge_otherwise
+        await swarm.until(lambda: odd.state.epoch == 70 and distance(odd.state) > 0.5, within=60)
+        await swarm.finish(within=60)
 
     simulate_gossip(scenario, gossip(epochs=70))
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from peer.participant import Participant
-from peer.simulation import run
-from peer.simulation.invariants import Invariants, Violation
+from peer.simulation import rounds
+from peer.simulation.invariants import Violation
 from peer.simulation.plan import Plan
+from peer.simulation.round_invariants import RoundInvariants
 from peer.simulation.scenario import Check
 from protocols.identity import PeerId
 from protocols.round.messages import Member
@@ -44,7 +45,7 @@ class Watch:
     def __init__(self, count: int = 3, check: Check | None = None, plan: Plan | None = None) -> None:
         self.found: list[Violation] = []
         self.peers: list[Any] = [Stub(number) for number in range(count)]
-        self.invariants = Invariants(check or Check(), 1, plan or Plan((), (), {}), self.found.append)
+        self.invariants = RoundInvariants(check or Check(), 1, plan or Plan((), (), {}), self.found.append)
         for peer in self.peers:
             self.invariants.started(peer, 0.0)
 
@@ -156,7 +157,7 @@ def test_a_queue_without_bound_and_a_task_that_fails_are_found(wrong: dict[str, 
 
 def play_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, faulty: type[Participant], text: str = SMALL) -> str:
     """What is found where all members have that mistake."""
-    monkeypatch.setattr(run, "participant_maker", lambda _misbehave: faulty)
+    monkeypatch.setattr(rounds, "participant_maker", lambda _misbehave: faulty)
     violation = play(tmp_path, text).violation
     assert violation is not None
     return violation.what

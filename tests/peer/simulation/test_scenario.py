@@ -1,5 +1,6 @@
 """Scenarios: every mistake gets one sentence that names the field; a scenario can be made larger and smaller."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,19 @@ def test_local_steps_on_a_problem_are_plain_ones(tmp_path: Path) -> None:
     training = SMALL[SMALL.index("mode =") : SMALL.index("[[peers]]")]
     with pytest.raises(UsageError, match=r"training\.inner: on a problem it must be sgd without momentum"):
         read_scenario(write(tmp_path, SMALL.replace(training, LOCAL_SGD)))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('misbehave = "replay"', "peers.0.misbehave: there are no attacks on a run without rounds yet"),
+        ('role = "aggregator"', "peers.0.role: a run without rounds has nothing to aggregate; remove it"),
+    ],
+)
+def test_what_a_run_without_rounds_does_not_have(tmp_path: Path, more: str, says: str) -> None:
+    text = SMALL.replace('mode = "data_parallel"', 'protocol = "gossip"').replace("target_batch = 400\n", "")
+    with pytest.raises(UsageError, match=re.escape(says)):
+        read_scenario(write(tmp_path, text + more))
 
 
 def test_there_is_no_such_file(tmp_path: Path) -> None:
