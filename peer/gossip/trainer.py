@@ -22,8 +22,10 @@ class Objective(Protocol):
 
     parameters: Vector
     """Where it is; steps and shifts change them in place."""
-    layers: Sequence[slice]
-    """What of the parameters each layer has."""
+
+    @property
+    def layers(self) -> Sequence[slice]:
+        """What of the parameters each layer has."""
 
     def gradient(self, epoch: int, start: int, count: int) -> tuple[Vector, float] | None:
         """Of the peer's samples at places start … start + count − 1 of the epoch, and their mean loss.

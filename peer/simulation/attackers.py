@@ -5,6 +5,7 @@ from functools import partial
 
 from peer.errors import UsageError
 from peer.learner import IdleLearner, Learner
+from peer.member import Member
 from peer.participant import Participant
 from peer.recipe_errors import advice
 from peer.simulation.scenario import World
@@ -49,7 +50,7 @@ def dishonest(misbehave: str, honest: Learner, peer: PeerId) -> Learner:
     return MisbehavingLearner(honest, misbehave, peer)
 
 
-async def start_identities_beside(swarm: SimulatedSwarm, first: Participant, numbers: range) -> None:
+async def start_identities_beside(swarm: SimulatedSwarm, first: Member, numbers: range) -> None:
     """The other identities of one that joins under several names; of no other dishonest participant."""
     from peer.misbehaviour.sybil import IDENTITIES, Sybil, another  # noqa: PLC0415
 
