@@ -7,12 +7,9 @@ import asyncio
 import gc
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import AsyncExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 import torch
@@ -28,67 +25,39 @@ from dht.sink import serve_sink
 from peer import logs
 from peer.clock_watch import watch_wall_clock
 from peer.control import serve_control
-from peer.data.dataset import Dataset, DatasetError
-from peer.data.registry import open_dataset
+from peer.data.dataset import DatasetError
 from peer.direct import status_of_log
-from peer.directive_store import save_directives, saved_log
-from peer.directives import Directives
+from peer.directive_store import DirectivesFile
 from peer.end_process import end_process_within
 from peer.errors import PeerError
 from peer.export import export_whole
-from peer.gossip.learner import GossipLearner, TrainerGossipLearner
-from peer.gossip.model_objective import ModelObjective
-from peer.gossip.participant import GossipParticipant
-from peer.gossip.trainer import GossipTrainer
 from peer.hang_watch import hang_watch
 from peer.heap import settle_heap
 from peer.hints import command
 from peer.home import Home
-from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.manifests import fetch_manifest
 from peer.member import Member
 from peer.metrics import Metrics
-from peer.misbehaviour import (
-    LABEL_FLIP,
-    MODEL_ATTACKS,
-    FlippedLabels,
-    MisbehavingLearner,
-    assemble_pipeline,
-    check_misbehaviour,
-    make_participant,
-)
 from peer.misbehaviour.sybil import Sybil, identities_beside
-from peer.models.flat import FlatModel, initial_state
+from peer.models.flat import initial_state
 from peer.neighbourhood import Neighbourhood
 from peer.network_errors import explain_network_error
 from peer.plugins import PluginError
-from peer.profile import Profile
+from peer.preparation import Preparation, Prepared
 from peer.rejections import Rejections
-from peer.saving import Saver
-from peer.sequence import first_sequence
 from peer.settings import JoinSettings
-from peer.shard_fetch import ShardFetcher
-from peer.shard_store import ShardStore
-from peer.shards import locate_shards
-from peer.snapshots import SnapshotError, SnapshotStore, export_model
+from peer.snapshots import SnapshotError, export_model
 from peer.status import DirectivesStatus, Status
-from peer.swarm.assembly import Wishes
 from peer.swarm.pipeline import PipelinePeer
 from peer.tasks import beside
-from peer.trainer import Trainer
 from peer.view import epoch_of, starting_status, status_of
 from peer.watchdog import watch_event_loop
-from protocols.admission import Admission
-from protocols.directives import Directive, DirectiveLog
-from protocols.gossip.mixing import neighbourhood_of
+from protocols.directives import Directive
 from protocols.identity import PeerId
-from protocols.manifest import Gossip, Manifest, Pipeline
+from protocols.manifest import Manifest
 from protocols.records import RosterEntry
 from protocols.rejection import Rejected
-from protocols.roles import TRAINING, Role
-from protocols.rules import rule_of
-from protocols.signed import Signer, open_signed
-from protocols.state import ModelState
+from protocols.signed import open_signed
 
 CONNECT_SECONDS = 15.0
 """How long initial peers are waited for before we go on alone (and go on trying)."""
@@ -132,18 +101,13 @@ class Daemon:
         self._peer_id = self._home.identity().peer_id
         self._border = Border(self._peer_id, SystemClock(), self._rejections)
         self._manifest: Manifest | None = None
-        self._participant: Member | None = None
-        self._pipeline: PipelinePeer | None = None
-        """Around the participant, where the run is one."""
+        self._prepared: Prepared | None = None
         self._stopped_by_user = False
         self._main: asyncio.Task[int]
-        self._model: FlatModel
-        self._second_model: FlatModel | None = None
-        """To do others' work once more; made when it is first needed."""
         self._node: Node
         self._p2pd: P2pd | None = None
         self._neighbourhood: Neighbourhood | None = None
-        self._saving_directives = asyncio.Lock()
+        self._directives_file = DirectivesFile(self._home.directives_path(settings.run_id))
         self._around: Set[PeerId] = frozenset()
         """Whom we saw when we looked around last."""
 
@@ -163,14 +127,15 @@ class Daemon:
                 log.info("control API", socket=str(socket_path))
                 await self._start_node(resources)
                 self._manifest = self._home.manifest(run_id) or await self._fetch_manifest()
-                self._participant = await self._prepare(self._manifest, resources)
-                await self._participant.start()
-                if isinstance(self._participant, Sybil):
+                self._prepared = await self._prepare(self._manifest, resources)
+                participant = self._prepared.participant
+                await participant.start()
+                if isinstance(participant, Sybil):
                     addresses, listen = self._node.addresses(), self._settings.listen
                     first = await asyncio.to_thread(initial_state, self._manifest)
-                    await resources.enter_async_context(identities_beside(self._participant, first, addresses, listen))
+                    await resources.enter_async_context(identities_beside(participant, first, addresses, listen))
                 settle_heap()
-                await self._take_part(self._participant)
+                await self._take_part(self._prepared)
         except asyncio.CancelledError:
             if not self._stopped_by_user:
                 raise
@@ -180,46 +145,50 @@ class Daemon:
 
     @property
     def participant(self) -> Member:
-        assert self._participant is not None
-        return self._participant
+        assert self._prepared is not None
+        return self._prepared.participant
+
+    @property
+    def _pipeline(self) -> PipelinePeer | None:
+        return self._prepared.pipeline if self._prepared is not None else None
 
     def status(self) -> Status:
-        if self._participant is None:
+        if self._prepared is None:
             return starting_status(self._settings, self._peer_id, self._manifest)
-        return status_of(self._participant, self._peer_id, self._pipeline)
+        return status_of(self.participant, self._peer_id, self._pipeline)
 
     async def changed(self) -> None:
-        if self._participant is None:
+        if self._prepared is None:
             await asyncio.sleep(STATUS_SECONDS)
             return
         with suppress(TimeoutError):  # what others say of themselves grows older even when nothing happens
             async with asyncio.timeout(STATUS_SECONDS):
-                if not self._participant.averages:  # nothing of its own changes
-                    await self._participant.membership.heard.wait()
+                if not self.participant.averages:  # nothing of its own changes
+                    await self.participant.membership.heard.wait()
                 else:
-                    await self._participant.changed.wait()
+                    await self.participant.changed.wait()
 
     def metrics(self) -> bytes:
         return self._metrics.to_text()
 
     def leave(self) -> None:
         """Finishes the round and departs; while still coming up, stops at once."""
-        if self._participant is None:
+        if self._prepared is None:
             self._stop_at_once()
         else:
-            self._participant.leave()
+            self.participant.leave()
 
     def directives(self) -> DirectivesStatus:
-        if self._participant is None:
+        if self._prepared is None:
             raise PeerError("this daemon is still coming up; try again in a moment")
-        participant = self._participant
+        participant = self.participant
         known, epoch = participant.directives.log, epoch_of(participant)
         return status_of_log(participant.manifest.run_id, known, epoch, participant.epochs_per_second)
 
     async def direct(self, wire: bytes) -> None:
-        if self._participant is None:
+        if self._prepared is None:
             raise PeerError("this daemon is still coming up; try again in a moment")
-        directives, run_id = self._participant.directives, self._settings.run_id
+        directives, run_id = self.participant.directives, self._settings.run_id
         try:
             number = open_signed(wire, Directive, run=run_id).body.number
             if number < directives.log.next_number:
@@ -227,22 +196,23 @@ class Daemon:
             directives.take(wire)
         except Rejected as error:
             raise PeerError(f"this is no directive of {run_id}: {error}") from error
-        await self._save_directives(directives.log)
+        await self._directives_file.save(directives.log)
 
     async def export(self, path: Path) -> None:
-        participant = self._participant
-        if self._pipeline is not None:
-            whole, manifest = await self._pipeline.gather(), self._pipeline.participant.manifest
-            await asyncio.to_thread(export_whole, whole.state, manifest, path)
+        prepared = self._prepared
+        if prepared is not None and prepared.pipeline is not None:
+            whole = await prepared.pipeline.gather()
+            await asyncio.to_thread(export_whole, whole.state, prepared.participant.manifest, path)
             return
         if self._settings.role == "monitor":
             raise PeerError(f"a monitor has no model; take it from the members: {self._export_from_outside()}")
-        if participant is None or not participant.joined:
+        if prepared is None or prepared.model is None or not prepared.participant.joined:
             raise PeerError("this daemon has no model yet; see `peer status`, and try again when it has synced")
-        await asyncio.to_thread(export_model, participant.state, participant.manifest, self._model.layout, path)
+        state, manifest = prepared.participant.state, prepared.participant.manifest
+        await asyncio.to_thread(export_model, state, manifest, prepared.model.layout, path)
 
     def _export_from_outside(self) -> str:
-        roster = self._participant.membership.roster if self._participant is not None else ()
+        roster = self.participant.membership.roster if self._prepared is not None else ()
         addresses = [address for member in roster for address in member.entry.addresses]
         through = addresses[0] if addresses else "ADDRESS"
         words = ("--run-id", self._settings.run_id, "--initial-peers", through, "--output", "FILE")
@@ -351,175 +321,28 @@ class Daemon:
             "of a member that is up now with --initial-peers"
         )
 
-    async def _make_learner(self, manifest: Manifest, resources: AsyncExitStack) -> Learner:
-        dataset = await self._open_data(manifest)
-        attack = self._settings.misbehave
-        if attack == LABEL_FLIP:
-            dataset = await asyncio.to_thread(FlippedLabels, dataset)
-        trainer = Trainer(manifest, self._model, dataset, self._node.peer_id)
-        examine = partial(self._examine, manifest, dataset) if manifest.checks_senders else None
-        learner = TrainerLearner(trainer, self._node.transport.clock, examine)
-        resources.push_async_callback(learner.close)
-        if attack is None or attack not in MODEL_ATTACKS or attack == LABEL_FLIP:
-            return learner
-        return MisbehavingLearner(learner, attack, self._node.peer_id)
-
-    async def _make_gossip_learner(self, manifest: Manifest, resources: AsyncExitStack) -> GossipLearner:
-        objective = ModelObjective(manifest, self._model, await self._open_data(manifest), self._node.peer_id)
-        learner = TrainerGossipLearner(GossipTrainer(manifest, objective), self._node.transport.clock)
-        resources.push_async_callback(learner.close)
-        return learner
-
-    def _examine(self, manifest: Manifest, dataset: Dataset, peer: PeerId) -> Trainer:
-        """Does what `peer` does, with a model of its own."""
-        if self._second_model is None:
-            self._second_model = FlatModel.of(manifest.model)
-        return Trainer(manifest, self._second_model, dataset, peer)
-
-    async def _open_data(self, manifest: Manifest) -> Dataset:
-        """What of the data is not here is fetched from the other members."""
-        if not manifest.data.shards:
-            return await asyncio.to_thread(open_dataset, manifest.data)
-        shards, run_directory = manifest.data.shards, self._home.run_directory(manifest.run_id)
-        located = await asyncio.to_thread(locate_shards, shards, self._settings.data, run_directory)
-        store = ShardStore(self._home.path / "data", int(self._settings.data_quota * 1e9), self._home.needed_shards)
-        contents, transport = self.participant.contents, self._node.transport
-        files = await ShardFetcher(store, contents, transport, self._holders, transport.reject).fetch(shards, located)
-        return await asyncio.to_thread(open_dataset, manifest.data, [file.path for file in files])
-
-    async def _holders(self) -> list[PeerId]:
-        """The members who hold the run's data, or some of it."""
-        membership = self.participant.membership
-        if not len(membership.roster):
-            await membership.look_up()
-        return [member.peer for member in membership.roster if member.entry.role in TRAINING]
-
-    def _how_to_be_admitted(self, manifest: Manifest, error: Rejected) -> str:
-        if manifest.admission.policy == "allowlist":
-            return f"{manifest.run_id} admits only the peers on its list, and {self._peer_id} is not on it"
-        asked = f"the organiser admits you by: peer run admit {manifest.run_id} {self._peer_id}"
-        return f"{manifest.run_id} admits by token ({error}); {asked}; then join with --token"
-
-    async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Member:
-        settings, node = self._settings, self._node
-        gossips = isinstance(manifest.training, Gossip)
-        try:
-            if gossips:
-                neighbourhood_of(manifest)
-            else:
-                rule_of(manifest.averaging)
-        except ValueError as error:
-            raise PeerError(f"this program cannot take part in {manifest.run_id}: averaging: {error}") from error
-        try:
-            Admission(manifest).admit(self._peer_id, settings.token, time.time())
-        except Rejected as error:
-            raise PeerError(self._how_to_be_admitted(manifest, error)) from error
-        if settings.misbehave is not None:
-            check_misbehaviour(settings.misbehave, manifest)
-        run_directory = self._home.run_directory(manifest.run_id)
-        if isinstance(manifest.training, Pipeline):
-            return await self._prepare_pipeline(manifest, run_directory)
-        if settings.role in ("stage", "both") or settings.stage is not None:
-            raise PeerError(f"--role, --stage: {manifest.run_id} is no pipeline, and has no stages")
-        self._model = await asyncio.to_thread(FlatModel.of, manifest.model)
-        initial = await asyncio.to_thread(initial_state, manifest)
-        store = SnapshotStore(run_directory / "snapshots")
-        last = await asyncio.to_thread(
-            store.latest,
-            run=initial.run,
-            parameter_count=initial.parameter_count,
-            slot_names=tuple(initial.slots),
-        )
-        self._saver = Saver(store, last, node.transport.clock)
-        learner: Learner | GossipLearner = IdleLearner()
-        prepare = None
-        if settings.role in (None, "trainer"):
-            make = self._make_gossip_learner if gossips else self._make_learner
-            prepare = partial(make, manifest, resources)
-            if not manifest.data.shards:  # others are not needed for it
-                learner, prepare = await prepare(), None
-        known = await self._known_directives(manifest)
-        given: dict[str, Any] = {
-            "transport": node.transport,
-            "records": node.records,
-            "signer": await self._make_signer(manifest, run_directory),
-            "manifest": manifest,
-            "profile": self._profile(settings.role or "trainer"),
-            "state": last or initial,
-            "learner": learner,
-            "rejections": self._rejections,
-            "prepare": prepare,
-            "directives": known.wires,
-        }
-        if gossips:
-            return GossipParticipant(**given)
-        return make_participant(settings.misbehave, on_round=self._metrics.add_round, **given)
-
-    async def _prepare_pipeline(self, manifest: Manifest, run_directory: Path) -> Member:
-        settings, node = self._settings, self._node
-        if settings.role == "aggregator":
-            raise PeerError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
-        known = await self._known_directives(manifest)
-        self._pipeline = assemble_pipeline(
-            settings.misbehave,
-            transport=node.transport,
-            records=node.records,
-            signer=await self._make_signer(manifest, run_directory),
-            manifest=manifest,
-            profile=self._profile(settings.role or "both"),
-            rejections=self._rejections,
-            directory=run_directory / "snapshots",
-            open_data=partial(self._open_data, manifest),
-            wishes=Wishes(settings.stage, settings.emulate, int(settings.data_quota * 1e9)),
-            on_round=self._metrics.add_round,
-            directives=known.wires,
-        )
-        await self._pipeline.serve()
-        return self._pipeline.participant
-
-    def _profile(self, role: Role) -> Profile:
-        settings, node = self._settings, self._node
-        return Profile(
-            settings.name,
-            role,
-            settings.client_mode,
-            node.addresses,
-            lambda: node.transport.bandwidth.bytes_per_second,
-            settings.token,
-        )
-
-    async def _make_signer(self, manifest: Manifest, run_directory: Path) -> Signer:
-        sequence = await asyncio.to_thread(first_sequence, run_directory / "sequence", time.time_ns())
-        return Signer(self._home.identity(), manifest.run_id, sequence)
-
-    async def _known_directives(self, manifest: Manifest) -> DirectiveLog:
-        """Raises PeerError when they ban us."""
-        directives_path = self._home.directives_path(manifest.run_id)
-        known = await asyncio.to_thread(saved_log, directives_path, manifest)
-        if self._peer_id in known.bans:
-            why = known.bans[self._peer_id] or "no reason was given"
-            raise PeerError(f"the organiser has banned this peer from {manifest.run_id}: {why}")
-        return known
+    async def _prepare(self, manifest: Manifest, resources: AsyncExitStack) -> Prepared:
+        settings, node, on_round = self._settings, self._node, self._metrics.add_round
+        preparation = Preparation(settings, self._home, node, manifest, self._rejections, on_round, resources)
+        return await preparation.prepare()
 
     # -- being there --------------------------------------------------------------------------------------------------
 
-    async def _take_part(self, participant: Member) -> None:
+    async def _take_part(self, prepared: Prepared) -> None:
+        participant, pipeline = prepared.participant, prepared.pipeline
         log.info("joining", run=participant.manifest.run_id, epoch=participant.state.epoch)
         log.info("others join with", command=self._invitation())
         watching = watch_event_loop(self._metrics.add_lag)
-        saving = self._keep_saving(participant)
-        directing = beside(self._keep_directives(participant.directives))
+        saving = prepared.saving.keep_saving()
+        directing = beside(self._directives_file.keep_saving(participant.directives, self._border))
         async with beside(self._keep_looking()), beside(saving), beside(self._show()), beside(watching), directing:
             clock = watch_wall_clock(self._node.transport.clock)
             await self._meet_neighbours()  # we are up: of two who start together one sees the other
-            work = self._pipeline.run() if self._pipeline is not None else asyncio.sleep(0)
+            work = pipeline.run() if pipeline is not None else asyncio.sleep(0)
             async with beside(self._leave_when_done()), beside(self._keep_announced()), beside(clock), beside(work):
                 await participant.run(self._settings.max_epochs)
-            await self._save_directives(participant.directives.log)
-            if self._pipeline is not None:
-                await self._pipeline.save(last=True)
-            elif state := self._to_save():
-                await self._saver.save(state, last=True)
+            await self._directives_file.save(participant.directives.log)
+            await prepared.saving.save(last=True)
         if self._on_status is not None:
             self._on_status(self.status())
         log.info("left", epoch=participant.state.epoch, samples_contributed=participant.samples_contributed)
@@ -553,36 +376,6 @@ class Daemon:
                 self.participant.membership.announce()
                 if self._neighbourhood is not None:
                     await self._neighbourhood.move(self._node.addresses())
-
-    async def _keep_directives(self, directives: Directives) -> None:
-        """Saves what the organiser has directed whenever something new is known."""
-        while True:
-            saved = directives.log.digest
-            async with self._border.around("saving directives"):
-                await self._save_directives(directives.log)
-            while directives.log.digest == saved:
-                await directives.changed.wait()
-
-    async def _save_directives(self, known: DirectiveLog) -> None:
-        if not len(known):
-            return
-        path = self._home.directives_path(self._settings.run_id)
-        try:
-            async with self._saving_directives:
-                await asyncio.to_thread(save_directives, path, known.wires)
-        except OSError as error:
-            log.error("directives cannot be saved; after a restart they are asked for anew", error=str(error))
-
-    async def _keep_saving(self, participant: Member) -> None:
-        """Until cancelled."""
-        if self._pipeline is not None:
-            await self._pipeline.keep_saving()
-        else:
-            await self._saver.keep_saving(self._to_save, participant.changed)
-
-    def _to_save(self) -> ModelState | None:
-        """The newest state, so that kill -9 costs an epoch or two at most; none before it is the swarm's."""
-        return self.participant.state if self.participant.joined else None
 
     async def _leave_when_done(self) -> None:
         """With --until-done: leaves at the run's end, when the others have it too, or after a while.

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
 from dht.interfaces import Clock
+from peer.member import Member
 from peer.signal import Signal
 from peer.snapshots import SnapshotError, SnapshotStore
 from protocols.state import ModelState
@@ -59,11 +60,42 @@ class Saver:
                 log.info("snapshots are saved again", epoch=state.epoch)
             self._saved_epoch, self._saved_digest, self._refused_at = state.epoch, state.digest, None
 
-    async def keep_saving(self, newest: Callable[[], ModelState | None], changed: Signal) -> None:
-        """Saves `newest()` whenever the last save is done, until cancelled; `changed`: it may be another one."""
-        while True:
-            state = newest()
-            if state is not None:
-                await self.save(state)
-            if newest() is state:  # else it has changed during a slow save, when nobody waited for the signal
-                await changed.wait()
+
+async def keep_saving(
+    save: Callable[[ModelState], Awaitable[None]], newest: Callable[[], ModelState | None], changed: Signal
+) -> None:
+    """Saves `newest()` whenever the last save is done, until cancelled; `changed`: it may be another one."""
+    while True:
+        state = newest()
+        if state is not None:
+            await save(state)
+        if newest() is state:  # else it has changed during a slow save, when nobody waited for the signal
+            await changed.wait()
+
+
+class Saving(Protocol):
+    """Keeps a member's newest state on the disk, so that kill -9 costs an epoch or two at most."""
+
+    async def keep_saving(self) -> None:
+        """Until cancelled."""
+
+    async def save(self, *, last: bool = False) -> None:
+        """Now; the `last` one also soon after a failure."""
+
+
+class SavesNewest:
+    """`Saving` of a member that holds the whole model."""
+
+    def __init__(self, saver: Saver, member: Member) -> None:
+        self._saver, self._member = saver, member
+
+    async def keep_saving(self) -> None:
+        await keep_saving(self._saver.save, self._newest, self._member.changed)
+
+    async def save(self, *, last: bool = False) -> None:
+        if (state := self._newest()) is not None:
+            await self._saver.save(state, last=last)
+
+    def _newest(self) -> ModelState | None:
+        """None before it is the swarm's."""
+        return self._member.state if self._member.joined else None

@@ -17,6 +17,7 @@ from peer.data.asking import Evaluate, evaluate
 from peer.data.dataset import Dataset
 from peer.participant import Participant, Place
 from peer.roster import Member
+from peer.saving import keep_saving
 from peer.swarm.arbiter import Arbiter
 from peer.swarm.client import StageClient
 from peer.swarm.evaluator import Evaluator
@@ -185,20 +186,21 @@ class PipelinePeer:
 
     async def save(self, *, last: bool = False) -> None:
         """Our stage's newest state, on disk."""
-        participant = self.participant
-        if participant.stage is not None and participant.joined:
-            await self._factory.save(participant.stage, participant.state, last=last)
+        if (state := self._newest()) is not None:
+            await self._save(state, last=last)
 
     async def keep_saving(self) -> None:
         """Until cancelled."""
-        saved: ModelState | None = None
-        while True:
-            newest = self.participant.state
-            if newest is not saved:
-                await self.save()
-                saved = newest
-            else:
-                await self.participant.changed.wait()
+        await keep_saving(self._save, self._newest, self.participant.changed)
+
+    async def _save(self, state: ModelState, *, last: bool = False) -> None:
+        if self.participant.stage is not None:
+            await self._factory.save(self.participant.stage, state, last=last)
+
+    def _newest(self) -> ModelState | None:
+        """None before it is the swarm's, and without a stage."""
+        participant = self.participant
+        return participant.state if participant.stage is not None and participant.joined else None
 
     async def gather(self) -> Whole:
         """The whole model, of all who serve its stages. Raises PeerError."""

@@ -11,7 +11,7 @@ import numpy as np
 from structlog.testing import capture_logs
 
 from dht.interfaces import Clock
-from peer.saving import RETRY_SECONDS, Saver
+from peer.saving import RETRY_SECONDS, Saver, keep_saving
 from peer.signal import Signal
 from peer.snapshots import SnapshotStore
 from peer.tasks import beside
@@ -139,7 +139,7 @@ class SlowStore(SnapshotStore):
 async def test_a_state_that_comes_during_a_slow_save_is_saved_after_it(tmp_path: Path) -> None:
     store, changed, newest = SlowStore(tmp_path), Signal(), state(1)
     saver = Saver(store, None, SetClock())
-    async with beside(saver.keep_saving(lambda: newest, changed)):
+    async with beside(keep_saving(saver.save, lambda: newest, changed)):
         await asyncio.to_thread(store.asked.acquire)
         newest = state(2)
         changed.notify()
