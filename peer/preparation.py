@@ -24,6 +24,7 @@ from peer.misbehaviour import (
     LABEL_FLIP,
     MODEL_ATTACKS,
     FlippedLabels,
+    MisbehavingGossipLearner,
     MisbehavingLearner,
     assemble_pipeline,
     check_misbehaviour,
@@ -200,22 +201,30 @@ class Preparation:
     # -- what it trains with ------------------------------------------------------------------------------------------
 
     async def _learner(self, model: FlatModel) -> Learner:
-        manifest, attack, dataset = self._manifest, self._settings.misbehave, await self._open_data()
-        if attack == LABEL_FLIP:
-            dataset = await asyncio.to_thread(FlippedLabels, dataset)
+        manifest, attack, dataset = self._manifest, self._attack, await self._data()
         trainer = Trainer(manifest, model, dataset, self._node.peer_id)
         examine = Examining(manifest, dataset) if manifest.checks_senders else None
         learner = TrainerLearner(trainer, self._node.transport.clock, examine)
         self._resources.push_async_callback(learner.close)
-        if attack is None or attack not in MODEL_ATTACKS or attack == LABEL_FLIP:
-            return learner
-        return MisbehavingLearner(learner, attack, self._node.peer_id)
+        return MisbehavingLearner(learner, attack, self._node.peer_id) if attack else learner
 
     async def _gossip_learner(self, model: FlatModel) -> GossipLearner:
-        objective = ModelObjective(self._manifest, model, await self._open_data(), self._node.peer_id)
+        attack, objective = self._attack, ModelObjective(self._manifest, model, await self._data(), self._node.peer_id)
         learner = TrainerGossipLearner(GossipTrainer(self._manifest, objective), self._node.transport.clock)
         self._resources.push_async_callback(learner.close)
-        return learner
+        return MisbehavingGossipLearner(learner, attack, self._node.peer_id) if attack else learner
+
+    @property
+    def _attack(self) -> str | None:
+        """On what its learner gives."""
+        attack = self._settings.misbehave
+        return attack if attack in MODEL_ATTACKS and attack != LABEL_FLIP else None
+
+    async def _data(self) -> Dataset:
+        """To train on."""
+        dataset = await self._open_data()
+        flips = self._settings.misbehave == LABEL_FLIP
+        return await asyncio.to_thread(FlippedLabels, dataset) if flips else dataset
 
     async def _open_data(self) -> Dataset:
         """What of the data is not here is fetched from the other members."""

@@ -11,6 +11,7 @@ from peer.errors import PeerError
 from peer.misbehaviour.equivocation import two_begins, two_commitments, two_results
 from peer.misbehaviour.excluding_leader import excluding_leader
 from peer.misbehaviour.false_charge import false_charge
+from peer.misbehaviour.gossip_attacks import MisbehavingGossipLearner
 from peer.misbehaviour.inflated_samples import inflated_samples
 from peer.misbehaviour.model_attacks import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner
 from peer.misbehaviour.owners import WrongPart, withheld_part
@@ -36,6 +37,7 @@ PROTOCOL_ATTACKS: Mapping[str, Callable[..., Participant]] = {
 """Each makes a participant, and takes what `Participant` does."""
 ATTACKS_ON_ROUNDS = (*MODEL_ATTACKS, *PROTOCOL_ATTACKS)
 """What a member may do where all hold the whole model, and average it in rounds."""
+"""… of those, the attacks on the model are also possible by gossip."""
 MISBEHAVIOURS = (*ATTACKS_ON_ROUNDS, *PIPELINE_ATTACKS)
 
 
@@ -47,12 +49,11 @@ def check_misbehaviour(misbehaviour: str, manifest: Manifest) -> None:
         case Pipeline():
             what, possible = "a pipeline", tuple(PIPELINE_ATTACKS)
         case Gossip():
-            what, possible = "a run by gossip", ()
+            what, possible = "a run by gossip", MODEL_ATTACKS
         case _:
             what, possible = "a run in rounds", ATTACKS_ON_ROUNDS
     if misbehaviour not in possible:
-        choice = f"choose one of {', '.join(possible)}" if possible else "such runs have no misbehaviours yet"
-        raise PeerError(f"--misbehave {misbehaviour}: {manifest.run_id} is {what}; {choice}")
+        raise PeerError(f"--misbehave {misbehaviour}: {manifest.run_id} is {what}; choose one of {', '.join(possible)}")
 
 
 def make_participant(misbehaviour: str | None, **given: Any) -> Participant:
@@ -68,6 +69,7 @@ __all__ = [
     "PIPELINE_ATTACKS",
     "PROTOCOL_ATTACKS",
     "FlippedLabels",
+    "MisbehavingGossipLearner",
     "MisbehavingLearner",
     "assemble_pipeline",
     "check_misbehaviour",

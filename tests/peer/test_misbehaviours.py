@@ -3,7 +3,7 @@
 import pytest
 
 from peer.errors import PeerError
-from peer.misbehaviour import ATTACKS_ON_ROUNDS, MISBEHAVIOURS, PIPELINE_ATTACKS, check_misbehaviour
+from peer.misbehaviour import ATTACKS_ON_ROUNDS, MISBEHAVIOURS, MODEL_ATTACKS, PIPELINE_ATTACKS, check_misbehaviour
 from protocols.manifest import DataParallel, Gossip, Manifest, Sgd
 from tests.peer.pipeline_swarm import pipeline
 
@@ -27,7 +27,7 @@ def allowed(manifest: Manifest) -> set[str]:
 def test_each_run_has_its_attacks() -> None:
     assert allowed(STAGES) == set(PIPELINE_ATTACKS)
     assert allowed(ROUNDS) == set(ATTACKS_ON_ROUNDS)
-    assert allowed(GOSSIP) == set()
+    assert allowed(GOSSIP) == set(MODEL_ATTACKS)
 
 
 def test_no_run_has_any_that_was_not_made_for_tests() -> None:
@@ -40,7 +40,7 @@ def test_no_run_has_any_that_was_not_made_for_tests() -> None:
     [
         (STAGES, "sign_flip", f"{STAGES.run_id} is a pipeline; choose one of wrong_activations, wrong_gradients, "),
         (ROUNDS, "false_counts", f"{ROUNDS.run_id} is a run in rounds; choose one of label_flip, sign_flip, "),
-        (GOSSIP, "alie", f"{GOSSIP.run_id} is a run by gossip; such runs have no misbehaviours yet"),
+        (GOSSIP, "two_begins", f"{GOSSIP.run_id} is a run by gossip; choose one of label_flip, sign_flip, "),
     ],
 )
 def test_who_asks_for_another_attack_is_told_what_there_is(manifest: Manifest, attack: str, told: str) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dht.interfaces import Frame
+from dht.interfaces import Clock, Frame
 from dht.simulated_link import Link
 from peer.gossip.exchanges import GOSSIP_KIND
 from peer.gossip.participant import GossipParticipant
+from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, MisbehavingGossipLearner
 from protocols.gossip.messages import Commit, Model, Offer, Prepared
 from protocols.identity import PeerId
 from protocols.manifest import Averaging, Manifest
@@ -155,6 +156,25 @@ def test_neighbours_that_send_any_model_are_withstood_by_a_rule() -> None:
 )
 def test_other_robust_mixing_withstands_it_too(mixing: str, rule: str) -> None:
     play(GossipParticipant, robust(mixing, rule), learns=Boundless)
+
+
+@pytest.mark.parametrize("attack", [name for name in MODEL_ATTACKS if name != LABEL_FLIP])
+def test_attacks_on_models_are_withstood_by_a_rule(attack: str) -> None:
+    shown: list[float] = []
+
+    class Misbehaving(MisbehavingGossipLearner):
+        """Its own model, and how far from it the one is that it shows."""
+
+        def __init__(self, manifest: Manifest, peer: PeerId, clock: Clock, speed: float) -> None:
+            super().__init__(QuadraticGossipLearner(manifest, peer, clock, speed), attack, peer)
+
+        async def parameters(self) -> Vector:
+            forged = await super().parameters()
+            shown.append(float(np.linalg.norm(forged - self._shown[-1])))
+            return forged
+
+    play(GossipParticipant, robust("rule", "trimmed_mean"), learns=Misbehaving)
+    assert max(shown) > 0.5
 
 
 def test_in_a_robust_run_nobody_shifts_anothers_model() -> None:
