@@ -112,7 +112,8 @@ class StageClient:
                 raise Unreachable(f"{stream.peer} has closed its stream")
             statement = open_signed(frame.header, Answer, run=self._signer.run, sender=stream.peer)
             answer = statement.body
-            if answer.outcome != "moved" and answer.work != work_digest(work, *map(_digest, payloads)):
+            named = map(_digest, payloads) if answer.outcome == "done" else ()
+            if answer.work != work_digest(work, *named):
                 raise Rejected(Reason.WRONG_DIGEST, "the answer is to other work")
             if answer.tensor is None:
                 if answer.outcome == "done" and accepted:

@@ -18,8 +18,9 @@ from torch import Tensor
 from dht.border import Border
 from dht.interfaces import Frame, Stream, Transport
 from peer.signal import Signal
+from peer.swarm.receiving import Receiving
 from peer.swarm.stage import EpochOver, Order, Stage
-from peer.swarm.tensor_frames import check_announced, receive_payloads, send_message
+from peer.swarm.tensor_frames import check_announced, send_message
 from protocols.activations import TensorBounds, decode_tensor, encode_tensor
 from protocols.codecs import Payload
 from protocols.encoding import digest
@@ -106,6 +107,7 @@ class StageServer:
         self._border, self._admit = border, admit
         self._jobs: list[_Job] = []
         self._waiting: Counter[PeerId] = Counter()
+        self._receiving = Receiving()
         self._arrived = Signal()
         self._came = 0
 
@@ -186,9 +188,11 @@ class StageServer:
                 await self._answer(stream, work, Answer(outcome="moved", work=work_digest(work)))
                 return
             check_work(work, accepted, self._training)
-            payloads = await receive_payloads(stream, frame, [header.payload_bytes for header in work.tensors])
-            answer, payload = await self.handle(stream.peer, work, payloads)
-            await self._answer(stream, work, answer, payload)
+            payloads = await self._receiving.receive(stream, frame, [header.payload_bytes for header in work.tensors])
+            if payloads is None:
+                await self._answer(stream, work, Answer(outcome="busy", work=work_digest(work), queue=self.queue))
+            else:
+                await self._answer(stream, work, *await self.handle(stream.peer, work, payloads))
 
     async def _next_frame(self, stream: Stream) -> Frame | None:
         """None when the trainer has no more work, or none for long: it keeps its streams as long as it needs them."""
@@ -200,16 +204,17 @@ class StageServer:
 
     async def handle(self, trainer: PeerId, work: Work, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
         """The answer, and the tensor that goes with it. Raises Rejected."""
-        asked = work_digest(work, *(digest(memoryview(payload)) for payload in payloads))
+        refused = work_digest(work)
         outcome, accepted = self._refusal(work, trainer), self._accepted
         if outcome is not None or accepted is None:
-            return Answer(outcome=outcome or "moved", work=asked, queue=self.queue), b""
+            return Answer(outcome=outcome or "moved", work=refused, queue=self.queue), b""
         try:
             tensor, loss = await self._do(trainer, work, payloads, accepted)
         except EpochOver:
-            return Answer(outcome="late", work=asked, queue=self.queue), b""
+            return Answer(outcome="late", work=refused, queue=self.queue), b""
         except Moved:
-            return Answer(outcome="moved", work=asked), b""
+            return Answer(outcome="moved", work=refused), b""
+        asked = work_digest(work, *(digest(memoryview(payload)) for payload in payloads))
         if tensor is None:
             return Answer(outcome="done", work=asked, loss=loss, queue=self.queue), b""
         header, payload = await self._transport.in_thread(encode_tensor, tensor.numpy(), self._training.codec)

@@ -50,3 +50,14 @@ async def receive_payloads(stream: Stream, first: Frame, sizes: Sequence[int]) -
             frame = None
         payloads.append(payload)
     return payloads
+
+
+async def pass_over_payloads(stream: Stream, first: Frame, size_bytes: int) -> None:
+    """Reads what follows a message, and keeps nothing of it. Raises Unreachable, Rejected (wrong_shape)."""
+    frame: Frame | None = first
+    while frame is not None and 0 < (piece := memoryview(frame.payload).nbytes) <= size_bytes:
+        size_bytes -= piece
+        if not size_bytes:
+            return
+        frame = await stream.receive()
+    raise Rejected(Reason.WRONG_SHAPE, "tensors that are longer or shorter than was announced")

@@ -62,7 +62,7 @@ class Answer(Message):
     limit_bytes: ClassVar[int] = 2048
     outcome: Outcome
     work: Digest
-    """`work_digest` of what was asked."""
+    """`work_digest` of what was asked; where it is done, with the digests of its tensors."""
     tensor: TensorHeader | None = None
     payload: Digest | None = None
     """Of the tensor's bytes."""
