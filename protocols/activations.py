@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from protocols.codecs import CODECS, Payload
-from protocols.message import Many
+from protocols.message import Item, Many
 from protocols.rejection import Reason, Rejected
 
 MAX_DIMENSIONS = 8
@@ -29,10 +29,8 @@ _NARROWEST_FIRST: tuple[WholeName, ...] = ("uint8", "uint16", "int32", "int64")
 _WHOLE: dict[str, np.dtype[Any]] = {name: np.dtype(name).newbyteorder("<") for name in _NARROWEST_FIRST}
 
 
-class TensorHeader(BaseModel):
+class TensorHeader(Item):
     """What stands before the elements."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     encoding: CodecName | WholeName
     """A codec, of a float32 tensor, or the type of whole numbers."""

@@ -25,12 +25,12 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
 from protocols.manifest import DataParallel, Fraction, LocalSgd, Manifest, Positive, Rate, Sgd, Training
-from protocols.message import Digest, Many, Message, Peer, ShortText
+from protocols.message import Digest, Item, Many, Message, Peer, ShortText
 from protocols.rejection import Reason, Rejected
 from protocols.signed import ENVELOPE_BYTES, Signed, open_signed
 
@@ -43,11 +43,7 @@ MAX_SHARED_BYTES = 48 * 1024
 """Of the statements in one message; at least one fits."""
 
 
-class _Item(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Ban(_Item):
+class Ban(Item):
     """This peer takes no part any more."""
 
     action: Literal["ban"] = "ban"
@@ -55,17 +51,17 @@ class Ban(_Item):
     why: ShortText
 
 
-class Pause(_Item):
+class Pause(Item):
     """No rounds until a later directive resumes them."""
 
     action: Literal["pause"] = "pause"
 
 
-class Resume(_Item):
+class Resume(Item):
     action: Literal["resume"] = "resume"
 
 
-class Set(_Item):
+class Set(Item):
     """Fields of the manifest's training, by their names there; the optimizer's are those of the outer optimizer.
 
     None leaves a field as it is. What decides how a state looks (the optimizer's slots), or what a member trains on,

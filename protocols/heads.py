@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from protocols.identity import PeerId
-from protocols.message import Digest, Many, Message, Peer, ShortText
+from protocols.message import Digest, Item, Many, Message, Peer, ShortText
 
 HISTORY = 16
 """Epochs that a head mentions, at most."""
@@ -20,10 +20,8 @@ MAX_BANNED = 128
 """Bans that a head mentions, at most."""
 
 
-class Banned(BaseModel):
+class Banned(Item):
     """A peer that may not take part any more, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     peer: Peer
     why: ShortText

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -19,7 +17,7 @@ from pydantic import (
 )
 
 from protocols.encoding import EncodingError, decode, digest, encode
-from protocols.message import Digest, Many, Peer, first_error
+from protocols.message import Digest, Item, Many, Peer, first_error
 from protocols.rejection import Reason, Rejected
 
 MAX_MANIFEST_BYTES = 256 * 1024
@@ -49,18 +47,14 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 """Of a file that a member may make in its own directory: nothing that leads elsewhere, hides or steers a terminal."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Model(_Part):
+class Model(Item):
     """A registered architecture and its hyper-parameters."""
 
     architecture: RegistryName
-    options: Options = {}
+    options: Options = Field(default={})
 
 
-class Shard(_Part):
+class Shard(Item):
     """A piece of the data, named by what it holds; `digest` is its content address (`protocols.blocks`)."""
 
     name: FileName
@@ -68,17 +62,17 @@ class Shard(_Part):
     digest: Digest
 
 
-class Data(_Part):
+class Data(Item):
     """A registered data set, with shards when it reads files."""
 
     dataset: RegistryName
-    options: Options = {}
+    options: Options = Field(default={})
     shards: Annotated[Many[Shard], Field(max_length=1024)] = ()
     private: bool = False
     """Whether members train on data that others do not have, so that nobody can check what they send."""
 
 
-class Sgd(_Part):
+class Sgd(Item):
     """Stochastic gradient descent with (Nesterov) momentum."""
 
     algorithm: Literal["sgd"] = "sgd"
@@ -91,7 +85,7 @@ class Sgd(_Part):
     """Where a linear decay over the run's epochs ends; None keeps the rate constant."""
 
 
-class AdamW(_Part):
+class AdamW(Item):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     algorithm: Literal["adamw"] = "adamw"
@@ -107,7 +101,7 @@ class AdamW(_Part):
 Optimizer = Annotated[Sgd | AdamW, Field(discriminator="algorithm")]
 
 
-class DataParallel(_Part):
+class DataParallel(Item):
     """The swarm accumulates gradients over `target_batch` samples, then takes one step (DeDLOC, Diskin et al. 2021)."""
 
     mode: Literal["data_parallel"] = "data_parallel"
@@ -127,7 +121,7 @@ class DataParallel(_Part):
         return -(-self.target_batch // self.batch_size) * self.batch_size
 
 
-class LocalSgd(_Part):
+class LocalSgd(Item):
     """Each peer takes `inner_steps` local steps; pseudo-gradients are averaged (DiLoCo, Douillard et al. 2023)."""
 
     mode: Literal["local_sgd"] = "local_sgd"
@@ -142,7 +136,7 @@ class LocalSgd(_Part):
         return self.inner_steps * self.batch_size
 
 
-class Pipeline(_Part):
+class Pipeline(Item):
     """The model is cut into stages, and each peer holds one (SWARM, Ryabinin et al. 2023).
 
     An epoch is `target_batch` samples in microbatches, each of which counts once in the gradient of every stage.
@@ -201,7 +195,7 @@ class Pipeline(_Part):
         return self
 
 
-class Committee(_Part):
+class Committee(Item):
     """In each round some members train and some aggregate, sampled anew (`protocols.gossip.committee`)."""
 
     trainers: Annotated[int, Field(ge=1, le=64)]
@@ -211,7 +205,7 @@ class Committee(_Part):
     """So much of the trainers' models is enough to go on."""
 
 
-class Gossip(_Part):
+class Gossip(Item):
     """Each peer trains at its own pace and mixes its model with neighbours' (`protocols.gossip`).
 
     An epoch is `steps` steps of one peer, after which it mixes with its neighbours of that epoch.
@@ -280,12 +274,12 @@ RuleName = Annotated[
 ]
 
 
-class Averaging(_Part):
+class Averaging(Item):
     """How a round reduces the updates."""
 
     rule: RuleName = "mean"
     """Of `protocols.rules`; with pre-aggregators before it: nnm | trimmed_mean."""
-    options: Options = {}
+    options: Options = Field(default={})
     """Of the rule."""
     byzantine: Annotated[int, Field(ge=0, le=31)] = 0
     """So many members of a group may send anything at all (f); a robust rule withstands them."""
@@ -304,7 +298,7 @@ class Averaging(_Part):
         return self
 
 
-class Evaluation(_Part):
+class Evaluation(Item):
     """When each peer evaluates the shared model on the held-out data."""
 
     every_epochs: Positive = 10
@@ -312,7 +306,7 @@ class Evaluation(_Part):
     """At most this many."""
 
 
-class Admission(_Part):
+class Admission(Item):
     """Who may take part."""
 
     policy: Literal["open", "allowlist", "token"] = "open"
@@ -330,7 +324,7 @@ class Admission(_Part):
         return self
 
 
-class Verification(_Part):
+class Verification(Item):
     """Members check each other's work (BTARD, Gorbunov et al. 2022), and whoever is found out is banned."""
 
     validators: Annotated[int, Field(ge=0, le=32)] = 0
@@ -340,7 +334,7 @@ class Verification(_Part):
     more than floating-point arithmetic differs between machines."""
 
 
-class Manifest(_Part):
+class Manifest(Item):
     version: Literal[1] = 1
     name: Name
     organiser: Peer | None = None

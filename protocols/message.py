@@ -32,10 +32,14 @@ Many = Annotated[tuple[T, ...], Field(strict=False), FailFast()]
 """A sequence; on the wire a list. Give `max_length` with it where a peer could make it long."""
 
 
-class Message(BaseModel):
-    """A body that travels inside a `Signed` envelope under its class's `kind`."""
+class Item(BaseModel):
+    """A part of a message, or of what is kept as one is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Message(Item):
+    """A body that travels inside a `Signed` envelope under its class's `kind`."""
 
     kind: ClassVar[str]
     limit_bytes: ClassVar[int] = 64 * 1024

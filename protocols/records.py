@@ -8,12 +8,12 @@ again. Small and short-lived: what a peer asks its members for (the manifest, sn
 import hashlib
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from protocols.admission import Token
 from protocols.directives import MAX_STATEMENTS, Wire
 from protocols.identity import PeerId
-from protocols.message import Count, Digest, Many, Message, ShortText
+from protocols.message import Count, Digest, Item, Many, Message, ShortText
 from protocols.rejection import Reason, Rejected
 from protocols.roles import Role
 from protocols.signed import ENVELOPE_BYTES, Signed, open_signed, signed_run_and_kind
@@ -35,10 +35,8 @@ class Record(Message):
     """Unix seconds; the DHT's own expiration must be this one."""
 
 
-class Serving(BaseModel):
+class Serving(Item):
     """What a peer of a pipeline says of its work at a stage."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     stage: Annotated[int, Field(ge=0, lt=64)]
     rate: NonNegative

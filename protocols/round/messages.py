@@ -7,10 +7,10 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from protocols.encoding import digest
-from protocols.message import Count, Digest, Many, Message, Peer
+from protocols.message import Count, Digest, Item, Many, Message, Peer
 from protocols.swarm.coverage import MAX_COVERED_BYTES
 from protocols.verification.dealing import Dealing, Key
 
@@ -39,11 +39,7 @@ MemberMask = Annotated[int, Field(ge=0, lt=2**MAX_MEMBERS)]
 """Bit i stands for member i of the `Begin`."""
 
 
-class _Item(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Member(_Item):
+class Member(Item):
     """One member of a group and what it has committed to."""
 
     peer: Peer
@@ -61,7 +57,7 @@ class Member(_Item):
         return self
 
 
-class Part(_Item):
+class Part(Item):
     """Chunks start … stop − 1, which `owner` reduces."""
 
     owner: Peer
@@ -69,7 +65,7 @@ class Part(_Item):
     stop: ChunkNumber
 
 
-class PartResult(_Item):
+class PartResult(Item):
     """The reduced part: `digest` is the `commitment` of its encoded chunks."""
 
     start: ChunkNumber

@@ -5,13 +5,13 @@ All but `Answer` and `Count` are known by the connection they come on; those two
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from protocols.activations import TensorHeader
 from protocols.encoding import digest
 from protocols.manifest import MAX_MICROBATCHES
 from protocols.message import Count as Number
-from protocols.message import Digest, Many, Message
+from protocols.message import Digest, Item, Many, Message
 from protocols.round.messages import Covered
 
 MAX_STAGES = 64
@@ -22,10 +22,6 @@ StageNumber = Annotated[int, Field(ge=0, lt=MAX_STAGES)]
 Microbatch = Annotated[int, Field(ge=0, lt=MAX_MICROBATCHES)]
 WorkTask = Literal["forward", "backward", "evaluate"]
 Outcome = Literal["done", "busy", "early", "late", "moved"]
-
-
-class _Item(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Work(Message):
@@ -80,7 +76,7 @@ class Count(Message):
     microbatches: Covered
 
 
-class OpenEpoch(_Item):
+class OpenEpoch(Item):
     epoch: Number
     covered: Covered
 
@@ -124,7 +120,7 @@ class Claim(Message):
     wanted: Annotated[int, Field(ge=0, le=MAX_MICROBATCHES)]
 
 
-class Lacking(_Item):
+class Lacking(Item):
     epoch: Number
     missing: Annotated[Many[Covered], Field(max_length=MAX_STAGES)]
     """By stage: the microbatches that nobody there has counted who lives."""

@@ -24,11 +24,11 @@ import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
-from protocols.message import Digest, Many
+from protocols.message import Digest, Item, Many
 from protocols.rejection import Reason, Rejected
 
 PRIME = 2**256 + 297
@@ -71,10 +71,8 @@ class Context:
         return digest(b"peer/1/dealing/context\x00", encode([self.run, self.epoch, self.base, self.dealer]))
 
 
-class Dealing(BaseModel):
+class Dealing(Item):
     """One dealer's commitment and the shares of its secret, one of each recipient in their order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     commitment: Digest
     ephemeral: Key

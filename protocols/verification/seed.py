@@ -39,11 +39,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
-from protocols.message import Digest, Many, Message
+from protocols.message import Digest, Item, Many, Message
 from protocols.rejection import Reason, Rejected
 from protocols.verification.dealing import (
     MAX_RECIPIENTS,
@@ -63,10 +63,8 @@ DealerNumber = Annotated[int, Field(ge=0, lt=MAX_RECIPIENTS)]
 """Its index in the group."""
 
 
-class DealtShare(BaseModel):
+class DealtShare(Item):
     """The share that its sender was dealt by `dealer`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     dealer: DealerNumber
     share: Share
