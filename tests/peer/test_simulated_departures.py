@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from dht.simulated_link import Link
+from peer.participant import Participant
 from peer.rounds.session import NeedsResync
 from protocols.heads import HISTORY, Choice
+from protocols.identity import PeerId
 from protocols.manifest import Averaging
 from protocols.round.machine import Phase
 from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, simulate
@@ -147,3 +149,42 @@ def test_who_answers_at_once_tells_our_history_though_another_never_answers() ->
         assert choice.tellers == {we.peer, another.peer}
 
     simulate(scenario, data_parallel(epochs=10_000, target_batch=100), seed=1, link=Link(latency_seconds=0.001))
+
+
+class Silent(Participant):
+    """Tells nobody where its history stands, once it is told to."""
+
+    is_silent = False
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        answer = self._heads.answer
+
+        async def answer_unless_silent(peer: PeerId, nonce: bytes) -> bytes:
+            return await (asyncio.Future() if self.is_silent else answer(peer, nonce))
+
+        self._heads.answer = answer_unless_silent  # type: ignore[method-assign]
+
+
+def test_who_made_our_state_with_us_tells_our_history_while_it_does_not_say_so() -> None:
+    """One comes back from far ahead with a history of its own: against us alone it would win."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        we = await swarm.start(0, speed=500.0)
+        busy = await swarm.start(1, speed=500.0, make=Silent)
+        away = await swarm.start(2, speed=4000.0)
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        swarm.network.partition([away.peer])
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {1, 2}, within=60)
+        await swarm.until(lambda: away.state.epoch > we.state.epoch + 20, within=30)
+        busy.participant.is_silent = True
+        swarm.network.heal()
+        await swarm.until(lambda: len(we.participant.membership.roster) == 2, within=60)
+        await swarm.network.clock.sleep(10)
+        assert we.resyncs == busy.resyncs == 0
+        busy.participant.is_silent = False
+        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        assert we.resyncs == busy.resyncs == 0
+        assert away.resyncs > 0
+
+    simulate(scenario, data_parallel(epochs=100_000), seed=1, link=Link(latency_seconds=0.001))
