@@ -1,0 +1,135 @@
+"""Gossiping members in virtual time, for benchmarks: each trains the digits at a pace of its own.
+
+Everything is the daemon's but the network, which is simulated, and the time that training takes.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import structlog
+import torch
+
+from dht.interfaces import Clock
+from dht.simulated import SimulatedNetwork, run_simulation
+from dht.simulated_link import Link
+from peer.data.dataset import Dataset
+from peer.data.registry import open_dataset
+from peer.gossip.learner import GossipLearner
+from peer.gossip.participant import GossipParticipant
+from peer.gossip.trainer import GossipTrainer
+from peer.models.flat import FlatModel, initial_state
+from peer.simulation.swarm import MakeLearner, SimulatedSwarm, simulated_swarm
+from peer.trainer import StepReport
+from protocols.identity import PeerId
+from protocols.manifest import AdamW, Averaging, Data, Evaluation, Gossip, Manifest, Model
+from protocols.state import ModelState
+from protocols.vectors import Vector
+
+Result = TypeVar("Result")
+
+
+class Trains(Protocol):
+    """What a `PacedGossipLearner` needs of a trainer; `peer.gossip.trainer.GossipTrainer` is one."""
+
+    def load(self, state: ModelState) -> None: ...
+    def step(self, epoch: int, number: int, training: Gossip) -> StepReport: ...
+    def shift(self, shift: Vector) -> None: ...
+    def parameters(self) -> Vector: ...
+    def state(self, epoch: int) -> ModelState: ...
+    def evaluate(self) -> dict[str, float]: ...
+
+
+class PacedGossipLearner(GossipLearner):
+    """Steps are done at once, and take as long as the peer's machine would."""
+
+    def __init__(self, trainer: Trains, clock: Clock, samples_per_second: float) -> None:
+        self.samples_per_second = samples_per_second
+        self.trained = 0
+        """Samples so far."""
+        self._trainer, self._clock = trainer, clock
+
+    async def begin(self, state: ModelState) -> None:
+        self._trainer.load(state)
+
+    async def step(self, epoch: int, number: int, training: Gossip) -> int:
+        await self._clock.sleep(training.batch_size / self.samples_per_second)
+        report = self._trainer.step(epoch, number, training)
+        self.trained += report.samples
+        return report.samples
+
+    async def shift(self, shift: Vector) -> None:
+        self._trainer.shift(shift)
+
+    async def parameters(self) -> Vector:
+        return self._trainer.parameters()
+
+    async def state(self, epoch: int) -> ModelState:
+        return self._trainer.state(epoch)
+
+    async def evaluate(self) -> dict[str, float]:
+        return self._trainer.evaluate()
+
+
+def digits(epochs: int, averaging: Averaging, learning_rate: float = 0.003, **training: Any) -> Manifest:
+    """A run of the digits; `training`: what else of `Gossip`."""
+    optimizer = AdamW(learning_rate=learning_rate, warmup_epochs=10)
+    return Manifest(
+        name="benchmark",
+        model=Model(architecture="mlp", options={"width": 64, "layers": 2}),
+        data=Data(dataset="digits"),
+        training=Gossip(**{"batch_size": 16, "steps": 4, "optimizer": optimizer} | training),
+        epochs=epochs,
+        averaging=averaging,
+        evaluation=Evaluation(every_epochs=10**6, samples=1024),
+    )
+
+
+def learns_digits(manifest: Manifest, peer: PeerId, clock: Clock, samples_per_second: float) -> PacedGossipLearner:
+    trainer = GossipTrainer(manifest, FlatModel.of(manifest.model), _digits(), peer)
+    return PacedGossipLearner(trainer, clock, samples_per_second)
+
+
+def accuracy(manifest: Manifest, parameters: Vector) -> float:
+    """Of a model, on the held-out digits."""
+    model = FlatModel.of(manifest.model)
+    np.copyto(model.parameters.detach().numpy(), parameters)
+    return _digits().evaluate(model, manifest.evaluation.samples)["accuracy"]
+
+
+async def start_gossiping(
+    swarm: SimulatedSwarm, number: int, make: Callable[..., GossipParticipant] = GossipParticipant, **options: Any
+) -> GossipParticipant:
+    def without_rounds(on_round: object, **given: Any) -> GossipParticipant:
+        return make(**given)
+
+    peer = await swarm.start(number, make=without_rounds, **options)
+    assert isinstance(peer.participant, GossipParticipant)
+    return peer.participant
+
+
+def simulate(
+    scenario: Callable[[SimulatedSwarm], Coroutine[Any, Any, Result]],
+    manifest: Manifest,
+    learns: MakeLearner,
+    *,
+    initial: Callable[[Manifest], ModelState] = initial_state,
+    seed: int = 0,
+    link: Link | None = None,
+) -> Result:
+    """What comes of the scenario in a new swarm of the manifest's run."""
+    torch.set_num_threads(1)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+    async def main(network: SimulatedNetwork) -> Result:
+        async with simulated_swarm(network, manifest, initial(manifest), learns) as swarm:
+            return await scenario(swarm)
+
+    return run_simulation(main, seed, link)
+
+
+@lru_cache(maxsize=1)
+def _digits() -> Dataset:
+    return open_dataset(Data(dataset="digits"))
