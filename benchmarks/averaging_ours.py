@@ -10,7 +10,7 @@ import time
 import numpy as np
 import uvloop
 from loop_lag import LoopLag
-from our_peer import Prepared, command, our_peer
+from our_peer import Prepared, command, in_rounds, our_peer
 from reporting import Command, Reports, configuration
 from resources import forget_peak, peak_bytes
 from stages import StageTimes
@@ -102,7 +102,7 @@ async def serve(settings: Command) -> None:
         state = ModelState(manifest.run_id, 0, np.zeros(settings["size"], np.float32), slots)
         return Prepared(manifest, state, ReadyLearner(vector(settings["seed"], settings["size"])))
 
-    async with our_peer(settings, reports, prepare, PausingParticipant) as participant:
+    async with our_peer(settings, reports, prepare, in_rounds(settings, PausingParticipant)) as participant:
         await play(participant, participant.learner, settings, reports)
 
 

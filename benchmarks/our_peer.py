@@ -9,12 +9,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from reporting import Command, Reports, read_command
 from resources import resident_bytes
 
 from dht.node import Node
+from peer.gossip.learner import GossipLearner
+from peer.gossip.participant import GossipParticipant
 from peer.heap import settle_heap
 from peer.learner import Learner
 from peer.participant import Participant
@@ -36,22 +40,32 @@ class Prepared:
 
     manifest: Manifest
     state: ModelState
-    learner: Learner
+    learner: Learner | GossipLearner
 
 
 Prepare = Callable[[PeerId, Node], Prepared]
+InRounds = TypeVar("InRounds", bound=Participant)
+AnyParticipant = TypeVar("AnyParticipant", Participant, GossipParticipant)
+
+
+def in_rounds(settings: Command, kind: type[InRounds]) -> Callable[..., InRounds]:
+    """A participant with the benchmark's patience."""
+    return partial(kind, timing=Timing(failure=settings["patience_seconds"]))
 
 
 @asynccontextmanager
 async def our_peer(
-    settings: Command, reports: Reports, prepare: Prepare, kind: type[Participant] = Participant
-) -> AsyncIterator[Participant]:
-    """Runs as long as the body; says `up`, and takes the members to meet from the benchmark."""
+    settings: Command, reports: Reports, prepare: Prepare, make: Callable[..., AnyParticipant]
+) -> AsyncIterator[AnyParticipant]:
+    """Runs as long as the body; says `up`, and takes the members to meet from the benchmark.
+
+    `make`: a participant of what all take.
+    """
     async with libp2p_node(settings["host"]) as (identity, node):
         gc.collect()
         baseline = resident_bytes(os.getpid())
         prepared = prepare(identity.peer_id, node)
-        participant = kind(
+        participant = make(
             transport=node.transport,
             records=node.records,
             signer=Signer(identity, prepared.manifest.run_id, time.time_ns()),
@@ -60,7 +74,6 @@ async def our_peer(
             state=prepared.state,
             learner=prepared.learner,
             rejections=Rejections(),
-            timing=Timing(failure=settings["patience_seconds"]),
         )
         await participant.start()
         reports.send("up", peer=identity.peer_id, addresses=node.addresses(), baseline_bytes=baseline)
@@ -85,7 +98,7 @@ async def libp2p_node(host: str) -> AsyncIterator[tuple[Identity, Node]]:
             await node.close()
 
 
-async def meet(participant: Participant, member: PeerId, addresses: Sequence[str]) -> None:
+async def meet(participant: AnyParticipant, member: PeerId, addresses: Sequence[str]) -> None:
     """Until it has answered: two that dial each other in the same instant may both fail, and no DHT helps them here."""
     async with asyncio.timeout(MEET_SECONDS):
         while participant.membership.roster.get(member) is None:

@@ -4,13 +4,14 @@ import time
 
 import torch
 import uvloop
-from our_peer import Prepared, command, our_peer
+from our_peer import Prepared, command, in_rounds, our_peer
 from reporting import Command, Reports, configuration
 from tasks import task_of
 
 from dht.node import Node
 from peer.learner import TrainerLearner
 from peer.models.flat import FlatModel, initial_state
+from peer.participant import Participant
 from peer.trainer import Trainer
 from protocols.identity import PeerId
 
@@ -24,7 +25,7 @@ async def serve(settings: Command) -> None:
         trainer = Trainer(manifest, FlatModel.of(manifest.model), task.dataset(manifest), peer)
         return Prepared(manifest, initial_state(manifest), TrainerLearner(trainer, node.transport.clock))
 
-    async with our_peer(settings, reports, prepare) as participant:
+    async with our_peer(settings, reports, prepare, in_rounds(settings, Participant)) as participant:
         began = time.monotonic()
         while not (task.reached(participant.evaluation) or participant.finished):
             await participant.changed.wait()
