@@ -67,13 +67,10 @@ class Board:
     def hear(self, peer: PeerId, word: Word) -> None:
         self._words[peer] = word
 
-    def keep_only(self, peers: Iterable[PeerId]) -> None:
-        """Forgets who is not among the members any more; what they have counted is lost."""
-        living = set(peers)
-        for peer in self._words.keys() - living:
+    def keep_only(self, servers: Iterable[PeerId]) -> None:
+        """Forgets who does not serve a stage any more; what they have counted is lost."""
+        for peer in self._words.keys() - set(servers):
             del self._words[peer]
-        for peer in self._leases.keys() - living:
-            del self._leases[peer]
 
     @property
     def epoch(self) -> int | None:
@@ -112,24 +109,23 @@ class Board:
 
         It gets them of the oldest epoch that has any to give.
         """
-        lease = Lease(now + LEASE_SECONDS, dict(held))
-        self._leases[trainer] = lease
+        self._leases = {peer: lease for peer, lease in self._leases.items() if lease.until > now}
+        lease = self._leases[trainer] = Lease(now + LEASE_SECONDS, dict(held))
         standings = self.standings()
         if not standings:
             return 0, 0
         if now - self._since >= SETTLE_SECONDS:
             for standing in standings:
-                granted = self._grant(standing, wanted, now)
+                granted = self._grant(standing, wanted)
                 if granted:
                     lease.held[standing.epoch] = lease.held.get(standing.epoch, 0) | granted
                     return standing.epoch, granted
         return standings[0].epoch, 0
 
-    def _grant(self, standing: Standing, wanted: int, now: float) -> int:
+    def _grant(self, standing: Standing, wanted: int) -> int:
         taken = 0
         for lease in self._leases.values():
-            if lease.until > now:
-                taken |= lease.held.get(standing.epoch, 0)
+            taken |= lease.held.get(standing.epoch, 0)
         granted = 0
         for number in numbers(standing.open & ~taken):
             if granted.bit_count() >= wanted:

@@ -1,0 +1,86 @@
+"""A board hands out what the stages lack, each microbatch to one trainer at a time."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.identity import PeerId
+from protocols.swarm.board import LEASE_SECONDS, SETTLE_SECONDS, Board, Word
+from protocols.swarm.coverage import everything
+
+MICROBATCHES = 8
+ALL = everything(MICROBATCHES)
+SERVERS = (PeerId("first stage"), PeerId("second stage"))
+A, B = PeerId("a"), PeerId("b")
+
+
+def board(*counted: int, epoch: int = 0) -> Board:
+    """Of two stages, which have counted these; it has listened long enough."""
+    made = Board(len(SERVERS), MICROBATCHES, now=-SETTLE_SECONDS)
+    for stage, (server, mask) in enumerate(zip(SERVERS, counted or (0, 0), strict=True)):
+        made.hear(server, Word(stage, {epoch: mask}, epoch))
+    return made
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, MICROBATCHES)), max_size=12))
+def test_what_one_trainer_has_no_other_gets(claims: list[tuple[str, int]]) -> None:
+    """Also where none of them serves a stage."""
+    made, held = board(), dict.fromkeys("abcd", 0)
+    for name, wanted in claims:
+        made.keep_only(SERVERS)
+        epoch, granted = made.claim(PeerId(name), {0: held[name]}, wanted, now=0.0)
+        assert epoch == 0
+        assert granted.bit_count() <= wanted
+        assert not any(granted & mask for mask in held.values())
+        held[name] |= granted
+    free = MICROBATCHES - sum(mask.bit_count() for mask in held.values())
+    assert made.claim(PeerId("e"), {}, MICROBATCHES, now=0.0)[1].bit_count() == free
+
+
+def test_who_claims_nothing_for_long_has_lost_its_microbatches() -> None:
+    made = board()
+    assert made.claim(A, {}, MICROBATCHES, now=0.0) == (0, ALL)
+    assert made.claim(B, {}, MICROBATCHES, now=LEASE_SECONDS - 0.01) == (0, 0)
+    made.claim(A, {0: ALL}, 0, now=LEASE_SECONDS - 0.01)
+    assert made.claim(B, {}, MICROBATCHES, now=LEASE_SECONDS + 0.01) == (0, 0)
+    assert made.claim(B, {}, MICROBATCHES, now=2 * LEASE_SECONDS) == (0, ALL)
+
+
+def test_a_microbatch_is_open_as_long_as_one_stage_lacks_it() -> None:
+    made = board(0b1111_1111, 0b0000_0111)
+    [standing] = made.standings()
+    assert standing.missing == (0, 0b1111_1000)
+    assert made.claim(A, {}, MICROBATCHES, now=0.0) == (0, 0b1111_1000)
+
+
+def test_what_a_server_had_counted_is_lost_with_it() -> None:
+    made = board(ALL, ALL)
+    other = PeerId("second stage, too")
+    made.hear(other, Word(1, {0: 0b1}, 0))
+    assert made.claim(A, {}, MICROBATCHES, now=0.0) == (0, 0)
+    made.keep_only([SERVERS[0], other])
+    assert made.claim(A, {}, MICROBATCHES, now=0.0) == (0, ALL & ~0b1)
+
+
+def test_nothing_is_handed_out_while_a_stage_is_not_heard_or_the_board_is_new() -> None:
+    made = Board(len(SERVERS), MICROBATCHES, now=0.0)
+    made.hear(SERVERS[0], Word(0, {0: 0}, 0))
+    assert made.claim(A, {}, 1, now=SETTLE_SECONDS) == (0, 0)
+    made.hear(SERVERS[1], Word(1, {0: 0}, 0))
+    assert made.claim(A, {}, 1, now=SETTLE_SECONDS - 0.01) == (0, 0)
+    assert made.claim(A, {}, 1, now=SETTLE_SECONDS) == (0, 1)
+
+
+def test_of_two_open_epochs_the_older_is_handed_out_first() -> None:
+    made = Board(len(SERVERS), MICROBATCHES, now=-SETTLE_SECONDS)
+    for stage, server in enumerate(SERVERS):
+        made.hear(server, Word(stage, {4: ALL & ~0b11, 5: 0}, 4))
+    assert made.claim(A, {}, MICROBATCHES, now=0.0) == (4, 0b11)
+    assert made.claim(A, {4: 0b11}, 1, now=0.0) == (5, 0b1)
+
+
+def test_a_stage_that_has_stepped_an_epoch_lacks_nothing_of_it() -> None:
+    made = Board(len(SERVERS), MICROBATCHES, now=-SETTLE_SECONDS)
+    made.hear(SERVERS[0], Word(0, {5: 0}, 5))
+    made.hear(SERVERS[1], Word(1, {4: 0b1}, 4))
+    assert made.epoch == 4
+    assert made.standings()[0].missing == (0, ALL & ~0b1)
