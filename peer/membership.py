@@ -2,20 +2,26 @@
 
 Members say `hello` to each other directly every few seconds: that is how a joiner becomes known at once, and how fresh
 epochs and digests get about. The DHT's roster records are for finding the run from elsewhere.
+
+Where it is enough to know who is there, as in a run without rounds, a member keeps in touch with a few at a time, each
+time others, and takes the DHT's word for the rest: then hellos cost the same however many members there are.
 """
 
 import asyncio
+import heapq
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import structlog
 
 from dht.border import Border
 from dht.interfaces import Records, Refused, TimedOut, Transport, TransportError, Unreachable
-from peer.roster import Roster
+from peer.listing import Listing
+from peer.roster import LIVE_SECONDS_A_MEMBER, LIVE_SECONDS_A_RECORD, Roster
 from peer.signal import Signal
 from peer.status import PeerStatus
+from peer.word import Word
 from protocols.admission import Admission
 from protocols.awake import AwakeTime
 from protocols.identity import PeerId
@@ -28,8 +34,9 @@ HELLO_SECONDS = 2.0
 SHORTEST_PAUSE_SECONDS = 0.25
 """Between two turns of hellos, whatever there is to tell: short epochs are not told to everybody one by one."""
 REQUEST_SECONDS = 5.0
-PUBLISH_SECONDS = 20.0
 LOOKUP_SECONDS = 5.0
+LOOKUP_SECONDS_A_MEMBER = 0.02
+"""Where the DHT's word is taken for members, at least: a look-up brings a record of each of them."""
 FIRST_LOOKUP_SECONDS = 0.5
 """At first we look up more often: who starts together must meet before their histories part."""
 GREETING_SECONDS = 1.0
@@ -38,6 +45,8 @@ AT_ONCE = 16
 """Hellos under way at the same time, and on average said in a second when nothing happens."""
 HELLOS_A_TURN = 128
 """To those first who have not heard of us for longest; so nobody's effort grows with the square of the swarm."""
+FAREWELLS = 64
+"""Said by who is in touch with a few; the others hear of it from the DHT."""
 MEETINGS_AT_ONCE = 64
 """Strangers dialled at the same time: their addresses are what they, or somebody, say."""
 LONGEST_GAP_SECONDS = 2 * (HELLO_SECONDS + REQUEST_SECONDS)
@@ -58,24 +67,26 @@ class Membership:
         on_lost: Callable[[PeerId], None],
         border: Border,
         admission: Admission,
+        contacts: int | None = None,
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch.
 
         `on_word`: a member has said where it is; the flag says whether we have just found it. `on_left`: one has
         departed, by its own signed word. `on_lost`: one is not heard of any more; it may live.
+
+        `contacts`: with how many at a time to keep in touch; None: with all.
         """
-        self.roster = Roster(transport.peer_id)
+        self.roster = Roster(transport.peer_id, LIVE_SECONDS_A_MEMBER if contacts is None else LIVE_SECONDS_A_RECORD)
         self.heard = Signal()
         """A member has said something, or is not heard of any more."""
-        self._transport, self._records, self._signer = transport, records, signer
-        self._entry, self._border, self._admission = entry, border, admission
+        self._transport, self._run = transport, signer.run
+        self._word = Word(signer, transport.clock, entry)
+        self._listing = Listing(records, self._word, signer.run, transport.peer_id, border)
+        self._border, self._admission, self._contacts = border, admission, contacts
         self._on_word, self._on_left, self._on_lost = on_word, on_left, on_lost
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
-        self._departed = False
-        self._published = asyncio.Event()
-        self._outdated = asyncio.Event()
         self._addressed: set[PeerId] = set()
         """To whom a hello is under way."""
         self._awake = AwakeTime(transport.clock.monotonic(), LONGEST_GAP_SECONDS)
@@ -88,7 +99,7 @@ class Membership:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._say_hellos())
-            tasks.create_task(self._publish())
+            tasks.create_task(self._listing.run())
             tasks.create_task(self._look_up())
 
     def status(self) -> tuple[PeerStatus, ...]:
@@ -109,6 +120,10 @@ class Membership:
             and member.entry.state_digest is not None
         )
 
+    def lives(self, peer: PeerId) -> None:
+        """`peer` has said something to us, if no hello."""
+        self.roster.lives(peer, self._now())
+
     def banish(self, peer: PeerId, why: str) -> str | None:
         """`peer` is none of the members any more; returns its name, where it was one."""
         self._transport.remember(peer, ())
@@ -122,7 +137,7 @@ class Membership:
     def republish(self) -> None:
         """As `announce`; and what the DHT has of us misleads who looks from elsewhere."""
         self.announce()
-        self._outdated.set()
+        self._listing.republish()
 
     async def meet(self, peer: PeerId, addresses: Sequence[str]) -> None:
         """Connects to a peer that may be a member, and exchanges hellos."""
@@ -136,27 +151,34 @@ class Membership:
 
     async def introduce(self) -> None:
         """Meets everybody whom the DHT knows once it knows us: of two who start together one finds the other."""
-        await self._published.wait()
+        await self._listing.published()
         await self.look_up()
 
     async def look_up(self) -> None:
         """Meets everybody whom the DHT knows and we do not."""
         async with self._border.around("looking members up"):
-            found = await self._records.lookup(self._signer.run, RosterEntry.kind)
+            found = await self._listing.others()
             strangers = {
                 record.sender: record.body.addresses
                 for record in found
-                if record.sender != self._transport.peer_id
-                and not record.body.departed
-                and self.roster.get(record.sender) is None
+                if not record.body.departed and self.roster.get(record.sender) is None
             }
-            await self.meet_all(strangers)
+            if self._contacts is not None:
+                for record in found:
+                    self._take_word(record)
+            await self.meet_all({peer: strangers[peer] for peer in self._some(strangers)})
 
     async def greet(self) -> None:
-        """Tells all members where we are, and hears where they are, as far as they answer within GREETING_SECONDS."""
+        """Tells those with whom we keep in touch where we are, and hears where they are, as far as they answer within
+        GREETING_SECONDS.
+        """
+        await self.greet_all(self._some([member.peer for member in self.roster]))
+
+    async def greet_all(self, peers: Iterable[PeerId]) -> None:
+        """The same, of these members."""
         with suppress(TimeoutError):
             async with asyncio.timeout(GREETING_SECONDS):
-                await self.meet_all({member.peer: () for member in self.roster})
+                await self.meet_all(dict.fromkeys(peers, ()))
 
     async def meet_all(self, peers: Mapping[PeerId, Sequence[str]]) -> None:
         """Like `meet`, of several with their addresses, some at a time."""
@@ -172,30 +194,34 @@ class Membership:
 
     async def depart(self) -> None:
         """Tells everybody that we leave, and from now on whoever asks."""
-        self._departed = True
-        statement = self._word()
+        self._word.departed = True
+        statement = self._word.say()
+        members = [member.peer for member in self.roster]
         async with asyncio.TaskGroup() as tasks:
-            for member in self.roster:
-                tasks.create_task(self._tell_departure(member.peer, statement.wire))
-            tasks.create_task(self._store(statement))
+            for peer in members if self._contacts is None else self._sample(members, FAREWELLS):
+                tasks.create_task(self._tell_departure(peer, statement.wire))
+            tasks.create_task(self._listing.store(statement))
 
     # -- hello --------------------------------------------------------------------------------------------------------
 
-    def _word(self) -> Signed[RosterEntry]:
-        body, epoch = self._entry()
-        expires = self._transport.clock.wall() + RosterEntry.ttl_seconds
-        return self._signer.sign(body.model_copy(update={"departed": self._departed, "expires": expires}), epoch)
-
     async def _answer(self, sender: PeerId, wire: bytes) -> bytes:
-        self._learn(open_signed(wire, RosterEntry, run=self._signer.run, sender=sender))
+        self._learn(open_signed(wire, RosterEntry, run=self._run, sender=sender))
         self.roster.told(sender, self._now())
-        return self._word().wire
+        return self._word.say().wire
 
-    def _learn(self, statement: Signed[RosterEntry]) -> None:
+    def _take_word(self, record: Signed[RosterEntry]) -> None:
+        """What the DHT has of a member, whom we may never have met."""
+        known = self.roster.get(record.sender)
+        if known is None or known.statement.sequence < record.sequence:
+            with suppress(Rejected):
+                self._learn(record, directly=False)
+
+    def _learn(self, statement: Signed[RosterEntry], *, directly: bool = True) -> None:
+        """Raises Rejected where the run does not admit its sender."""
         self._admission.admit(statement.sender, statement.body.token, self._transport.clock.wall())
         known = self.roster.get(statement.sender)
         self._transport.remember(statement.sender, statement.body.addresses)
-        new = self.roster.learn(statement, self._now(), directly=True)
+        new = self.roster.learn(statement, self._now(), directly=directly)
         if new:
             log.info("member joined", member=statement.body.name, peer=statement.sender)
         self._on_word(statement.sender, new)
@@ -206,10 +232,10 @@ class Membership:
 
     async def _hello(self, peer: PeerId) -> None:
         began = self._now()
-        answer = await self._transport.request(peer, HELLO_KIND, self._word().wire, REQUEST_SECONDS)
+        answer = await self._transport.request(peer, HELLO_KIND, self._word.say().wire, REQUEST_SECONDS)
         self.roster.told(peer, began)
         try:
-            self._learn(open_signed(answer, RosterEntry, run=self._signer.run, sender=peer))
+            self._learn(open_signed(answer, RosterEntry, run=self._run, sender=peer))
         except Rejected as error:
             self._transport.reject(peer, error.reason, str(error))
             raise Refused(f"{peer} answers a hello with something else: {error}", str(error.reason)) from error
@@ -238,12 +264,19 @@ class Membership:
     def _due(self) -> list[PeerId]:
         """Who is to be told of us in this turn; not who has just asked, or whose answer we still await."""
         since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
-        waiting = sorted(
-            (member.told, member.peer)
+        waiting = [
+            (member.told, self._random.random(), member.peer)
             for member in self.roster
             if member.told < since and member.peer not in self._addressed
-        )
-        return [peer for _, peer in waiting[:HELLOS_A_TURN]]
+        ]
+        return [peer for *_, peer in heapq.nsmallest(self._contacts or HELLOS_A_TURN, waiting)]
+
+    def _some(self, peers: Collection[PeerId]) -> list[PeerId]:
+        """As many as we keep in touch with at a time."""
+        return list(peers) if self._contacts is None else self._sample(peers, self._contacts)
+
+    def _sample(self, peers: Collection[PeerId], count: int) -> list[PeerId]:
+        return self._random.sample(list(peers), min(count, len(peers)))
 
     def _now(self) -> float:
         return self._awake.at(self._transport.clock.monotonic())
@@ -275,23 +308,11 @@ class Membership:
 
     # -- the DHT ------------------------------------------------------------------------------------------------------
 
-    async def _publish(self) -> None:
-        while True:
-            self._outdated.clear()
-            await self._store(self._word())
-            self._published.set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PUBLISH_SECONDS * self._random.uniform(0.8, 1.2)):
-                    await self._outdated.wait()
-
-    async def _store(self, statement: Signed[RosterEntry]) -> None:
-        async with self._border.around("publishing a roster record"):
-            if not await self._records.publish(statement, statement.body.expires):
-                log.debug("the DHT took no roster record")
-
     async def _look_up(self) -> None:
         pause = FIRST_LOOKUP_SECONDS
         while True:
             await self.look_up()
             await self._transport.clock.sleep(pause * self._random.uniform(0.8, 1.2))
             pause = min(LOOKUP_SECONDS, 1.5 * pause)
+            if self._contacts is not None:
+                pause = max(pause, LOOKUP_SECONDS_A_MEMBER * len(self.roster))

@@ -15,6 +15,8 @@ LIVE_SECONDS = 60.0
 """Who has not been heard of for so long is no member any more (the TTL of a roster record), in a small swarm."""
 LIVE_SECONDS_A_MEMBER = 0.25
 """In a large one it takes longer until we get round to a member again: four times as long as `Membership` takes."""
+LIVE_SECONDS_A_RECORD = 0.06
+"""Where members are known by the DHT's word: three times as long as until it is looked up again."""
 
 
 @dataclass(slots=True)
@@ -46,8 +48,8 @@ class Member:
 
 
 class Roster:
-    def __init__(self, me: PeerId) -> None:
-        self._me = me
+    def __init__(self, me: PeerId, live_seconds_a_member: float = LIVE_SECONDS_A_MEMBER) -> None:
+        self._me, self._live_seconds_a_member = me, live_seconds_a_member
         self.last_departed_epoch = 0
         """At which the member was that left last; a run may end in the very word with which its last member leaves."""
         self._members: dict[PeerId, Member] = {}
@@ -65,8 +67,8 @@ class Roster:
         if peer == self._me or peer in self._banned:
             return False
         if statement.sequence <= self._newest.get(peer, -1):
-            if directly and peer in self._members:
-                self._members[peer].seen, self._members[peer].failures = now, 0
+            if directly:
+                self.lives(peer, now)
             return False
         if peer not in self._members and len(self._members) >= MAX_MEMBERS:
             return False
@@ -104,6 +106,11 @@ class Roster:
         if peer in self._members:
             self._members[peer].told = now
 
+    def lives(self, peer: PeerId, now: float) -> None:
+        """`peer` has said something to us."""
+        if peer in self._members:
+            self._members[peer].seen, self._members[peer].failures = now, 0
+
     def failed(self, peer: PeerId) -> int:
         """`peer` could not be reached; how often in a row now."""
         if peer not in self._members:
@@ -116,7 +123,7 @@ class Roster:
 
     def expire(self, now: float) -> list[PeerId]:
         """Forgets those of whom nothing was heard; returns them."""
-        lifetime = max(LIVE_SECONDS, LIVE_SECONDS_A_MEMBER * len(self._members))
+        lifetime = max(LIVE_SECONDS, self._live_seconds_a_member * len(self._members))
         gone = [peer for peer, member in self._members.items() if now - member.seen > lifetime]
         for peer in gone:
             del self._members[peer]

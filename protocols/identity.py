@@ -62,26 +62,26 @@ class Identity:
         return _PRIVATE_KEY_PREFIX + self._private_key.private_bytes_raw() + self._public_bytes
 
     def sign(self, message: bytes) -> bytes:
-        return self._private_key.sign(message)
+        signature = self._private_key.sign(message)
+        _remember(_name(self.peer_id, message, signature))
+        return signature
 
 
 def verify(peer_id: PeerId, message: bytes, signature: bytes) -> bool:
     """Whether `signature` (64 bytes) of `message` was made by the owner of `peer_id`.
 
-    What is shown again and again, as votes are, is checked once.
+    What is shown again and again, as votes are, is checked once; what this process has signed, not at all.
     """
     if len(signature) != SIGNATURE_BYTES:
         return False
-    name = blake3.blake3(signature + peer_id.encode() + b"\x00" + message).digest()
+    name = _name(peer_id, message, signature)
     if name in _verified:
         return True
     try:
         _public_key(peer_id).verify(signature, message)
     except (InvalidSignature, IdentityError):
         return False
-    _verified[name] = None
-    if len(_verified) > VERIFIED_KEPT:
-        _verified.popitem(last=False)
+    _remember(name)
     return True
 
 
@@ -101,6 +101,18 @@ def peer_id_from_bytes(data: bytes) -> PeerId:
 
 
 _verified: OrderedDict[bytes, None] = OrderedDict()
+
+
+def _name(peer_id: PeerId, message: bytes, signature: bytes) -> bytes:
+    """Of a signature and all that it depends on."""
+    return blake3.blake3(signature + peer_id.encode() + b"\x00" + message).digest()
+
+
+def _remember(name: bytes) -> None:
+    """A signature that is right."""
+    _verified[name] = None
+    if len(_verified) > VERIFIED_KEPT:
+        _verified.popitem(last=False)
 
 
 @lru_cache(maxsize=4096)

@@ -1,14 +1,14 @@
 """The run's last epoch: all models become one.
 
-Who has trained to the end shows its last state, and waits for the others until all have, or MERGE_SECONDS have passed;
-then it fetches theirs and makes the merged state (`peer.gossip.states.merge`). Only states that everybody can fetch are
-merged, those of members who can be dialled. Of two that have seen the same last states both end with the same bits; who
-has missed one of them, or comes when most have merged already, takes what most have.
+Merged are the last states of members who can be dialled, MOST_MERGED at most: those who come first in an order that all
+know. Each of them shows its last state, and waits for the others until all have, or MERGE_SECONDS have passed; then it
+fetches theirs and makes the merged state (`peer.gossip.states.merge`). Of two that have seen the same last states both
+end with the same bits. Everybody else, whoever has missed one of these states, and who comes later takes what most of
+them have: so merging costs a member the same however large the swarm is.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
@@ -16,8 +16,9 @@ import structlog
 from dht.interfaces import Transport
 from peer.content_fetch import ContentNotFound
 from peer.contents import ContentStore, MemoryContent
-from peer.gossip.states import fetch_one, merge
+from peer.gossip.states import MOST_MERGED, fetch_one, merge
 from peer.membership import Membership
+from peer.profile import Profile
 from peer.roster import MAX_MEMBERS, Member
 from peer.sync import Heads, fetch_state
 from protocols.gossip.mixing import Neighbourhood
@@ -40,55 +41,56 @@ class Merging:
         manifest: Manifest,
         heads: Heads,
         membership: Membership,
+        profile: Profile,
         mix: Neighbourhood | None,
-        can_be_dialled: Callable[[], bool],
     ) -> None:
-        """`mix`: how models are mixed of which some may be anything; None: as their mean.
-
-        `can_be_dialled`: whether this peer has addresses.
-        """
+        """`mix`: how models are mixed of which some may be anything; None: as their mean."""
         assert isinstance(manifest.training, Gossip)
         self.merges = manifest.training.merges_at_end and manifest.training.committee is None
         self.epoch = manifest.epochs - self.merges
         """Training ends when it is reached; the merge leads to the next one, the run's last."""
         self._transport, self._heads, self._membership, self._mix = transport, heads, membership, mix
-        self._can_be_dialled = can_be_dialled
+        self._run, self._profile = manifest.run_id, profile
         self._last: dict[PeerId, bytes] = {}
         """The digests of others' last states, as far as they have said them."""
 
     def hear(self, peer: PeerId) -> None:
         """`peer` has said where it is."""
         member = self._membership.roster.get(peer)
-        if member is None or member.epoch != self.epoch or not member.entry.addresses:
+        if member is None or member.epoch != self.epoch or member.entry.state_digest is None:
             return
-        if member.entry.state_digest is not None and len(self._last) < MAX_MEMBERS:
+        if peer in self._last or len(self._last) < MAX_MEMBERS:
             self._last[peer] = member.entry.state_digest
 
     async def merge(self, own: ModelState, contents: ContentStore) -> ModelState:
         """The merged state; `own` is our last one, which others fetch from `contents`."""
         contents.pin(own.digest, MemoryContent(own.index, own.buffers()))
+        committee = self._committee()
+        merges = self._transport.peer_id in committee or not committee
         with suppress(TimeoutError):
             async with asyncio.timeout(MERGE_SECONDS):
-                while self._behind():
-                    await self._membership.heard.wait()
-        if (merged := await self._of_most(own)) is not None:
+                while not self._merged(committee) and not (merges and not self._behind(committee)):
+                    await self._hear_of(committee)
+        if (merged := await self._of_most(committee, own)) is not None:
             return merged
-        last = self._last | ({self._transport.peer_id: own.digest} if self._can_be_dialled() else {})
+        last = {peer: self._last[peer] for peer in committee if peer in self._last}
+        if self._transport.peer_id in committee:
+            last[self._transport.peer_id] = own.digest
         state, members = await merge(self._transport, own, last, self._mix)
         log.info("merged all models", members=members, digest=state.digest.hex()[:16])
         return state
 
     async def differing(self, own: ModelState) -> ModelState:
-        """Returns when more than half of all who train have another merged state than `own`: theirs."""
+        """Returns when most of those whose states are merged have another one than `own`: theirs."""
         while True:
-            merged = Counter(m.entry.state_digest for m in self._others() if m.epoch == own.epoch)
-            digest, tellers = max(merged.items(), key=lambda told: told[1], default=(None, 0))
-            if digest not in (None, own.digest) and 2 * tellers > len(self._others()) + 1:
-                state = await self._of_most(own)
-                if state is not None:
-                    return state
+            committee = self._committee()
+            digest = self._merged(committee)
+            if digest is None:
+                await self._hear_of(committee)
+            elif digest != own.digest and (state := await self._of_most(committee, own)) is not None:
+                return state
+            else:
                 await self._transport.clock.sleep(ASK_AGAIN_SECONDS)
-            await self._membership.heard.wait()
 
     async def take_one_of_last(self, own: ModelState) -> ModelState:
         """The state of the run's last epoch that all take: of the first in an order who holds one; else ours."""
@@ -103,24 +105,38 @@ class Merging:
                 return state
         return own
 
-    def _behind(self) -> list[PeerId]:
-        """Who still trains."""
-        return [
-            member.peer
-            for member in self._membership.roster
-            if member.entry.role == "trainer" and member.epoch < self.epoch and member.entry.state_digest is not None
-        ]
+    def _committee(self) -> list[PeerId]:
+        """Whose last states are merged, this peer's perhaps."""
+        members = [m.peer for m in self._membership.roster if _can_be_merged(m)]
+        if self._profile.addresses():
+            members.append(self._transport.peer_id)
+        return order(self._run, self.epoch, members)[:MOST_MERGED]
 
-    def _others(self) -> list[Member]:
-        return [member for member in self._membership.roster if member.entry.role == "trainer"]
+    def _behind(self, committee: list[PeerId]) -> list[PeerId]:
+        """Who of them still trains."""
+        return [m.peer for m in self._members(committee) if m.epoch < self.epoch]
 
-    async def _of_most(self, own: ModelState) -> ModelState | None:
-        """What most others have merged already; None when most have not."""
-        others = self._others()
-        merged = [member.peer for member in others if member.epoch > self.epoch]
-        if 2 * len(merged) <= len(others):
+    def _merged(self, committee: list[PeerId]) -> bytes | None:
+        """The merged state that more than half of them have, we not counted; None: no state."""
+        told = Counter(m.entry.state_digest for m in self._members(committee) if m.epoch > self.epoch)
+        digest, tellers = max(told.items(), key=lambda item: item[1], default=(None, 0))
+        return digest if 2 * tellers > len(committee) else None
+
+    def _members(self, committee: list[PeerId]) -> list[Member]:
+        return [member for peer in committee if (member := self._membership.roster.get(peer)) is not None]
+
+    async def _hear_of(self, committee: list[PeerId]) -> None:
+        """Where those are of whom we do not know the merged state, as far as they answer, or soon say it themselves."""
+        await self._membership.greet_all(m.peer for m in self._members(committee) if m.epoch <= self.epoch)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                await self._membership.heard.wait()
+
+    async def _of_most(self, committee: list[PeerId], own: ModelState) -> ModelState | None:
+        """What most of them have merged already; None when most have not."""
+        if self._merged(committee) is None:
             return None
-        choice = await self._heads.choose(merged)
+        choice = await self._heads.choose(m.peer for m in self._members(committee) if m.epoch > self.epoch)
         if choice is None or choice.epoch <= self.epoch or choice.digest == own.digest:
             return None
         try:
@@ -128,3 +144,9 @@ class Merging:
         except (ContentNotFound, Rejected) as error:
             log.info("the merged state could not be fetched", error=str(error))
             return None
+
+
+def _can_be_merged(member: Member) -> bool:
+    """Whether all can fetch its state."""
+    entry = member.entry
+    return entry.role == "trainer" and entry.state_digest is not None and bool(entry.addresses)

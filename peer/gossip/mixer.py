@@ -6,7 +6,7 @@ links allow, and training never waits for them.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from dht.border import Border
 from dht.interfaces import Transport, TransportError
 from peer.gossip.exchanges import Exchanges, Host
 from peer.gossip.models import Busy
+from peer.gossip.trainers import Trainers
 from peer.signal import Signal
 from protocols.gossip.mixing import Neighbourhood, length
 from protocols.gossip.topologies import Topology, draw_graph
@@ -31,8 +32,6 @@ SHORTEST_PAUSE_SECONDS = 0.005
 log = structlog.get_logger()
 
 T = TypeVar("T")
-Roster = Mapping[PeerId, bool]
-"""Who trains, this peer too, and whether in client mode."""
 
 
 class Mixer:
@@ -44,7 +43,7 @@ class Mixer:
         border: Border,
         run: str,
         topology: Topology,
-        roster: Callable[[], Roster],
+        trainers: Trainers,
         neighbourhood: Neighbourhood | None,
         fewest: int,
     ) -> None:
@@ -56,7 +55,7 @@ class Mixer:
         """The host has come to another epoch."""
         self._host, self._exchanges = host, exchanges
         self._transport, self._border = transport, border
-        self._run, self._topology, self._roster = run, topology, roster
+        self._run, self._topology, self._trainers = run, topology, trainers
         self._neighbourhood, self._fewest = neighbourhood, fewest
         self._stopping = False
         self._random = random.Random(transport.peer_id)  # noqa: S311  (jitter)
@@ -86,18 +85,18 @@ class Mixer:
                 tasks.create_task(self._try(callee, self._exchanges.mix_with))
 
     def _neighbours(self, epoch: int) -> Sequence[PeerId]:
-        graph = draw_graph(self._topology, self._run, epoch, frozenset(self._roster()))
+        graph = draw_graph(self._topology, self._run, epoch, self._trainers.mixing.peers)
         return graph.neighbours.get(self._transport.peer_id, ())
 
     def _callees(self, epoch: int) -> list[PeerId]:
         """The neighbours whom we call; who cannot be called calls."""
-        roster, me = self._roster(), self._transport.peer_id
-        graph = draw_graph(self._topology, self._run, epoch, frozenset(roster))
+        mixing, me = self._trainers.mixing, self._transport.peer_id
+        graph, clients = draw_graph(self._topology, self._run, epoch, mixing.peers), mixing.clients
         calls = graph.callees.get(me, ())
         return [
             neighbour
             for neighbour in graph.neighbours.get(me, ())
-            if (roster[me] if roster[me] != roster[neighbour] else neighbour in calls)
+            if (clients[me] if clients[me] != clients[neighbour] else neighbour in calls)
         ]
 
     async def _mix_all(self, neighbourhood: Neighbourhood, neighbours: Sequence[PeerId]) -> None:

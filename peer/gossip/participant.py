@@ -12,6 +12,7 @@ Only the merge waits for those who are nearly there, and only for a while.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from peer.gossip.merging import Merging
 from peer.gossip.mixer import Mixer
 from peer.gossip.models import Busy
 from peer.gossip.states import take_states
+from peer.gossip.trainers import Trainers
 from peer.learner import IdleLearner
 from peer.member import Activity
 from peer.membership import Membership
@@ -56,8 +58,12 @@ from protocols.vectors import Vector
 
 SHOW_SECONDS = 1.0
 """How often a new state of ours is shown to others and saved: exchanges change it all the time."""
+CONTACTS = 4
+"""Members with whom we keep in touch at a time. Of the rest it is enough to know that they are there."""
 RESUME_EPOCHS = 64
 """Who comes back goes on from its own state, unless most others are further ahead than that."""
+ASKED = 16
+"""Members that a newcomer asks how far they are, where all are honest."""
 TAKE_ATTEMPTS = 4
 """At others' states, before a member goes on from its own."""
 RETRY_SECONDS = 0.5
@@ -127,9 +133,12 @@ class GossipParticipant:
             on_directed=self.changed.notify,
             on_banned=self.leave,
             directives=directives,
+            contacts=None if manifest.training.committee else CONTACTS,
         )
         training, mix = manifest.training, neighbourhood_of(manifest)
         self._heads = Heads(transport, signer, self._border)
+        self._merging = Merging(transport, manifest, self._heads, self.membership, profile, mix)
+        self._others = Trainers(transport.peer_id, client_mode=profile.client_mode, end=self._merging.epoch)
         self.exchanges = Exchanges(
             self, transport, signer, self._terms(training, asks=mix is not None), self.company.admission, self._border
         )
@@ -140,21 +149,17 @@ class GossipParticipant:
             self._border,
             manifest.run_id,
             topology_of(training),
-            self._mixing_roster,
+            self._others,
             mix,
             fewest=2 * manifest.averaging.byzantine + 1,
         )
         self._committees = self._make_committees(training, signer)
-        self._merging = Merging(
-            transport, manifest, self._heads, self.membership, mix, lambda: bool(profile.addresses())
-        )
         self._companion = Companion(state.parameter_count) if training.accelerated else None
         self._pushing = asyncio.Lock()
         self._rate = SampleRate()
+        self._random = random.Random(transport.peer_id)  # noqa: S311  (whom to ask)
         self._slots = state.slots
         """Of our optimizer, between the committees in which we train."""
-        self._met: dict[PeerId, int] = {}
-        """The newest epochs that others have shown in exchanges."""
         self._has_model = False
         self._diverged = False
         self._shown_at = float("-inf")
@@ -214,7 +219,7 @@ class GossipParticipant:
     def queues(self) -> Iterator[tuple[str, int, int]]:
         """What it keeps of others: what it is, how many, and how many at most."""
         yield "members", len(self.membership.roster), MAX_MEMBERS
-        yield "epochs of others", len(self._met), MAX_MEMBERS
+        yield "trainers", len(self._others), MAX_MEMBERS
         yield "epochs of history", len(self._heads.history), HISTORY
         yield from self.exchanges.queues()
 
@@ -266,7 +271,7 @@ class GossipParticipant:
         await self.membership.introduce()
         await self.directives.catch_up()
         for _ in range(TAKE_ATTEMPTS):
-            histories = await self._heads.ask(self._others())
+            histories = await self._heads.ask(self._some_others())
             most = epoch_of_most(max(history) for history in histories.values())
             ours = self.epoch > 0 and not self._diverged and self.epoch + RESUME_EPOCHS >= most
             if most == 0 or ours:
@@ -287,6 +292,7 @@ class GossipParticipant:
             self._companion.forget()
         self.epoch, self._diverged, self._has_model = state.epoch, False, True
         await self._show(state)
+        self.membership.republish()
         await self.membership.greet()
 
     @property
@@ -313,6 +319,7 @@ class GossipParticipant:
         if not self._diverged:
             async with self.exchanges.at_rest(LEAVE_SECONDS):
                 await self._show_model()
+            self.membership.announce()
         if self._diverged:
             log.warning("the model is not finite any more, taking another's", epoch=self.epoch)
             self._heads.restart()
@@ -323,7 +330,7 @@ class GossipParticipant:
         samples = 0
         for number in range(training.steps):
             samples += await self._trainer.step(self.epoch, number, training)
-        before, most = self.epoch, epoch_of_most(self._epochs().values())
+        before, most = self.epoch, self._others.epoch_of_most
         self.epoch = max(before + 1, min(most, self._merging.epoch))
         self.epochs_played += 1
         self.samples_contributed += samples
@@ -348,7 +355,7 @@ class GossipParticipant:
 
     @property
     def _too_few(self) -> bool:
-        return len(self._others()) + 1 < self.manifest.averaging.quorum
+        return len(self._others) + 1 < self.manifest.averaging.quorum
 
     async def _merge(self) -> None:
         """All models become one."""
@@ -357,6 +364,7 @@ class GossipParticipant:
         await self._trainer.begin(merged)
         self.epoch = merged.epoch
         await self._show(merged)
+        self.membership.announce()
 
     async def _stay(self) -> None:
         """Until most have another merged state than we: then it is ours, too."""
@@ -365,6 +373,7 @@ class GossipParticipant:
         state = await self._merging.differing(self.state)
         await self._trainer.begin(state)
         await self._show(state)
+        self.membership.announce()
 
     async def _evaluate(self) -> None:
         if self.evaluated_epoch != self.epoch:
@@ -387,7 +396,6 @@ class GossipParticipant:
         self._heads.restart()
         self._heads.note(state)
         self.contents.put(state.index, state.buffers())
-        self.membership.announce()
         self.changed.notify()
 
     # -- in committees ------------------------------------------------------------------------------------------------
@@ -401,6 +409,7 @@ class GossipParticipant:
         await self._trainer.begin(state)
         self.epoch = state.epoch
         await self._show(state)
+        self.membership.announce()
 
     async def train(self, number: int, model: Vector) -> tuple[Vector, int]:
         training = self.directives.log.training(number)
@@ -420,6 +429,7 @@ class GossipParticipant:
         state = ModelState(self.manifest.run_id, number, model, self._slots)
         every = self.manifest.evaluation.every_epochs
         await self._show(state)
+        self.membership.announce()
         if number // every > before // every:
             await self._trainer.begin(state)
             await self._evaluate()
@@ -457,15 +467,15 @@ class GossipParticipant:
             raise Busy("our model is not finite") from error
 
     async def shift(self, shift: Vector) -> None:
-        if self._companion is not None and len(roster := self._mixing_roster()) >= SHORTEST_RING:
+        if self._companion is not None and (count := len(self._others.mixing.peers)) >= SHORTEST_RING:
             async with self._pushing:
-                ring = Connectivity.of_ring(len(roster))
+                ring = Connectivity.of_ring(count)
                 shift = await self._transport.in_thread(self._companion.push, shift, ring)
         await self._trainer.shift(shift)
 
     def met(self, peer: PeerId, epoch: int) -> None:
-        if self.is_member(peer):
-            self._met[peer] = epoch
+        self._others.met(peer, epoch)
+        self.membership.lives(peer)
 
     def measured(self, distance: float, own_length: float) -> None:
         self.consensus.measure(distance, own_length)
@@ -483,29 +493,24 @@ class GossipParticipant:
     def directives(self) -> Directives:
         return self.company.directives
 
-    def _others(self) -> list[PeerId]:
-        return [member.peer for member in self.membership.roster if member.entry.role == "trainer"]
-
-    def _epochs(self) -> dict[PeerId, int]:
-        """How far the others are who train."""
-        return {
-            member.peer: max(member.epoch, self._met.get(member.peer, 0))
-            for member in self.membership.roster
-            if member.entry.role == "trainer" and member.entry.state_digest is not None
-        }
-
-    def _mixing_roster(self) -> dict[PeerId, bool]:
-        """Who trains now, we too, and whether in client mode."""
-        clients = {member.peer: member.entry.client_mode for member in self.membership.roster}
-        training = {peer: clients[peer] for peer, epoch in self._epochs().items() if epoch < self._merging.epoch}
-        return training | {self._transport.peer_id: self.profile.client_mode}
+    def _some_others(self) -> list[PeerId]:
+        """Enough of those who train for most of them to be honest, with room for some who do not answer."""
+        members = [member.peer for member in self.membership.roster if member.entry.role == "trainer"]
+        wanted = min(len(members), ASKED + 4 * self.manifest.averaging.byzantine)
+        return self._random.sample(members, wanted)
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
+        member = self.membership.roster.get(peer)
+        if member is None:
+            self._others.forget(peer)
+        else:
+            self._others.hear(member)
         self._merging.hear(peer)
         if new:
             self.changed.notify()
 
-    def _gone(self, _peer: PeerId) -> None:
+    def _gone(self, peer: PeerId) -> None:
+        self._others.forget(peer)
         self.changed.notify()
 
     def _entry(self) -> tuple[RosterEntry, int]:

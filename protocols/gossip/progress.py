@@ -6,8 +6,10 @@ follow the epoch, are the same everywhere; and as more than half of the others h
 move nobody.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
+
+from protocols.identity import PeerId
 
 WINDOW_EPOCHS = 16
 """Over which a peer's samples are counted."""
@@ -17,6 +19,42 @@ def epoch_of_most(others: Iterable[int]) -> int:
     """The newest epoch that more than half of the others have come to; 0 when there are none."""
     newest_first = sorted(others, reverse=True)
     return newest_first[len(newest_first) // 2] if newest_first else 0
+
+
+class Epochs:
+    """How far each of the others is, and the newest epoch that most have come to: what costs nothing for those of whom
+    nothing is new."""
+
+    def __init__(self) -> None:
+        self._of: dict[PeerId, int] = {}
+        self._counts: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def get(self, peer: PeerId) -> int | None:
+        return self._of.get(peer)
+
+    def put(self, peer: PeerId, epoch: int) -> None:
+        self.drop(peer)
+        self._of[peer] = epoch
+        self._counts[epoch] += 1
+
+    def drop(self, peer: PeerId) -> None:
+        epoch = self._of.pop(peer, None)
+        if epoch is not None:
+            self._counts[epoch] -= 1
+            if not self._counts[epoch]:
+                del self._counts[epoch]
+
+    def of_most(self) -> int:
+        """As `epoch_of_most` of all."""
+        come = 0
+        for epoch in sorted(self._counts, reverse=True):
+            come += self._counts[epoch]
+            if 2 * come > len(self._of):
+                return epoch
+        return 0
 
 
 class SampleRate:

@@ -106,3 +106,17 @@ def expected_error(topology: Topology, count: int, epochs: int) -> float:
         return float(np.sqrt(np.mean(eigenvalues ** (2 * epochs))))
     squared = (count / (topology.degree + 1) - 1) / (count - 1)
     return float(squared ** (epochs / 2))
+
+
+def expected_gap(topology: Topology, count: int) -> float:
+    """The spectral gap of the expected mixing matrix, over the draws or over the epochs of a cycle; n = `count` > 2.
+
+    It bounds how fast the mean over all draws comes together. As for `expected_error`, no link is taken to be drawn
+    twice, and of the exponential graph the theory is for powers of two: O(1 / log n).
+    """
+    if isinstance(topology, Exponential):
+        return 1 / (count - 1).bit_length()
+    if isinstance(topology, Ring):
+        return ring_gap(count)
+    away = topology.degree / (topology.degree + 1)
+    return away * count / (count - 1)

@@ -128,7 +128,7 @@ class Graph:
         return _by_first([*self.links, *((callee, caller) for caller, callee in self.links)])
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def draw_graph(topology: Topology, run: str, epoch: int, roster: frozenset[PeerId]) -> Graph:
     """Who mixes with whom in that epoch. Remembered, as in a simulation thousands ask for the same."""
     orders: dict[int, list[PeerId]] = {}

@@ -12,7 +12,7 @@ def order(run: str, epoch: int, peers: Iterable[PeerId]) -> list[PeerId]:
     return sorted(set(peers), key=lambda peer: place(run, epoch, peer))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**16)
 def place(run: str, epoch: int, peer: PeerId) -> bytes:
     """What `order` sorts by; lower comes first."""
     return digest(b"peer/1/order\x00", encode([run, epoch, peer]))

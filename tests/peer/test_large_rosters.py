@@ -2,15 +2,18 @@
 
 from collections import Counter
 
+import pytest
+
 from dht.border import Border
 from dht.interfaces import Transport
 from dht.simulated import SimulatedNetwork, run_simulation
 from peer.demo import demo_manifest
-from peer.membership import AT_ONCE, HELLO_KIND, HELLOS_A_TURN, Membership
+from peer.gossip.participant import CONTACTS
+from peer.membership import AT_ONCE, HELLO_KIND, HELLO_SECONDS, HELLOS_A_TURN, Membership
 from peer.roster import MAX_MEMBERS
 from peer.tasks import beside
 from protocols.admission import Admission
-from protocols.identity import PeerId
+from protocols.identity import Identity, PeerId
 from protocols.records import RosterEntry
 from protocols.signed import Signer
 from tests.peer.evil_transport import EvilTransport
@@ -49,6 +52,23 @@ class Crowd(EvilTransport):
         return self._words[peer]
 
 
+def make_membership(
+    network: SimulatedNetwork, transport: Transport, me: Identity, contacts: int | None = None
+) -> Membership:
+    return Membership(
+        transport,
+        network.records(me.peer_id),
+        Signer(me, RUN, 1),
+        lambda: (entry(network.clock.wall() + 60), 0),
+        on_word=lambda peer, new: None,
+        on_left=lambda peer: None,
+        on_lost=lambda peer: None,
+        border=Border(me.peer_id, network.clock, lambda peer, reason, message: None),
+        admission=Admission(demo_manifest()),
+        contacts=contacts,
+    )
+
+
 def test_all_members_of_a_large_swarm_stay_known() -> None:
     async def main(network: SimulatedNetwork) -> None:
         me = identity(0)
@@ -56,17 +76,7 @@ def test_all_members_of_a_large_swarm_stay_known() -> None:
         others = (identity(number) for number in range(1, MAX_MEMBERS + 1))
         words = {who.peer_id: Signer(who, RUN, 1).sign(body, 0).wire for who in others}
         crowd = Crowd(network.join(me.peer_id), words)
-        membership = Membership(
-            crowd,
-            network.records(me.peer_id),
-            Signer(me, RUN, 1),
-            lambda: (body, 0),
-            on_word=lambda peer, new: None,
-            on_left=lambda peer: None,
-            on_lost=lambda peer: None,
-            border=Border(me.peer_id, network.clock, lambda peer, reason, message: None),
-            admission=Admission(demo_manifest()),
-        )
+        membership = make_membership(network, crowd, me)
         for peer, wire in words.items():
             await membership._answer(peer, wire)
         async with beside(membership.run()):
@@ -74,5 +84,45 @@ def test_all_members_of_a_large_swarm_stay_known() -> None:
             assert len(membership.roster) == MAX_MEMBERS
         assert crowd.asked.keys() == words.keys()
         assert crowd.asked.total() <= AT_ONCE * SECONDS * 1.3 + HELLOS_A_TURN
+
+    run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize("members", [30, 300])
+def test_who_keeps_in_touch_with_a_few_knows_all_and_says_as_many_hellos_in_any_swarm(members: int) -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        me = identity(0)
+        body = entry(network.clock.wall() + 60)
+        words: dict[PeerId, bytes] = {}
+        for number in range(1, members + 1):
+            signer = Signer(identity(number), RUN, 1)
+            words[signer.peer_id] = signer.sign(body, 0).wire
+            await network.records(signer.peer_id).publish(signer.sign(body, 0), body.expires)
+        crowd = Crowd(network.join(me.peer_id), words)
+        membership = make_membership(network, crowd, me, CONTACTS)
+        began = network.clock.monotonic()
+        async with beside(membership.run()):
+            await network.clock.sleep(30.0)
+            assert len(membership.roster) == members
+            assert {member.peer for member in membership.roster} == words.keys()
+            turns = (network.clock.monotonic() - began) / HELLO_SECONDS * 1.3 + 1
+            assert 30 <= crowd.asked.total() <= CONTACTS * (turns + 1)
+
+    run_simulation(main, seed=1)
+
+
+def test_who_has_departed_by_the_word_of_the_dht_is_no_member_any_more() -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        me, other = identity(0), Signer(identity(1), RUN, 1)
+        body = entry(network.clock.wall() + 60)
+        await network.records(other.peer_id).publish(other.sign(body, 0), body.expires)
+        words = {other.peer_id: other.sign(body, 0).wire}
+        membership = make_membership(network, Crowd(network.join(me.peer_id), words), me, CONTACTS)
+        await membership.look_up()
+        assert len(membership.roster) == 1
+        gone = body.model_copy(update={"departed": True, "expires": body.expires + 1})
+        await network.records(other.peer_id).publish(other.sign(gone, 0), gone.expires)
+        await membership.look_up()
+        assert len(membership.roster) == 0
 
     run_simulation(main, seed=1)

@@ -15,7 +15,8 @@ from dht.interfaces import Frame, Stream, TransportError
 from dht.simulated_link import Link
 from dht.wrapped_transport import WrappedStream, WrappedTransport
 from peer.contents import BLOCKS_KIND, INDEX_KIND
-from peer.membership import HELLO_KIND, LOOKUP_SECONDS, PUBLISH_SECONDS
+from peer.listing import PUBLISH_SECONDS
+from peer.membership import HELLO_KIND, LOOKUP_SECONDS
 from peer.participant import GRACE_EVERY, Participant
 from peer.rounds.exchange import PART_KIND
 from peer.rounds.post import ROUND_KIND

@@ -15,6 +15,7 @@ from protocols.gossip.messages import Commit, Model, Offer, Prepared
 from protocols.identity import PeerId
 from protocols.manifest import Averaging, Manifest
 from protocols.message import Message
+from protocols.records import RosterEntry
 from protocols.rejection import Reason
 from protocols.signed import Signer
 from protocols.vectors import Vector
@@ -208,16 +209,10 @@ def test_a_peer_that_never_answers_costs_others_seldom_and_seldomer() -> None:
 
 
 def test_who_claims_to_be_at_the_end_ends_the_run_for_nobody() -> None:
-    def boasting(**given: Any) -> GossipParticipant:
-        participant = GossipParticipant(**given)
-        entry = participant._entry
-
-        def boast() -> Any:
-            said, _ = entry()
+    class Boaster(GossipParticipant):
+        def _entry(self) -> tuple[RosterEntry, int]:
+            said, _ = super()._entry()
             return said, PAIRWISE.epochs
 
-        participant.company.membership._entry = boast
-        return participant
-
-    _, swarm = play(boasting)
+    _, swarm = play(Boaster)
     assert all(peer.state.epoch < 1000 for peer in swarm.peers.values() if peer.number != EVIL)

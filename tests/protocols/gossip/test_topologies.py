@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.gossip.spectrum import contraction, expected_error, mixing_matrix, ring_gap, spectral_gap
+from protocols.gossip.spectrum import contraction, expected_error, expected_gap, mixing_matrix, ring_gap, spectral_gap
 from protocols.gossip.topologies import Exponential, RandomPairs, RandomRegular, Ring, Topology, draw_graph
 from protocols.identity import PeerId
 
@@ -111,6 +111,23 @@ def test_consensus_error_falls_as_the_spectrum_says(topology: Topology) -> None:
             product = mixed
     expected = [expected_error(topology, count, epoch) for epoch in range(epochs + 1)]
     assert np.sqrt(np.maximum(squared, 0)) == pytest.approx(expected, rel=0.1, abs=1e-7)
+
+
+@pytest.mark.parametrize("topology", [Ring(), Exponential()], ids=repr)
+@pytest.mark.parametrize("count", [4, 16, 64])
+def test_the_gap_of_a_cycles_mean_matrix_is_what_theory_says(topology: Topology, count: int) -> None:
+    cycle = (count - 1).bit_length()
+    mean = np.mean([matrix_of(topology, count, epoch) for epoch in range(cycle)], axis=0)
+    assert spectral_gap(mean) == pytest.approx(expected_gap(topology, count))
+
+
+@pytest.mark.parametrize("topology", [RandomPairs(), RandomRegular(4)], ids=repr)
+def test_the_gap_of_the_expected_matrix_of_draws_is_what_theory_says(topology: Topology) -> None:
+    """All pairs are drawn alike, so the expected matrix has one eigenvalue beside 1, and its trace says which."""
+    count = 64
+    mean = np.mean([matrix_of(topology, count, epoch) for epoch in range(50)], axis=0)
+    second = (np.trace(mean) - 1) / (count - 1)
+    assert 1 - second == pytest.approx(expected_gap(topology, count), rel=0.03)
 
 
 @any_topology

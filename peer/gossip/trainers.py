@@ -1,0 +1,81 @@
+"""Who else trains, and how far each is: kept up with what is heard, so that an epoch costs nothing for each of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from peer.roster import Member
+from protocols.gossip.progress import Epochs
+from protocols.identity import PeerId
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Who has a model to mix, this peer too."""
+
+    peers: frozenset[PeerId]
+    clients: Mapping[PeerId, bool]
+    """Whether each of them is in client mode."""
+
+
+class Trainers:
+    def __init__(self, me: PeerId, *, client_mode: bool, end: int) -> None:
+        """`end`: the epoch at which training ends."""
+        self._me, self._end = me, end
+        self._clients: dict[PeerId, bool] = {me: client_mode}
+        self._epochs = Epochs()
+        """Of those who have a state."""
+        self._mixing: Mixing | None = None
+        """As long as nobody comes or goes."""
+
+    def __len__(self) -> int:
+        """The others, whether they have a state or not."""
+        return len(self._clients) - 1
+
+    def hear(self, member: Member) -> None:
+        """What a member says of itself."""
+        peer, entry = member.peer, member.entry
+        if entry.role != "trainer":
+            self.forget(peer)
+            return
+        if self._clients.get(peer) != entry.client_mode:
+            self._clients[peer] = entry.client_mode
+            self._mixing = None
+        if entry.state_digest is not None:
+            self._come(peer, member.epoch)
+        elif self._epochs.get(peer) is not None:
+            self._epochs.drop(peer)
+            self._mixing = None
+
+    def met(self, peer: PeerId, epoch: int) -> None:
+        """Somebody has shown in an exchange that it has come to `epoch`."""
+        if self._epochs.get(peer) is not None:
+            self._come(peer, epoch)
+
+    def forget(self, peer: PeerId) -> None:
+        self._epochs.drop(peer)
+        if self._clients.pop(peer, None) is not None:
+            self._mixing = None
+
+    @property
+    def epoch_of_most(self) -> int:
+        """The newest that more than half of those with a state have come to."""
+        return self._epochs.of_most()
+
+    @property
+    def mixing(self) -> Mixing:
+        if self._mixing is None:
+            clients = {peer: mode for peer, mode in self._clients.items() if peer == self._me or self._trains(peer)}
+            self._mixing = Mixing(frozenset(clients), clients)
+        return self._mixing
+
+    def _trains(self, peer: PeerId) -> bool:
+        epoch = self._epochs.get(peer)
+        return epoch is not None and epoch < self._end
+
+    def _come(self, peer: PeerId, epoch: int) -> None:
+        """Words overtake each other: nobody goes back."""
+        before = self._epochs.get(peer)
+        if before is None or before < epoch:
+            self._epochs.put(peer, epoch)
+        if before is None or before < self._end <= epoch:
+            self._mixing = None

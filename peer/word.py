@@ -1,0 +1,32 @@
+"""What a member says of itself: signed once, and said to all until it says something else."""
+
+from collections.abc import Callable
+
+from dht.interfaces import Clock
+from protocols.records import RosterEntry
+from protocols.signed import Signed, Signer
+
+WORD_SECONDS = 1.0
+"""A word is no older when it is said: those who hear it again and again know by new ones that it is no replay."""
+COUNTERS = {"expires", "samples_contributed", "samples_per_second", "bandwidth_bytes_per_second"}
+"""What changes all the time, and is worth no signature of its own."""
+
+
+class Word:
+    def __init__(self, signer: Signer, clock: Clock, entry: Callable[[], tuple[RosterEntry, int]]) -> None:
+        """`entry`: what to say now (its expiry and whether we depart are set here), and our epoch."""
+        self.departed = False
+        self._signer, self._clock, self._entry = signer, clock, entry
+        self._last: Signed[RosterEntry] | None = None
+        self._said: object = None
+        """What the last one says, without what changes all the time."""
+        self._signed_at = float("-inf")
+
+    def say(self) -> Signed[RosterEntry]:
+        body, epoch = self._entry()
+        now, says = self._clock.monotonic(), (epoch, self.departed, body.model_dump(exclude=COUNTERS))
+        if self._last is None or says != self._said or now > self._signed_at + WORD_SECONDS:
+            expires = self._clock.wall() + RosterEntry.ttl_seconds
+            signed = body.model_copy(update={"departed": self.departed, "expires": expires})
+            self._last, self._said, self._signed_at = self._signer.sign(signed, epoch), says, now
+        return self._last
