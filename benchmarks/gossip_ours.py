@@ -10,6 +10,7 @@ from tasks import Task, task_of
 
 from dht.node import Node
 from peer.gossip.learner import TrainerGossipLearner
+from peer.gossip.model_objective import ModelObjective
 from peer.gossip.participant import GossipParticipant
 from peer.gossip.trainer import GossipTrainer
 from peer.models.flat import FlatModel, initial_state
@@ -43,7 +44,8 @@ async def serve(settings: Command) -> None:
     manifest = manifest_of(task, settings)
 
     def prepare(peer: PeerId, node: Node) -> Prepared:
-        trainer = GossipTrainer(manifest, FlatModel.of(manifest.model), task.dataset(manifest), peer)
+        objective = ModelObjective(manifest, FlatModel.of(manifest.model), task.dataset(manifest), peer)
+        trainer = GossipTrainer(manifest, objective)
         return Prepared(manifest, initial_state(manifest), TrainerGossipLearner(trainer, node.transport.clock))
 
     async with our_peer(settings, reports, prepare, GossipParticipant) as participant:

@@ -6,7 +6,7 @@ Everything is the daemon's but the network, which is simulated, and the time tha
 import logging
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -17,60 +17,19 @@ from dht.simulated import SimulatedNetwork, run_simulation
 from dht.simulated_link import Link
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
-from peer.gossip.learner import GossipLearner
+from peer.gossip.model_objective import ModelObjective
 from peer.gossip.participant import GossipParticipant
 from peer.gossip.trainer import GossipTrainer
 from peer.models.flat import FlatModel, initial_state
+from peer.simulation.gossip_learner import PacedGossipLearner
+from peer.simulation.learner import Pace
 from peer.simulation.swarm import MakeLearner, SimulatedSwarm, simulated_swarm
-from peer.trainer import StepReport
 from protocols.identity import PeerId
 from protocols.manifest import AdamW, Averaging, Data, Evaluation, Gossip, Manifest, Model
 from protocols.state import ModelState
 from protocols.vectors import Vector
 
 Result = TypeVar("Result")
-
-
-class Trains(Protocol):
-    """What a `PacedGossipLearner` needs of a trainer; `peer.gossip.trainer.GossipTrainer` is one."""
-
-    def load(self, state: ModelState) -> None: ...
-    def step(self, epoch: int, number: int, training: Gossip) -> StepReport: ...
-    def shift(self, shift: Vector) -> None: ...
-    def parameters(self) -> Vector: ...
-    def state(self, epoch: int) -> ModelState: ...
-    def evaluate(self) -> dict[str, float]: ...
-
-
-class PacedGossipLearner(GossipLearner):
-    """Steps are done at once, and take as long as the peer's machine would."""
-
-    def __init__(self, trainer: Trains, clock: Clock, samples_per_second: float) -> None:
-        self.samples_per_second = samples_per_second
-        self.trained = 0
-        """Samples so far."""
-        self._trainer, self._clock = trainer, clock
-
-    async def begin(self, state: ModelState) -> None:
-        self._trainer.load(state)
-
-    async def step(self, epoch: int, number: int, training: Gossip) -> int:
-        await self._clock.sleep(training.batch_size / self.samples_per_second)
-        report = self._trainer.step(epoch, number, training)
-        self.trained += report.samples
-        return report.samples
-
-    async def shift(self, shift: Vector) -> None:
-        self._trainer.shift(shift)
-
-    async def parameters(self) -> Vector:
-        return self._trainer.parameters()
-
-    async def state(self, epoch: int) -> ModelState:
-        return self._trainer.state(epoch)
-
-    async def evaluate(self) -> dict[str, float]:
-        return self._trainer.evaluate()
 
 
 def digits(epochs: int, averaging: Averaging, learning_rate: float = 0.003, **training: Any) -> Manifest:
@@ -88,8 +47,8 @@ def digits(epochs: int, averaging: Averaging, learning_rate: float = 0.003, **tr
 
 
 def learns_digits(manifest: Manifest, peer: PeerId, clock: Clock, samples_per_second: float) -> PacedGossipLearner:
-    trainer = GossipTrainer(manifest, FlatModel.of(manifest.model), _digits(), peer)
-    return PacedGossipLearner(trainer, clock, samples_per_second)
+    objective = ModelObjective(manifest, FlatModel.of(manifest.model), _digits(), peer)
+    return PacedGossipLearner(GossipTrainer(manifest, objective), clock, Pace(samples_per_second))
 
 
 def accuracy(manifest: Manifest, parameters: Vector) -> float:
