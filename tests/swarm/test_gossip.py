@@ -41,6 +41,7 @@ TOPOLOGIES = {
     "random": 'topology = "random"',
     "exponential": 'topology = "exponential"',
     "ring": 'topology = "ring"',
+    "accelerated": 'topology = "ring"\naccelerated = true',
     "regular": 'topology = "regular"\ndegree = 3',
 }
 ROBUST = 'topology = "regular"\ndegree = 4\nmixing = "rule"', 'rule = "trimmed_mean"\nbyzantine = 1\nquorum = 3'
