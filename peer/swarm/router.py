@@ -17,10 +17,10 @@ from protocols.swarm.messages import Work
 from protocols.swarm.wiring import Task, Wiring
 
 PATIENCE = 8.0
-"""So many times the usual response time a peer is waited for …"""
+"""So many times the usual response time a peer is waited for, its own if that is longer …"""
 LEAST_SECONDS, MOST_SECONDS = 3.0, 60.0
 FIRST_SECONDS = 20.0
-"""… and so long as long as that is not known."""
+"""… and so long as long as either is not known. What it does for who has lost patience, it does in vain."""
 RETRY_SECONDS = 0.1
 """Between two looks for a peer, when all of a stage are busy or gone."""
 UNTIMELY_SECONDS = 10.0
@@ -51,8 +51,8 @@ class Router:
     ) -> tuple[PeerId, Reply]:
         """Who has done it, and what came of it; tries for as long as it takes. Raises Untimely."""
         task, clock = _task(work), self._transport.clock
-        timely = clock.monotonic()
-        while clock.monotonic() <= timely + UNTIMELY_SECONDS:
+        untimely_since: float | None = None
+        while untimely_since is None or clock.monotonic() <= untimely_since + UNTIMELY_SECONDS:
             self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()))
             peer = self._wiring.choose(work.stage, clock.monotonic(), task, tuple(exclude))
             if peer is None:
@@ -62,7 +62,9 @@ class Router:
             if reply is not None and reply.answer.outcome == "done":
                 return peer, reply
             if reply is None or reply.answer.outcome not in ("early", "late"):
-                timely = clock.monotonic()
+                untimely_since = None
+            elif untimely_since is None:
+                untimely_since = clock.monotonic()
         raise Untimely
 
     async def ask_one(
@@ -79,10 +81,14 @@ class Router:
                     await self._transport.clock.sleep(RETRY_SECONDS)
         return None
 
-    def patience(self, work: Work) -> float:
-        """Seconds that a peer is waited for."""
-        usual = self._usual.get(_task(work))
-        return FIRST_SECONDS if usual is None else min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * usual))
+    def patience(self, work: Work, peer: PeerId | None = None) -> float:
+        """Seconds that `peer` is waited for; None: a peer as most are."""
+        task = _task(work)
+        usual = self._usual.get(task)
+        its_own = usual if peer is None else self._wiring.usual(work.stage, peer, task)
+        if usual is None or its_own is None:
+            return FIRST_SECONDS
+        return min(MOST_SECONDS, max(LEAST_SECONDS, PATIENCE * usual, PATIENCE * its_own))
 
     def blame(self, stage: int, peer: PeerId) -> None:
         """It has said to have done what it has not."""
@@ -98,7 +104,8 @@ class Router:
         """Its answer, whatever the outcome; the wiring learns of it."""
         task, clock = _task(work), self._transport.clock
         began = clock.monotonic()
-        reply = await self._try(peer, work, tensors, accepted)
+        with self._wiring.under_way(work.stage, peer):
+            reply = await self._try(peer, work, tensors, accepted)
         now = clock.monotonic()
         match reply.answer.outcome if reply is not None else None:
             case "done":
@@ -116,7 +123,7 @@ class Router:
     ) -> Reply | None:
         payloads = [tensor.payload for tensor in tensors]
         try:
-            return await self._client.ask(peer, work, payloads, accepted, self.patience(work))
+            return await self._client.ask(peer, work, payloads, accepted, self.patience(work, peer))
         except TransportError as error:
             log.debug("a stage's peer fails", stage=work.stage, peer=peer, error=str(error))
             self._client.forget(peer)

@@ -1,11 +1,14 @@
 """Stochastic wiring: which peer of a stage gets a microbatch (SWARM, Ryabinin et al. 2023, section 3.2, algorithm 1).
 
 Interleaved weighted round-robin. Of each peer is noted how much time it has been given, by what it usually takes to
-answer; whoever has been given least comes next. So a peer gets microbatches in proportion to its speed, spread evenly,
-and all peers have about as many under way. Who fails is struck out, longer each time, and then tried again.
+answer; whoever has been given least comes next. So a peer gets microbatches in proportion to its speed, spread evenly.
+What a peer usually takes is known late, the later the slower it is. So nobody is given more as long as it has more
+under way than another: else a slow peer would hold all microbatches of a trainer while the fast ones have none. Who
+fails is struck out, longer each time, and then tried again.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +18,8 @@ SMOOTHING = 0.2
 """Weight of the newest response time."""
 BACKWARD_FORWARDS = 2.5
 """A backward pass, which computes the forward pass once more, takes about so many times as long."""
+AHEAD = 1
+"""Whoever has so many more works of ours under way than another gets none before that one."""
 OUT_SECONDS, MOST_OUT_SECONDS = 0.5, 10.0
 """Who fails for the first time is struck out for so long, then twice as long each time, up to the second."""
 
@@ -37,6 +42,8 @@ class _Peer:
     """Seconds of work, as far as one can know beforehand."""
     seconds: dict[Task, float] = field(default_factory=dict)
     """How long it takes to answer, smoothed."""
+    under_way: int = 0
+    """Our works that it has not answered yet."""
     failures: int = 0
     """In a row."""
     out_until: float = float("-inf")
@@ -77,9 +84,23 @@ class Wiring:
         }
         if not able:
             return None
+        fewest = min(each.under_way for each in able.values())
+        able = {peer: each for peer, each in able.items() if each.under_way < fewest + AHEAD}
         chosen = min(able, key=lambda peer: (able[peer].given, able[peer].place))
         able[chosen].given += able[chosen].expected(task, self._usual(stage))
         return chosen
+
+    @contextmanager
+    def under_way(self, stage: int, peer: PeerId) -> Iterator[None]:
+        """While one of our works is there."""
+        known = self._peer(stage, peer)
+        if known is not None:
+            known.under_way += 1
+        try:
+            yield
+        finally:
+            if known is not None:
+                known.under_way -= 1
 
     def done(self, stage: int, peer: PeerId, task: Task, seconds: float) -> None:
         """It has answered after so long."""
@@ -100,6 +121,11 @@ class Wiring:
         if (known := self._peer(stage, peer)) is not None:
             known.busy_until = until
             self._catch_up(stage, known)
+
+    def usual(self, stage: int, peer: PeerId, task: Task) -> float | None:
+        """Seconds until it answers, by what it has taken so far; None as long as it has answered nothing."""
+        known = self._peer(stage, peer)
+        return known.expected(task, 0.0) if known is not None and known.seconds else None
 
     def share(self, stage: int) -> dict[PeerId, float]:
         """What part of the stage's microbatches each peer is to get, by how long it takes to answer."""

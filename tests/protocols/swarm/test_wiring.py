@@ -1,7 +1,8 @@
 """Microbatches find the peers that are there, in proportion to what these can do."""
 
 import heapq
-from collections import Counter
+from collections import Counter, deque
+from contextlib import AbstractContextManager, ExitStack
 from random import Random
 
 import pytest
@@ -24,26 +25,30 @@ def wiring(*peers: PeerId) -> Wiring:
 def serve(made: Wiring, seconds: dict[PeerId, float], in_flight: int, until: float) -> Counter[PeerId]:
     """How many microbatches each peer has done, one after the other, when so many are always under way."""
     free = dict.fromkeys(seconds, 0.0)
-    under_way: list[tuple[float, PeerId, float]] = []
+    works: list[tuple[float, PeerId, float]] = []
+    there = {peer: deque[AbstractContextManager[None]]() for peer in seconds}
     done: Counter[PeerId] = Counter()
 
     def begin(now: float) -> None:
         peer = made.choose(STAGE, now, Task.FORWARD)
         assert peer is not None
+        there[peer].append(made.under_way(STAGE, peer))
+        there[peer][-1].__enter__()
         free[peer] = max(now, free[peer]) + seconds[peer]
-        heapq.heappush(under_way, (free[peer], peer, now))
+        heapq.heappush(works, (free[peer], peer, now))
 
     for _ in range(in_flight):
         begin(0.0)
-    while under_way[0][0] < until:
-        now, peer, began = heapq.heappop(under_way)
+    while works[0][0] < until:
+        now, peer, began = heapq.heappop(works)
+        there[peer].popleft().__exit__(None, None, None)
         made.done(STAGE, peer, Task.FORWARD, now - began)
         done[peer] += 1
         begin(now)
     return done
 
 
-@given(st.lists(st.floats(0.02, 1.0), min_size=1, max_size=8), st.integers(0, 2**32), st.sampled_from([3, 4, 6]))
+@given(st.lists(st.floats(0.02, 1.0), min_size=1, max_size=8), st.integers(0, 2**32), st.sampled_from([2, 3, 4, 6]))
 def test_peers_do_nearly_all_that_their_speeds_allow(speeds: list[float], seed: int, each: int) -> None:
     seconds = {PeerId(f"peer {number}"): second for number, second in enumerate(speeds)}
     made = Wiring(Random(seed).random)
@@ -56,6 +61,50 @@ def test_peers_do_nearly_all_that_their_speeds_allow(speeds: list[float], seed: 
 def test_who_is_five_times_slower_gets_a_fifth() -> None:
     done = serve(wiring(A, B), {A: 0.1, B: 0.5}, in_flight=8, until=500)
     assert done[A] / done[B] == pytest.approx(5, rel=0.1)
+
+
+def test_a_peer_that_became_slow_does_not_hold_all_works() -> None:
+    """Though what was known of it was better, and nothing else is known as long as it does not answer."""
+    made = wiring(A, B)
+    for peer, seconds in ((A, 0.1), (B, 1.0)):
+        made.done(STAGE, peer, Task.FORWARD, seconds)
+    with ExitStack() as there:
+        given = Counter[PeerId]()
+        for _ in range(8):
+            peer = made.choose(STAGE, 0.0, Task.FORWARD)
+            assert peer is not None
+            there.enter_context(made.under_way(STAGE, peer))
+            given[peer] += 1
+        assert given == {A: 4, B: 4}
+    assert Counter(made.choose(STAGE, 0.0, Task.FORWARD) for _ in range(8))[A] >= 7  # they have all been answered
+
+
+def test_who_is_busy_or_excluded_keeps_nobody_from_more() -> None:
+    made = wiring(A, B, C)
+    made.busy(STAGE, B, until=1.0)
+    with made.under_way(STAGE, A), made.under_way(STAGE, A):
+        assert made.choose(STAGE, 0.0, Task.FORWARD, exclude=[C]) == A
+
+
+def test_works_of_who_has_left_and_come_again_do_not_count() -> None:
+    made = wiring(A, B)
+    with made.under_way(STAGE, A):
+        made.set_peers(STAGE, [B])
+        made.set_peers(STAGE, [A, B])
+        with made.under_way(STAGE, B):
+            assert made.choose(STAGE, 0.0, Task.FORWARD) == A
+    with made.under_way(STAGE, A):
+        assert made.choose(STAGE, 0.0, Task.FORWARD) == B
+
+
+def test_what_is_usual_is_known_when_something_was_answered() -> None:
+    made = wiring(A, B)
+    assert made.usual(STAGE, A, Task.FORWARD) is None
+    assert made.usual(STAGE, C, Task.FORWARD) is None
+    made.done(STAGE, A, Task.FORWARD, 2.0)
+    assert made.usual(STAGE, A, Task.FORWARD) == pytest.approx(2)
+    assert made.usual(STAGE, A, Task.BACKWARD) == pytest.approx(5)  # two forward passes and a half
+    assert made.usual(STAGE, B, Task.FORWARD) is None
 
 
 def test_a_new_peer_comes_next_and_is_not_flooded() -> None:
