@@ -180,9 +180,18 @@ class PipelinePeer:
 
     def serving(self, stage: int) -> Serving:
         """What the roster says of us."""
-        held = self.server.stage
-        rate = held.rate if held is not None else 0.0
-        return Serving(stage=stage, rate=rate, queue=self.server.queue, moving_to=self.moving_to)
+        return Serving(stage=stage, rate=self.rate, queue=self.server.queue, moving_to=self.moving_to)
+
+    @property
+    def rate(self) -> float:
+        """Microbatches per second that we can deliver: as fast as we compute, and as our line carries the answers.
+
+        0: not known.
+        """
+        held, line = self.server.stage, self.participant.profile.bandwidth()
+        computed = held.rate if held is not None else 0.0
+        answers = self.server.answer_bytes.get("forward", 0) + self.server.answer_bytes.get("backward", 0)
+        return min(computed, line / answers) if line and answers else computed
 
     async def save(self, *, last: bool = False) -> None:
         """Our stage's newest state, on disk."""

@@ -105,6 +105,8 @@ class StageServer:
         self._accepted: Accepted | None = None
         self._transport, self._signer, self._training = transport, signer, training
         self._border, self._admit = border, admit
+        self.answer_bytes: dict[WorkTask, int] = {}
+        """Of the newest work of each task, on this stage."""
         self._jobs: list[_Job] = []
         self._waiting: Counter[PeerId] = Counter()
         self._receiving = Receiving()
@@ -120,6 +122,7 @@ class StageServer:
     def take(self, stage: Stage | None, accepted: Accepted | None) -> None:
         """Serves another stage, or none."""
         self.stage, self._accepted = stage, accepted
+        self.answer_bytes.clear()
         for job in self._jobs:
             if not job.done.done():
                 job.done.set_exception(Moved())
@@ -219,6 +222,7 @@ class StageServer:
             return Answer(outcome="done", work=asked, loss=loss, queue=self.queue), b""
         header, payload = await self._transport.in_thread(encode_tensor, tensor.numpy(), self._training.codec)
         its_digest = digest(memoryview(payload))
+        self.answer_bytes[work.task] = header.payload_bytes
         answer = Answer(outcome="done", work=asked, tensor=header, payload=its_digest, loss=loss, queue=self.queue)
         return answer, payload
 

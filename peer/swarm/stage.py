@@ -76,7 +76,7 @@ class Stage(Learner):
         """It has a state."""
         self.counted = Signal()
         self.rate = 0.0
-        """Microbatches per second, forward and backward, smoothed; of its computing alone."""
+        """Microbatches per second that it computes, forward and backward, smoothed; 0: not known."""
         self.dropped = 0
         """Microbatches whose gradient was not finite: they count, and add nothing."""
         self._manifest, self._training, self._compute, self._clock = manifest, manifest.training, compute, clock

@@ -26,7 +26,7 @@ def pipeline_status(pipeline: PipelinePeer) -> PipelineStatus:
     return PipelineStatus(
         microbatches_done=trainer.microbatches_done if trainer is not None else 0,
         replays=trainer.replays if trainer is not None else 0,
-        microbatches_per_second=round(stage.rate, 2) if stage is not None else 0.0,
+        microbatches_per_second=round(pipeline.rate, 2),
         queue=pipeline.server.queue,
         dropped=stage.dropped if stage is not None else 0,
     )

@@ -1,6 +1,7 @@
 """What a status says of a pipeline: by who serves a stage, by who only trains, and from outside."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -45,6 +46,32 @@ def test_all_see_the_same_stages() -> None:
         assert (theirs.self_.stage, theirs.self_.state, theirs.self_.state_digest) == (None, "training", None)
 
     simulate(scenario, manifest)
+
+
+def test_who_is_behind_a_slow_line_says_to_be_as_slow_as_that() -> None:
+    """However fast it computes, which takes no virtual time, so that it has to be said here."""
+    line_bytes_per_second, computed = 100_000.0, 1e6
+    delivered = line_bytes_per_second / (2 * 8 * 16 * 4)  # float32 activations of a microbatch, and their gradient
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        for number in range(3):
+            await swarm.start(number, stage=number)
+        await swarm.until(lambda: swarm.finished, within=100)
+        for number in (1, 2):
+            stage = swarm.peers[number].pipeline.server.stage
+            assert stage is not None
+            stage.rate = computed
+        swarm.peers[1].transport.bandwidth.limit_bytes_per_second = line_bytes_per_second
+        for number, rate in ((1, delivered), (2, computed)):
+            mine = seen_by(swarm.peers[number]).pipeline
+            assert mine is not None
+            assert mine.microbatches_per_second == pytest.approx(rate, abs=0.01)
+            await swarm.until(partial(told, swarm, number, rate), within=10)
+
+    def told(swarm: PipelineSwarm, number: int, rate: float) -> bool:
+        return bool(seen_by(swarm.peers[0]).stages[number].microbatches_per_second == pytest.approx(rate, abs=0.01))
+
+    simulate(scenario, pipeline(epochs=2, stages=3))
 
 
 def test_who_only_trains_sees_the_run_end_though_all_have_left() -> None:
