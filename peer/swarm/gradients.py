@@ -1,7 +1,7 @@
 """A stage's gradients of an epoch: each microbatch is counted once, when its trainer says so.
 
 Until then the gradient of a microbatch waits by itself: its trainer may not have got the answer, and have the work done
-by another peer. Blocking; for the thread that computes.
+by another peer. Blocking; for one thread, not that which computes: a trainer does not wait so long for a count.
 """
 
 from collections import OrderedDict
@@ -52,10 +52,10 @@ class Gradients:
         return self._epochs[epoch].covered if epoch in self._epochs else 0
 
     def offer(self, epoch: int, microbatch: int, trainer: PeerId, gradient: Vector) -> None:
-        """Keeps a copy of the mean gradient of a microbatch until it is counted."""
+        """Keeps the mean gradient of a microbatch until it is counted; it is this object's own from now on."""
         if epoch not in self._epochs or self._epochs[epoch].covered >> microbatch & 1:
             return
-        self._waiting[epoch, microbatch, trainer] = gradient.copy()
+        self._waiting[epoch, microbatch, trainer] = gradient
         self._waiting.move_to_end((epoch, microbatch, trainer))
         if len(self._waiting) > max(FEWEST_WAITING, min(MOST_WAITING, WAITING_BYTES // gradient.nbytes)):
             self._waiting.popitem(last=False)

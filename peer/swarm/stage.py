@@ -16,7 +16,7 @@ from dht.interfaces import Clock
 from peer.learner import Learner
 from peer.models.stages import parameter_count
 from peer.signal import Signal
-from peer.swarm.compute import Compute, backward_pass, forward_pass, given_to_trainer
+from peer.swarm.compute import Backward, Compute, backward_pass, forward_pass, given_to_trainer
 from peer.swarm.gradients import Gradients
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
@@ -67,7 +67,7 @@ class Stage(Learner):
         clock: Clock,
         in_thread: InThread | None = None,
     ) -> None:
-        """`in_thread` runs what takes long, one call after the other; by default in a thread of this stage's own."""
+        """`in_thread` runs what takes long, one call after the other; by default in threads of this stage's own."""
         assert isinstance(manifest.training, Pipeline)
         self.number, self.last = number, number == manifest.training.stages - 1
         self.epoch = 0
@@ -87,8 +87,9 @@ class Stage(Learner):
         self._told: tuple[int, int] | None = None
         """The epoch and what was counted of it, as the round has heard it last."""
         self._seconds = {"forward": 0.0, "backward": 0.0}
-        self._thread = None if in_thread else ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"stage-{number}")
-        self._given_thread = in_thread
+        self._in_thread = in_thread or _Thread(f"stage-{number}")
+        self._summing = in_thread or _Thread(f"stage-{number}-sums")
+        """For the gradients alone, so that nobody who has something counted waits for what is computed."""
 
     # -- what its round asks -----------------------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ class Stage(Learner):
         kept = {evaluated, *range(state.epoch + 1 - remembered, state.epoch + 1)}
         self._parameters = {epoch: vector for epoch, vector in self._parameters.items() if epoch in kept}
         opened = range(state.epoch, min(state.epoch + 1 + delayed, self._manifest.epochs))
-        await self._in_thread(lambda: self._gradients.open(opened))
+        await self._summing(lambda: self._gradients.open(opened))
         self.ready.set()
         self.counted.notify()
 
@@ -123,7 +124,7 @@ class Stage(Learner):
         return Trained(samples, complete, self.samples_per_second, to_bytes(covered))
 
     async def update(self) -> tuple[Vector, int] | None:
-        update, samples, covered = await self._in_thread(lambda: self._gradients.update(self.epoch))
+        update, samples, covered = await self._summing(lambda: self._gradients.update(self.epoch))
         self.covered = to_bytes(covered)
         return (update, samples) if samples else None
 
@@ -175,15 +176,15 @@ class Stage(Learner):
     async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
         """The gradient of the inputs, and the loss; the stage's own waits to be counted. Raises Rejected."""
 
-        def run() -> tuple[Tensor | None, float | None]:
+        def run() -> tuple[Backward, Vector]:
             parameters = self._at(order.epoch)
             made = backward_pass(self._compute, parameters, order.inputs, order.other, last=self.last)
-            self.dropped += not made.finite
-            gradient = made.gradient if made.finite else np.zeros_like(made.gradient)
-            self._gradients.offer(order.epoch, order.microbatch, order.trainer, gradient)
-            return made.grad_inputs, made.loss
+            return made, made.gradient.copy() if made.finite else np.zeros_like(made.gradient)
 
-        return await self._timed("backward", 1, run)
+        made, gradient = await self._timed("backward", 1, run)
+        self.dropped += not made.finite
+        await self._summing(lambda: self._gradients.offer(order.epoch, order.microbatch, order.trainer, gradient))
+        return made.grad_inputs, made.loss
 
     async def redo(self, epoch: int, inputs: Tensor, other: Tensor | None) -> tuple[Tensor | None, float | None]:
         """What a forward pass, or with `other` a backward pass, gives its trainer; nothing of it counts.
@@ -196,20 +197,20 @@ class Stage(Learner):
     async def count(self, epoch: int, microbatches: int, trainer: PeerId) -> int:
         """As `Gradients.count`."""
         before = self._gradients.covered(epoch)
-        counted = await self._in_thread(lambda: self._gradients.count(epoch, microbatches, trainer))
+        counted = await self._summing(lambda: self._gradients.count(epoch, microbatches, trainer))
         if self._gradients.covered(epoch) != before:
             self.counted.notify()
         return counted
 
     async def discard(self, epoch: int) -> None:
         """As `Gradients.discard`."""
-        await self._in_thread(lambda: self._gradients.discard(epoch))
+        await self._summing(lambda: self._gradients.discard(epoch))
         self.counted.notify()
 
     async def close(self) -> None:
         """Returns when a microbatch that is under way has ended; cancelled, it does not wait for it."""
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
+        threads = (each for each in (self._in_thread, self._summing) if isinstance(each, _Thread))
+        await asyncio.gather(*(thread.close() for thread in threads))
 
     def _at(self, epoch: int) -> Vector:
         parameters = self.parameters_of(epoch)
@@ -232,11 +233,18 @@ class Stage(Learner):
             self.samples_per_second = self.rate * self._training.batch_size
         return result
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        if self._given_thread is not None:
-            result: T = await self._given_thread(call)
-            return result
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+class _Thread:
+    """Runs one call after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
 
 
 def evaluated_epoch(manifest: Manifest, epoch: int) -> int | None:

@@ -1,0 +1,58 @@
+"""A stage counts while it computes."""
+
+import asyncio
+import threading
+
+import torch
+from torch import Tensor
+
+from dht.clock import SystemClock
+from peer.models.stages import parameter_count, stage_state
+from peer.swarm.compute import Backward
+from peer.swarm.stage import Order, Stage
+from protocols.identity import PeerId
+from protocols.vectors import Vector
+from tests.peer.pipeline_swarm import pipeline
+
+MANIFEST, TRAINER = pipeline(stages=2), PeerId("trainer")
+INPUTS, GRADIENT = torch.zeros(8, 64), torch.zeros(8, 16)
+
+
+class Held:
+    """A forward pass ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun, self.to_end = threading.Event(), threading.Event()
+        self._gradient: Vector = torch.ones(parameter_count(MANIFEST, 0)).numpy()
+
+    def forward(self, _parameters: Vector, _inputs: Tensor) -> Tensor:
+        self.begun.set()
+        self.to_end.wait()
+        return GRADIENT
+
+    def backward(self, _parameters: Vector, _inputs: Tensor, _grad_outputs: Tensor) -> Backward:
+        return Backward(None, self._gradient, None, finite=True)
+
+    def backward_from_loss(self, _parameters: Vector, _inputs: Tensor, _targets: Tensor) -> Backward:
+        raise NotImplementedError
+
+
+async def test_who_has_something_counted_does_not_wait_for_what_is_computed() -> None:
+    held = Held()
+    stage = Stage(MANIFEST, 0, held, SystemClock())
+    await stage.begin(stage_state(MANIFEST, 0))
+    await stage.backward(Order(0, 3, TRAINER, INPUTS, GRADIENT))
+    try:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            computing = tasks.create_task(stage.forward(0, [INPUTS]))
+            await asyncio.to_thread(held.begun.wait)
+            assert await stage.count(0, 0b1000, TRAINER) == 0b1000
+            update = await stage.update()
+            assert update is not None
+            vector, samples = update
+            assert (vector.min(), vector.max(), samples) == (1, 1, 8)
+            assert not computing.done()
+            held.to_end.set()
+    finally:
+        held.to_end.set()
+        await stage.close()
