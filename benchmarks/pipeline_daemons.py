@@ -24,6 +24,7 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
     def __init__(self, task: PipelineTask) -> None:
         self._resources = ExitStack()
         directory = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="peer-")))
+        self._directory = directory
         os.environ["PEER_RUNTIME_DIR"] = str(directory)  # sockets of daemons are found by it
         self._swarm = Swarm(directory, directory)
         self._resources.callback(self._swarm.stop)
@@ -32,6 +33,7 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
         created = self._swarm.command("run", "create", str(recipe), "--home", str(directory / "peer0"))
         self.run_id = created.split()[0]
         self.watchers: list[Watcher] = []
+        """Of those who serve a stage."""
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, _leave)
@@ -42,16 +44,26 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
             watcher.close()
         self._resources.close()
 
-    def start(self, *options: str, inside: Sequence[str] = (), listen: Sequence[str] = LISTEN) -> Daemon:
-        """One more of them; the first has made the run."""
-        daemon = self._swarm.daemon(f"peer{len(self.watchers)}")
+    def start(
+        self, *options: str, inside: Sequence[str] = (), listen: Sequence[str] = LISTEN, serves: bool = True
+    ) -> Daemon:
+        """One more of them; the first has made the run. `serves`: it takes a stage, so that its epochs count."""
+        daemon = self._swarm.daemon(f"peer{len(self._swarm.daemons)}")
         daemon.inside = list(inside)
         daemon.start(self.run_id, *listen, *data_options(), *options)
-        self.watchers.append(Watcher(daemon, self.run_id))
+        if serves:
+            self.watchers.append(Watcher(daemon, self.run_id))
         return daemon
 
+    def peer_id(self, number: int) -> str:
+        """Of that daemon, which need not be there yet."""
+        return self._swarm.command("id", "--home", str(self._directory / f"peer{number}")).strip()
+
     def epoch_moments(self, first: int, last: int, seconds: float) -> list[float]:
-        """When all were at epoch `first`, at the next, … at `last`. Fails when they are not within so many seconds."""
+        """When all who serve were at epoch `first`, at the next, … at `last`.
+
+        Fails when they are not within so many seconds.
+        """
         for watcher in self.watchers:
             watcher.wait(f"at epoch {last}", lambda status: status.self_.epoch >= last, seconds)
         return [max(_reached(watcher, epoch) for watcher in self.watchers) for epoch in range(first, last + 1)]

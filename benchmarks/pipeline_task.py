@@ -50,6 +50,8 @@ class PipelineTask:
     microbatches: int = 32
     """Of an epoch."""
     codec: str = "none"
+    delayed: int = 0
+    """1: microbatches of the next epoch flow while this one's round goes on."""
 
     @property
     def epoch_samples(self) -> int:
@@ -57,7 +59,7 @@ class PipelineTask:
 
     @property
     def recipe(self) -> str:
-        pipeline = f'protocol = "swarm"\nstages = {self.stages}\ncodec = "{self.codec}"'
+        pipeline = f'protocol = "swarm"\nstages = {self.stages}\ncodec = "{self.codec}"\ndelayed = {self.delayed}'
         return RECIPE.format(
             epochs=EPOCHS,
             width=self.width,
