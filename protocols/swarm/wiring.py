@@ -1,10 +1,10 @@
 """Stochastic wiring: which peer of a stage gets a microbatch (SWARM, Ryabinin et al. 2023, section 3.2, algorithm 1).
 
-Interleaved weighted round-robin. Of each peer is noted how much time it has been given, by what it usually takes to
-answer; whoever has been given least comes next. So a peer gets microbatches in proportion to its speed, spread evenly.
-What a peer usually takes is known late, the later the slower it is. So nobody is given more as long as it has more
-under way than another: else a slow peer would hold all microbatches of a trainer while the fast ones have none. Who
-fails is struck out, longer each time, and then tried again.
+Interleaved weighted round-robin among those who have the fewest of our works under way. Of each peer is noted how much
+time it has been given, by what it usually takes to answer; whoever has been given least comes next. So a peer gets
+microbatches in proportion to its speed, spread evenly. By that alone, as in the paper, a slow peer may come to hold
+most of a trainer's works while the fast ones have none: what it takes is known the later, the slower it is. Who fails
+is struck out, longer each time, and then tried again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,8 +18,6 @@ SMOOTHING = 0.2
 """Weight of the newest response time."""
 BACKWARD_FORWARDS = 2.5
 """A backward pass, which computes the forward pass once more, takes about so many times as long."""
-AHEAD = 1
-"""Whoever has so many more works of ours under way than another gets none before that one."""
 OUT_SECONDS, MOST_OUT_SECONDS = 0.5, 10.0
 """Who fails for the first time is struck out for so long, then twice as long each time, up to the second."""
 
@@ -85,8 +83,8 @@ class Wiring:
         if not able:
             return None
         fewest = min(each.under_way for each in able.values())
-        able = {peer: each for peer, each in able.items() if each.under_way < fewest + AHEAD}
-        chosen = min(able, key=lambda peer: (able[peer].given, able[peer].place))
+        free = (peer for peer, each in able.items() if each.under_way == fewest)
+        chosen = min(free, key=lambda peer: (able[peer].given, able[peer].place))
         able[chosen].given += able[chosen].expected(task, self._usual(stage))
         return chosen
 
