@@ -12,6 +12,8 @@ from tests.swarm.test_misbehaviour import HONEST, RECIPE
 
 EPOCHS = 60
 UNTIL_BANNED = 15
+END_SECONDS = 1000
+"""For all epochs, where those in which a part is withheld take half a minute on a busy machine."""
 UNPROVED = ("withheld_part", "forged_sender", "replay", "inflated_samples", "excluding_leader", "sybil")
 """Refused, suspended or outvoted, never proved: the words of strangers are nobody's, and silence may be a bad line."""
 PROVED = [*MODEL_ATTACKS, *(name for name in PROTOCOL_ATTACKS if name not in UNPROVED)]
@@ -54,7 +56,7 @@ def play(attacks: tuple[str, str], swarm: Swarm, directory: Path) -> Outcome:
         daemon.wait("free of attackers", lambda status: banned(status) >= expected, 400)["run"]["epoch"]
         for daemon in honest
     ]
-    ends = [daemon.wait("at the run's end", finished, 400) for daemon in honest]
+    ends = [daemon.wait("at the run's end", finished, END_SECONDS) for daemon in honest]
     assert len({end["self"]["state_digest"] for end in ends}) == 1
     accuracy = min(end["run"]["evaluation"]["accuracy"] for end in ends)
     return Outcome(names, [banned(end) for end in ends], max(by_epoch), accuracy)
@@ -69,7 +71,7 @@ def test_a_liar_and_a_wrong_owner_are_banned_by_all(swarm: Swarm, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("attack", [*PROVED, *UNPROVED])
 def test_each_attack_beside_five_honest_daemons(attack: str, swarm: Swarm, tmp_path: Path) -> None:
     outcome = play((attack, attack), swarm, tmp_path)
