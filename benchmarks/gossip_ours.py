@@ -55,8 +55,11 @@ async def serve(settings: Command) -> None:
         while not (task.reached(participant.evaluation) or participant.finished):
             await participant.changed.wait()
         held = time.monotonic()
-        steps = (participant.evaluated_epoch or 0) * settings["steps"]
-        reports.send("done", began=began, held=held, steps=steps, evaluation=participant.evaluation)
+        steps = participant.samples_contributed // task.batch_size
+        exchanges = participant.gossip_status.exchanges
+        reports.send(
+            "done", began=began, held=held, steps=steps, exchanges=exchanges, evaluation=participant.evaluation
+        )
         await command()
 
 

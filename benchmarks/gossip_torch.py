@@ -57,7 +57,7 @@ def serve(settings: Command) -> None:
             held = time.monotonic()
             reached.fill_(task.reached(evaluation))
             distributed.all_reduce(reached)  # all stop at once, or some would wait for who has stopped
-    reports.send("done", began=began, held=held, steps=steps, evaluation=evaluation)
+    reports.send("done", began=began, held=held, steps=steps, exchanges=steps, evaluation=evaluation)
     distributed.barrier()
     distributed.destroy_process_group()
     read_command()

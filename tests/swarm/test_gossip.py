@@ -69,7 +69,7 @@ def check_learned_together(swarm: Swarm, count: int, text: str, monkeypatch: pyt
     accuracies = [end["run"]["evaluation"]["accuracy"] for end in ends]
     exchanges = [status.gossip.exchanges for status in last if status.gossip]
     print(f"accuracy {min(accuracies):.3f} to {max(accuracies):.3f}, {min(exchanges)} to {max(exchanges)} exchanges")
-    print(f"relative consensus distance {min(map(distance, early)):.3f} … {max(map(distance, last)):.3f}")
+    print(f"relative consensus distance {min(map(distance, early)):.1e}, in the end {max(map(distance, last)):.1e}")
     assert min(accuracies) >= 0.95, accuracies
     assert max(map(distance, last)) < 0.5 * min(map(distance, early))
     assert all(status.rejected.keys() <= {"busy"} for status in last), [status.rejected for status in last]
