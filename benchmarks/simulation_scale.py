@@ -35,7 +35,7 @@ every_epochs = 1000
 [[peers]]
 name = "all"
 count = 10
-latency = [0.005, 0.02]
+latency = [0.005, 0.01]
 """
 SCENARIOS = {
     "gossip": """
@@ -43,7 +43,7 @@ epochs = 125
 """
     + COMMON
     + """
-samples_per_second = [100, 150]
+samples_per_second = [200, 300]
 
 [training]
 protocol = "gossip"

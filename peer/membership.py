@@ -45,8 +45,12 @@ AT_ONCE = 16
 """Hellos under way at the same time, and on average said in a second when nothing happens."""
 HELLOS_A_TURN = 128
 """To those first who have not heard of us for longest; so nobody's effort grows with the square of the swarm."""
+SMALL_SWARM = 128
+"""In a larger one the next turn comes when it is due, whatever there is to tell."""
 FAREWELLS = 64
 """Said by who is in touch with a few; the others hear of it from the DHT."""
+WORDS_A_TURN = 64
+"""Of the event loop: so many of the DHT's words are taken."""
 MEETINGS_AT_ONCE = 64
 """Strangers dialled at the same time: their addresses are what they, or somebody, say."""
 LONGEST_GAP_SECONDS = 2 * (HELLO_SECONDS + REQUEST_SECONDS)
@@ -164,8 +168,10 @@ class Membership:
                 if not record.body.departed and self.roster.get(record.sender) is None
             }
             if self._contacts is not None:
-                for record in found:
+                for number, record in enumerate(found, 1):
                     self._take_word(record)
+                    if number % WORDS_A_TURN == 0:
+                        await asyncio.sleep(0)
             await self.meet_all({peer: strangers[peer] for peer in self._some(strangers)})
 
     async def greet(self) -> None:
@@ -252,13 +258,12 @@ class Membership:
                 async with self._border.around("forgetting who is silent"):
                     for peer in self.roster.expire(self._now()):
                         self._on_lost(peer)
-                await self._transport.clock.sleep(SHORTEST_PAUSE_SECONDS)
                 pause = max(HELLO_SECONDS, len(due) / AT_ONCE) * self._random.uniform(0.8, 1.2)
-                try:
-                    async with asyncio.timeout(pause - SHORTEST_PAUSE_SECONDS):
+                shortest = SHORTEST_PAUSE_SECONDS if self._is_small else pause
+                await self._transport.clock.sleep(shortest)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause - shortest):
                         await self._hurry.wait()
-                except TimeoutError:
-                    pass
                 self._hurry.clear()
 
     def _due(self) -> list[PeerId]:
@@ -269,7 +274,13 @@ class Membership:
             for member in self.roster
             if member.told < since and member.peer not in self._addressed
         ]
-        return [peer for *_, peer in heapq.nsmallest(self._contacts or HELLOS_A_TURN, waiting)]
+        most = self._contacts or (HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS))
+        return [peer for *_, peer in heapq.nsmallest(most, waiting)]
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether news are told at once: in a large swarm they would be most of what is sent."""
+        return self._contacts is not None or len(self.roster) <= SMALL_SWARM
 
     def _some(self, peers: Collection[PeerId]) -> list[PeerId]:
         """As many as we keep in touch with at a time."""

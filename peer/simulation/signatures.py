@@ -1,6 +1,7 @@
 """Looks on at what a member accepts: nothing may be among it that its sender has not signed."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from dht.interfaces import Frame, RequestHandler, Stream, StreamHandler, Transport
 from dht.wrapped_transport import WrappedStream, WrappedTransport
@@ -87,8 +88,9 @@ def is_statement(frame: Frame) -> bool:
     return len(frame.header) > CHUNK_HEADER_BYTES and frame != BUSY
 
 
+@lru_cache(maxsize=4096)
 def flaw(wire: bytes, came_from: PeerId) -> str | None:
-    """Why a statement that came from there must not be accepted."""
+    """Why a statement that came from there must not be accepted. Looked at once, as members say the same to many."""
     try:
         signer, kind = signer_and_kind(wire)
     except Rejected as error:
