@@ -172,6 +172,7 @@ class Membership:
                     self._take_word(record)
                     if number % WORDS_A_TURN == 0:
                         await asyncio.sleep(0)
+                self.heard.notify()
             await self.meet_all({peer: strangers[peer] for peer in self._some(strangers)})
 
     async def greet(self) -> None:
@@ -216,9 +217,9 @@ class Membership:
         return self._word.say().wire
 
     def _take_word(self, record: Signed[RosterEntry]) -> None:
-        """What the DHT has of a member, whom we may never have met."""
+        """What the DHT has of a member, whom we may never have met; of one without a state once it has one."""
         known = self.roster.get(record.sender)
-        if known is None or known.statement.sequence < record.sequence:
+        if record.body.state_digest if known is None else known.statement.sequence < record.sequence:
             with suppress(Rejected):
                 self._learn(record, directly=False)
 
@@ -234,7 +235,8 @@ class Membership:
         if known is not None and statement.body.departed:
             log.info("member left", member=known.entry.name, peer=statement.sender)
             self._on_left(statement.sender)
-        self.heard.notify()
+        if directly:
+            self.heard.notify()
 
     async def _hello(self, peer: PeerId) -> None:
         began = self._now()

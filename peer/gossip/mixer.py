@@ -86,7 +86,8 @@ class Mixer:
 
     def _neighbours(self, epoch: int) -> Sequence[PeerId]:
         graph = draw_graph(self._topology, self._run, epoch, self._trainers.mixing.peers)
-        return graph.neighbours.get(self._transport.peer_id, ())
+        neighbours = graph.neighbours.get(self._transport.peer_id, ())
+        return [neighbour for neighbour in neighbours if self._trainers.trains(neighbour)]
 
     def _callees(self, epoch: int) -> list[PeerId]:
         """The neighbours whom we call; who cannot be called calls."""
@@ -96,7 +97,8 @@ class Mixer:
         return [
             neighbour
             for neighbour in graph.neighbours.get(me, ())
-            if (clients[me] if clients[me] != clients[neighbour] else neighbour in calls)
+            if self._trainers.trains(neighbour)
+            and (clients[me] if clients[me] != clients[neighbour] else neighbour in calls)
         ]
 
     async def _mix_all(self, neighbourhood: Neighbourhood, neighbours: Sequence[PeerId]) -> None:

@@ -10,7 +10,7 @@ from protocols.identity import PeerId
 
 @dataclass(frozen=True)
 class Mixing:
-    """Who has a model to mix, this peer too."""
+    """Who has a model, this peer too, and those who are at the end: not all hear at the same time that they are."""
 
     peers: frozenset[PeerId]
     clients: Mapping[PeerId, bool]
@@ -64,11 +64,13 @@ class Trainers:
     @property
     def mixing(self) -> Mixing:
         if self._mixing is None:
-            clients = {peer: mode for peer, mode in self._clients.items() if peer == self._me or self._trains(peer)}
+            known = (peer for peer in self._clients if peer == self._me or self._epochs.get(peer) is not None)
+            clients = {peer: self._clients[peer] for peer in known}
             self._mixing = Mixing(frozenset(clients), clients)
         return self._mixing
 
-    def _trains(self, peer: PeerId) -> bool:
+    def trains(self, peer: PeerId) -> bool:
+        """Whether it is not at the end yet, as far as we know."""
         epoch = self._epochs.get(peer)
         return epoch is not None and epoch < self._end
 
@@ -77,5 +79,5 @@ class Trainers:
         before = self._epochs.get(peer)
         if before is None or before < epoch:
             self._epochs.put(peer, epoch)
-        if before is None or before < self._end <= epoch:
+        if before is None:
             self._mixing = None

@@ -16,7 +16,8 @@ from peer.simulation.trace import Trace
 from peer.simulation.training import training_of
 from protocols.manifest import Gossip
 
-OBJECTS_BETWEEN_COLLECTIONS = 200_000
+COLLECTIONS = (200_000, 5, 2)
+"""As `gc.set_threshold` takes it."""
 
 
 def simulate(scenario: Scenario, seed: int, peers: int | None, trace: Trace) -> Report:
@@ -40,7 +41,7 @@ def _rare_collections() -> Iterator[None]:
     """A simulation makes a hundred thousand objects a second, of which few are in cycles: looking for these as often as
     Python does would take a fifth of its time."""
     before = gc.get_threshold()
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS, *before[1:])
+    gc.set_threshold(*COLLECTIONS)
     try:
         yield
     finally:

@@ -45,7 +45,7 @@ def test_what_is_said_again_is_not_signed_again() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epoch", 1), ("state_digest", b"\x01" * 32), ("directives", b"\x02" * 32), ("role", "monitor")],
+    [("epoch", 1), ("state_digest", b"\x03" * 32), ("directives", b"\x02" * 32), ("role", "monitor")],
 )
 def test_what_changes_is_said_at_once(field: str, value: object) -> None:
     async def scenario(_network: SimulatedNetwork, word: Word, says: dict[str, Any]) -> None:

@@ -42,15 +42,16 @@ def test_epochs_that_come_one_by_one_are_counted_as_all_at_once(words: Sequence[
         assert len(epochs) == len(known)
 
 
-def test_who_has_a_state_and_is_not_at_the_end_mixes() -> None:
+def test_who_has_a_state_is_in_the_graph_and_trains_until_the_end() -> None:
     others = trainers()
     others.hear(member(OTHERS[0], 3))
     others.hear(member(OTHERS[1], 3, state_digest=None))
     others.hear(member(OTHERS[2], END))
     others.hear(member(OTHERS[3], 3, role="monitor"))
     others.hear(member(OTHERS[4], 3, client_mode=True))
-    assert others.mixing.peers == {ME, OTHERS[0], OTHERS[4]}
-    assert others.mixing.clients == {ME: False, OTHERS[0]: False, OTHERS[4]: True}
+    assert others.mixing.peers == {ME, OTHERS[0], OTHERS[2], OTHERS[4]}
+    assert others.mixing.clients == {ME: False, OTHERS[0]: False, OTHERS[2]: False, OTHERS[4]: True}
+    assert [peer for peer in OTHERS if others.trains(peer)] == [OTHERS[0], OTHERS[4]]
     assert len(others) == 4
 
 
@@ -59,12 +60,12 @@ def test_what_changes_shows_and_what_does_not_makes_nothing_anew() -> None:
     others.hear(member(OTHERS[0], 3))
     before = others.mixing
     others.hear(member(OTHERS[0], 4))
-    others.met(OTHERS[0], 5)
-    assert others.mixing is before
+    others.met(OTHERS[0], END)
+    assert others.mixing is before, "rosters agree, whoever has heard that somebody is at the end"
+    assert not others.trains(OTHERS[0])
     for change in (
         lambda: others.hear(member(OTHERS[1], 3)),
         lambda: others.hear(member(OTHERS[1], 3, client_mode=True)),
-        lambda: others.met(OTHERS[1], END),
         lambda: others.forget(OTHERS[0]),
         lambda: others.hear(member(OTHERS[2], 3)),
         lambda: others.hear(member(OTHERS[2], 3, state_digest=None)),
