@@ -21,8 +21,6 @@ from gossip_swarm import accuracy, digits, learns_digits, simulate, start_gossip
 
 from dht.interfaces import Stream
 from dht.simulated_link import Link
-from peer.gossip.committees import MODEL_KIND, PING_KIND
-from peer.gossip.models import MODEL_FRAME_BYTES
 from peer.gossip.participant import GossipParticipant
 from peer.simulation.swarm import SimulatedSwarm
 from protocols.manifest import Averaging, Committee, Manifest
@@ -34,17 +32,21 @@ LOOKED_AT = 8
 SPEED = 400.0
 """Samples a second: the four steps of an epoch take 160 ms."""
 COMMITTEE = Committee(trainers=8, aggregators=2, fraction=0.75)
+SMALL = Committee(trainers=3, aggregators=2, fraction=0.6)
+"""For swarms of which few answer."""
 NEAR = Link(latency_seconds=0.005)
 SILENT_SECONDS = 1e6
+UNRESPONSIVE = (0.0, 0.5, 0.8)
 
 
 class Unresponsive(GossipParticipant):
     """A member that says hello and answers nothing that a committee asks."""
 
     async def start(self) -> None:
+        assert self._committees is not None
+        self._committees._answer_ping = self._say_nothing  # type: ignore[method-assign]
+        self._committees._serve = self._hear_nothing  # type: ignore[method-assign]
         await super().start()
-        await self._transport.serve_requests(PING_KIND, self._say_nothing, 64)
-        await self._transport.serve_streams(MODEL_KIND, self._hear_nothing, MODEL_FRAME_BYTES)
 
     async def _take_turns(self, _committees: object) -> None:
         await self._transport.clock.sleep(SILENT_SECONDS)
@@ -57,16 +59,16 @@ class Unresponsive(GossipParticipant):
         await self._transport.clock.sleep(SILENT_SECONDS)
 
 
-def manifest_of(way: str, nodes: int) -> Manifest:
-    averaging = Averaging(codec="float16", quorum=nodes)
+def manifest_of(way: str, nodes: int, committee: Committee) -> Manifest:
+    averaging = Averaging(codec="float16", quorum=min(nodes, 64))
     if way == "gossip":
         return digits(10**6, averaging, topology="exponential")
-    return digits(10**6, averaging, committee=COMMITTEE)
+    return digits(10**6, averaging, committee=committee)
 
 
-def until_goal(way: str, nodes: int, silent: int = 0) -> dict[str, Any]:
+def until_goal(way: str, nodes: int, silent: int = 0, committee: Committee = COMMITTEE) -> dict[str, Any]:
     """What it takes until the goal, with the first `silent` nodes unresponsive."""
-    manifest = manifest_of(way, nodes)
+    manifest = manifest_of(way, nodes, committee)
 
     async def scenario(swarm: SimulatedSwarm) -> dict[str, Any]:
         members = [
@@ -103,10 +105,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.unresponsive:
-        runs = [until_goal("committees", n, round(share * n)) for n in options.nodes for share in (0.0, 0.5, 0.8)]
+        cases = [("committees", n, round(share * n), SMALL) for n in options.nodes for share in UNRESPONSIVE]
     else:
-        runs = [until_goal(way, nodes) for nodes in options.nodes for way in ("gossip", "committees")]
-    print(json.dumps(runs) if options.json else "\n".join(map(show, runs)))
+        cases = [(way, n, 0, COMMITTEE) for n in options.nodes for way in ("gossip", "committees")]
+    runs = []
+    for case in cases:
+        runs.append(until_goal(*case))
+        if not options.json:
+            print(show(runs[-1]), flush=True)
+    if options.json:
+        print(json.dumps(runs))
 
 
 def show(run: dict[str, Any]) -> str:
