@@ -19,7 +19,7 @@ from peer.gossip.models import Busy
 from peer.gossip.trainers import Trainers
 from peer.signal import Signal
 from protocols.gossip.mixing import Neighbourhood, length
-from protocols.gossip.topologies import Topology, draw_graph
+from protocols.gossip.topologies import Topology, links_of
 from protocols.identity import PeerId
 from protocols.rejection import Rejected
 from protocols.vectors import Vector
@@ -85,21 +85,23 @@ class Mixer:
                 tasks.create_task(self._try(callee, self._exchanges.mix_with))
 
     def _neighbours(self, epoch: int) -> Sequence[PeerId]:
-        graph = draw_graph(self._topology, self._run, epoch, self._trainers.mixing.peers)
-        neighbours = graph.neighbours.get(self._transport.peer_id, ())
-        return [neighbour for neighbour in neighbours if self._trainers.trains(neighbour)]
+        callees, callers = self._links(epoch)
+        return [neighbour for neighbour in (*callees, *callers) if self._trainers.trains(neighbour)]
 
     def _callees(self, epoch: int) -> list[PeerId]:
         """The neighbours whom we call; who cannot be called calls."""
-        mixing, me = self._trainers.mixing, self._transport.peer_id
-        graph, clients = draw_graph(self._topology, self._run, epoch, mixing.peers), mixing.clients
-        calls = graph.callees.get(me, ())
+        callees, _ = self._links(epoch)
+        clients, me = self._trainers.mixing.clients, self._transport.peer_id
         return [
             neighbour
-            for neighbour in graph.neighbours.get(me, ())
-            if self._trainers.trains(neighbour)
-            and (clients[me] if clients[me] != clients[neighbour] else neighbour in calls)
+            for neighbour in self._neighbours(epoch)
+            if (clients[me] if clients[me] != clients[neighbour] else neighbour in callees)
         ]
+
+    def _links(self, epoch: int) -> tuple[Sequence[PeerId], Sequence[PeerId]]:
+        """Whom we call and who calls us, if all can be called."""
+        peers = self._trainers.mixing.peers
+        return links_of(self._topology, self._run, epoch, peers, self._transport.peer_id)
 
     async def _mix_all(self, neighbourhood: Neighbourhood, neighbours: Sequence[PeerId]) -> None:
         """Shifts our model towards what the rule makes of it and those of the neighbours who answer."""

@@ -128,17 +128,37 @@ class Graph:
         return _by_first([*self.links, *((callee, caller) for caller, callee in self.links)])
 
 
-@lru_cache(maxsize=64)
 def draw_graph(topology: Topology, run: str, epoch: int, roster: frozenset[PeerId]) -> Graph:
-    """Who mixes with whom in that epoch. Remembered, as in a simulation thousands ask for the same."""
+    """Who mixes with whom in that epoch."""
     orders: dict[int, list[PeerId]] = {}
     links: dict[frozenset[PeerId], Link] = {}
     for draw, caller, callee in topology.links(len(roster), epoch):
         if draw not in orders:
-            orders[draw] = order(run, draw, roster)
+            orders[draw] = _ordered(run, draw, roster)
         link = (orders[draw][caller], orders[draw][callee])
         links.setdefault(frozenset(link), link)
     return Graph(tuple(links.values()))
+
+
+def links_of(
+    topology: Topology, run: str, epoch: int, roster: frozenset[PeerId], me: PeerId
+) -> tuple[tuple[PeerId, ...], tuple[PeerId, ...]]:
+    """Whom `me` of the roster calls in that epoch, and who calls it: as in `draw_graph`, at a fraction of its cost."""
+    places: dict[int, int] = {}
+    linked: dict[PeerId, bool] = {}
+    for draw, caller, callee in topology.links(len(roster), epoch):
+        if draw not in places:
+            places[draw] = _ordered(run, draw, roster).index(me)
+        if places[draw] in (caller, callee):
+            calls = places[draw] == caller
+            linked.setdefault(_ordered(run, draw, roster)[callee if calls else caller], calls)
+    callees = tuple(peer for peer, calls in linked.items() if calls)
+    return callees, tuple(peer for peer, calls in linked.items() if not calls)
+
+
+@lru_cache(maxsize=64)
+def _ordered(run: str, draw: int, roster: frozenset[PeerId]) -> list[PeerId]:
+    return order(run, draw, roster)
 
 
 def _cycle(draw: int, count: int) -> Iterator[tuple[int, int, int]]:

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.gossip.spectrum import contraction, expected_error, expected_gap, mixing_matrix, ring_gap, spectral_gap
-from protocols.gossip.topologies import Exponential, RandomPairs, RandomRegular, Ring, Topology, draw_graph
+from protocols.gossip.topologies import (
+    Exponential,
+    RandomPairs,
+    RandomRegular,
+    Ring,
+    Topology,
+    _ordered,
+    draw_graph,
+    links_of,
+)
 from protocols.identity import PeerId
 
 TOPOLOGIES: list[Topology] = [RandomPairs(), Exponential(), Ring(), RandomRegular(3), RandomRegular(4)]
@@ -40,6 +49,15 @@ def test_a_graph_links_no_pair_twice_nobody_to_itself_and_nobody_to_more_than_it
 
 
 @given(topology=st.sampled_from(TOPOLOGIES), count=st.integers(1, 40), epoch=st.integers(0, 10_000))
+def test_each_knows_its_own_links_without_drawing_those_of_others(topology: Topology, count: int, epoch: int) -> None:
+    graph = draw_graph(topology, RUN, epoch, roster(count))
+    for peer in roster(count):
+        callees, callers = links_of(topology, RUN, epoch, roster(count), peer)
+        assert callees == graph.callees.get(peer, ())
+        assert (*callees, *callers) == graph.neighbours.get(peer, ())
+
+
+@given(topology=st.sampled_from(TOPOLOGIES), count=st.integers(1, 40), epoch=st.integers(0, 10_000))
 def test_mixing_keeps_the_mean_and_never_overshoots(topology: Topology, count: int, epoch: int) -> None:
     matrix = matrix_of(topology, count, epoch)
     assert np.allclose(matrix, matrix.T)
@@ -52,7 +70,7 @@ def test_mixing_keeps_the_mean_and_never_overshoots(topology: Topology, count: i
 def test_graphs_are_drawn_anew_each_epoch_and_from_run_epoch_and_roster_alone(topology: Topology) -> None:
     drawn = [draw_graph(topology, RUN, epoch, roster(16)).links for epoch in range(4)]
     assert len(set(drawn)) == 4
-    draw_graph.cache_clear()
+    _ordered.cache_clear()
     shuffled = frozenset(sorted(roster(16), reverse=True))
     assert [draw_graph(topology, RUN, epoch, shuffled).links for epoch in range(4)] == drawn
     assert draw_graph(topology, "another run", 0, roster(16)).links != drawn[0]
