@@ -26,21 +26,22 @@ class RoundRobin(Wiring):
 class FixedPipeline(Wiring):
     """Always the same peer of each stage."""
 
-    chosen: frozenset[PeerId] = frozenset()
+    chosen: frozenset[PeerId]
 
     def set_peers(self, stage: int, peers: Iterable[PeerId]) -> None:
         super().set_peers(stage, self.chosen.intersection(peers))
 
 
-def wire(wiring: str) -> None:
-    if wiring == "round_robin":
-        peer.swarm.pipeline.Wiring = RoundRobin
-    elif wiring != "stochastic":
-        FixedPipeline.chosen = frozenset(map(PeerId, wiring.split(",")))
-        peer.swarm.pipeline.Wiring = FixedPipeline
+def wiring_of(name: str) -> type[Wiring]:
+    """The class that stands for `peer.swarm.pipeline.Wiring`."""
+    if name == "stochastic":
+        return Wiring
+    if name == "round_robin":
+        return RoundRobin
+    return type("FixedPipeline", (FixedPipeline,), {"chosen": frozenset(map(PeerId, name.split(",")))})
 
 
 if __name__ == "__main__":
     _, wiring, *sys.argv = sys.argv
-    wire(wiring)
+    peer.swarm.pipeline.Wiring = wiring_of(wiring)
     runpy.run_path(sys.argv[0], run_name="__main__")

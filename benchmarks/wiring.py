@@ -131,14 +131,14 @@ def show(figures: Figures) -> str:
     lines = [f"the peers' speeds allow {bound:.2f} microbatches a second (of each stage: {per_stage})"]
     for wiring in WIRINGS:
         if wiring in figures:
-            rate, done = figures[wiring]["microbatches_per_second"], figures[wiring]["done"]
-            peers = " ".join(f"{each:.2f}" for each in done)
-            lines.append(f"  {wiring:12}{rate:6.2f}   {rate / bound:4.0%} of that   of each peer: {peers}")
+            rate = figures[wiring]["microbatches_per_second"]
+            peers = " ".join(f"{each:.2f}" for each in figures[wiring].get("done", ()))
+            lines.append(f"  {wiring:12}{rate:6.2f}   {rate / bound:4.0%} of that   {peers}".rstrip())
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--compute-seconds", type=float, default=1.0, help="of a microbatch on a stage")
     parser.add_argument("--slow-times", type=float, default=5.0, help="how much slower the slow peer computes")
     parser.add_argument("--link", default="1gbit", help="of every other host")
@@ -154,7 +154,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--wirings", type=lambda text: text.split(","), default=list(WIRINGS))
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser(__doc__).parse_args()
     if reason := reason_why_not():
         sys.exit(reason)
     named = ("stages", "width", "context", "batch_size", "microbatches", "codec", "delayed")
