@@ -4,14 +4,17 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dht.border import Border
-from peer.directives import Directives
 from peer.files import write_atomically
 from protocols.directives import KEPT_OF_A_NUMBER, MAX_DIRECTIVES, MAX_WIRE_BYTES, DirectiveLog
 from protocols.encoding import EncodingError, decode, encode
 from protocols.manifest import Manifest
 from protocols.rejection import Rejected
+
+if TYPE_CHECKING:
+    from dht.border import Border
+    from peer.directives import Directives
 
 _MAX_FILE_BYTES = KEPT_OF_A_NUMBER * MAX_DIRECTIVES * (MAX_WIRE_BYTES + 8)
 
@@ -44,7 +47,7 @@ class DirectivesFile:
         self._path = path
         self._lock = asyncio.Lock()
 
-    async def keep_saving(self, directives: Directives, border: Border) -> None:
+    async def keep_saving(self, directives: "Directives", border: "Border") -> None:
         """Saves them whenever something new is known, until cancelled."""
         while True:
             saved = directives.log.digest
