@@ -639,12 +639,12 @@ class Participant:
             if now < asked_at + pause:
                 continue
             asked_at, pause = now, min(2 * pause, LONGEST_WATCH_SECONDS)
-            if (choice := await self._heads.choose(self._others(), companions=self._companions())) is not None:
+            if (choice := await self._heads.choose(self._others(), companions=self._companions)) is not None:
                 self.company.ban_all(choice.banned)
                 self._compare(choice)
 
-    def _companions(self) -> Iterable[PeerId]:
-        return (peer for peer in self._group if self.membership.roster.get(peer) is not None)
+    def _companions(self) -> list[PeerId]:
+        return [peer for peer in self._group if self.membership.roster.get(peer) is not None]
 
     def _suspicious(self) -> bool:
         """Whether some member says something that our history does not explain."""

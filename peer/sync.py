@@ -95,14 +95,17 @@ class Heads:
         return {peer: history for peer, history in answers if history is not None}
 
     async def choose(
-        self, peers: Iterable[PeerId], snapshot: ModelState | None = None, companions: Iterable[PeerId] = ()
+        self,
+        peers: Iterable[PeerId],
+        snapshot: ModelState | None = None,
+        companions: Callable[[], Iterable[PeerId]] = tuple,
     ) -> Choice | None:
         """What the swarm's state is, by all of `peers` who answer and by ourselves.
 
         Ours is all that it was while they answered: until the last one has, the first answer may be older than all that
         we then remember, and would seem to tell another history.
 
-        `companions`: those of our last round who live, as far as we know. Until they say otherwise, ours is their
+        `companions`: those of our last round who live, as far as we know when all have answered. Until they say otherwise, ours is their
         history: else one stranger who is far ahead would win against us alone, whenever they are too busy to answer.
 
         `snapshot`: what we resume from; it tells for its history, and what the others make of that goes before it.
@@ -114,7 +117,7 @@ class Heads:
             choice: Choice | None = choose_from(histories, self._transport.peer_id, {snapshot.epoch: snapshot.digest})
         else:
             if self.history:
-                histories = dict.fromkeys(companions, ours) | histories | {self._transport.peer_id: ours}
+                histories = dict.fromkeys(companions(), ours) | histories | {self._transport.peer_id: ours}
             choice = choose(histories)
         return replace(choice, banned=banned_by_most(choice.tellers, self._told)) if choice else None
 

@@ -1,5 +1,7 @@
 """What it costs to be shown results: the votes of a `Done` are checked once, and of one peer only so many a second."""
 
+from collections import OrderedDict
+
 import pytest
 
 from dht.simulated import SimulatedNetwork, run_simulation
@@ -32,6 +34,7 @@ def done(sequence: int, votes: int = 2) -> bytes:
 class Checks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
+        monkeypatch.setattr("protocols.signed._opened", OrderedDict())  # what other tests have opened
         monkeypatch.setattr("protocols.signed.verify", self._verify)
 
     def _verify(self, *_arguments: object) -> bool:
