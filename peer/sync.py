@@ -105,8 +105,9 @@ class Heads:
         Ours is all that it was while they answered: until the last one has, the first answer may be older than all that
         we then remember, and would seem to tell another history.
 
-        `companions`: those of our last round who live, as far as we know when all have answered. Until they say otherwise, ours is their
-        history: else one stranger who is far ahead would win against us alone, whenever they are too busy to answer.
+        `companions`: those of our last round who live, as far as we know when all have answered. Until they say
+        otherwise, ours is their history: else one stranger who is far ahead would win against us alone, whenever they
+        are too busy to answer.
 
         `snapshot`: what we resume from; it tells for its history, and what the others make of that goes before it.
         """
