@@ -45,13 +45,12 @@ from peer.swarm.assembly import Wishes
 from peer.swarm.pipeline import PipelinePeer
 from peer.trainer import Trainer
 from protocols.admission import Admission
+from protocols.averaging import check_averaging
 from protocols.directives import DirectiveLog
-from protocols.gossip.mixing import neighbourhood_of
 from protocols.identity import PeerId
 from protocols.manifest import Gossip, Manifest, Pipeline
 from protocols.rejection import Rejected
 from protocols.roles import TRAINING, Role
-from protocols.rules import rule_of
 from protocols.signed import Signer
 
 
@@ -96,10 +95,7 @@ class Preparation:
     def _check(self) -> None:
         settings, manifest = self._settings, self._manifest
         try:
-            if isinstance(manifest.training, Gossip):
-                neighbourhood_of(manifest)
-            else:
-                rule_of(manifest.averaging)
+            check_averaging(manifest)
         except ValueError as error:
             raise PeerError(f"this program cannot take part in {manifest.run_id}: averaging: {error}") from error
         try:

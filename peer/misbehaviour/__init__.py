@@ -36,8 +36,7 @@ PROTOCOL_ATTACKS: Mapping[str, Callable[..., Participant]] = {
 }
 """Each makes a participant, and takes what `Participant` does."""
 ATTACKS_ON_ROUNDS = (*MODEL_ATTACKS, *PROTOCOL_ATTACKS)
-"""What a member may do where all hold the whole model, and average it in rounds."""
-"""… of those, the attacks on the model are also possible by gossip."""
+"""What a member may do where all hold the whole model, and average it in rounds; by gossip MODEL_ATTACKS alone."""
 MISBEHAVIOURS = (*ATTACKS_ON_ROUNDS, *PIPELINE_ATTACKS)
 
 

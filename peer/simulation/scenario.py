@@ -13,11 +13,10 @@ from peer.recipe_errors import advice, explain
 from peer.recipes import Recipe, read_file, to_manifest
 from peer.simulation.sessions import Session
 from peer.simulation.table import AnyRange, Fraction, Moment, Name, NotNegative, Positive, Seconds, Table
-from protocols.gossip.mixing import neighbourhood_of
+from protocols.averaging import check_averaging
 from protocols.manifest import Data, Gossip, LocalSgd, Manifest, Model, Pipeline, Sgd
 from protocols.message import Many
 from protocols.roles import Role
-from protocols.rules import rule_of
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Names = Annotated[Many[Name], Field(max_length=64)]
@@ -172,10 +171,7 @@ class Scenario:
             fields["data"] = Data(dataset=problem.kind).model_dump(exclude={"shards"})
         manifest = to_manifest(Recipe(self.origin, self.directory, fields))
         try:
-            if isinstance(manifest.training, Gossip):
-                neighbourhood_of(manifest)
-            else:
-                rule_of(manifest.averaging)
+            check_averaging(manifest)
         except ValueError as error:
             raise UsageError(f"{self.origin}: averaging: {error}") from error
         return manifest

@@ -40,9 +40,8 @@ def test_five_honest_daemons_come_to_the_end_beside_one_that_attacks(attack: str
     recipe = tmp_path / "attacked.toml"
     recipe.write_text(RECIPE)
     daemons = [swarm.daemon(f"peer-{number}") for number in range(6)]
-    attacker = daemons[
-        1 if attack == "wrong_gradients" else 0
-    ]  # the last stage gives no outputs, the first no gradient
+    gives = 1 if attack == "wrong_gradients" else 0  # the last stage gives no outputs, the first no gradients
+    attacker = daemons[gives]
     honest = [daemon for daemon in daemons if daemon is not attacker]
     run_id = swarm.command("run", "create", str(recipe), "--home", str(honest[0].home)).split()[0]
     for number, daemon in enumerate(daemons):
