@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from netlab import NetLab, popen_in
-from swarms import Popen, Report, Swarm, median
+from swarms import Popen, Report, Swarm, first_to_hold, in_turn, median
 from tasks import TASKS
 
 IMPLEMENTATIONS = {
@@ -53,8 +53,7 @@ def train(name: str, steps: int, learning_rate: float | None, slow_link: str | N
             hosts, popens = [lab.address(host) for host in lab.hosts], [popen_in(lab, host) for host in lab.hosts]
         with Swarm(script, settings, hosts, popens) as swarm:
             done = swarm.expect("done", TRAINING_SECONDS)
-    first = min(done, key=lambda report: report["held"])
-    seconds = first["held"] - max(report["began"] for report in done)
+    first, seconds = first_to_hold(done)
     return {key: first[key] for key in ("steps", "exchanges", "evaluation")} | {"seconds": seconds}
 
 
@@ -67,10 +66,11 @@ def main() -> None:
     parser.add_argument("--implementations", type=lambda text: text.split(","), default=list(IMPLEMENTATIONS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    runs: dict[str, list[Report]] = {name: [] for name in options.implementations}
-    for _ in range(options.repeat):
-        for name, done in runs.items():
-            done.append(train(name, options.steps, options.learning_rate, options.slow_link))
+    runs = in_turn(
+        options.implementations,
+        options.repeat,
+        lambda name: train(name, options.steps, options.learning_rate, options.slow_link),
+    )
     figures = {name: {"seconds": median([run["seconds"] for run in done]), "runs": done} for name, done in runs.items()}
     print(json.dumps(figures) if options.json else show(figures, options.slow_link))
 

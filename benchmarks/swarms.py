@@ -25,6 +25,21 @@ Report = dict[str, Any]
 Popen = Callable[..., subprocess.Popen]
 
 
+def in_turn(names: Sequence[str], repeat: int, run: Callable[[str], Report]) -> dict[str, list[Report]]:
+    """What so many runs of each give; one of each comes before the next of any, so that all see the same machine."""
+    runs: dict[str, list[Report]] = {name: [] for name in names}
+    for _ in range(repeat):
+        for name, done in runs.items():
+            done.append(run(name))
+    return runs
+
+
+def first_to_hold(done: Sequence[Report]) -> tuple[Report, float]:
+    """Who held the goal first, and how many seconds after the last had begun."""
+    first = min(done, key=lambda report: report["held"])
+    return first, first["held"] - max(report["began"] for report in done)
+
+
 class WorkerFailed(RuntimeError):
     """A worker process has ended early, or said something unexpected."""
 

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from swarms import Report, Swarm, median
+from swarms import Report, Swarm, first_to_hold, in_turn, median
 from tasks import TASKS, task_of
 
 IMPLEMENTATIONS = {
@@ -37,8 +37,7 @@ def train(name: str, task: str, target_batch: int | None, peers: int) -> Report:
         settings |= {"patience_seconds": PATIENCE_SECONDS, "store": str(Path(directory) / "store")}
         with Swarm(script, settings, ["127.0.0.1"] * peers) as swarm:
             done = swarm.expect("done", TRAINING_SECONDS)
-    first = min(done, key=lambda report: report["held"])
-    seconds = first["held"] - max(report["began"] for report in done)
+    first, seconds = first_to_hold(done)
     return {"seconds": seconds, "epochs": first["epochs"], "evaluation": first["evaluation"]}
 
 
@@ -51,10 +50,11 @@ def main() -> None:
     parser.add_argument("--implementations", type=lambda text: text.split(","), default=list(IMPLEMENTATIONS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    runs: dict[str, list[Report]] = {name: [] for name in options.implementations}
-    for _ in range(options.repeat):
-        for name, done in runs.items():
-            done.append(train(name, options.task, options.target_batch, options.peers))
+    runs = in_turn(
+        options.implementations,
+        options.repeat,
+        lambda name: train(name, options.task, options.target_batch, options.peers),
+    )
     figures: dict[str, Any] = {
         "task": options.task,
         "target_batch": task_of(options.task, options.target_batch).target_batch,
