@@ -39,6 +39,7 @@ class Company:
         on_banned: Callable[[], None],
         directives: Iterable[bytes] = (),
         contacts: int | None = None,
+        mates: Callable[[Iterable[PeerId]], Iterable[PeerId]] = lambda _peers: (),
     ) -> None:
         """`entry`: what to say of ourselves, and our epoch.
 
@@ -46,13 +47,14 @@ class Company:
         departed, or is banned. `on_lost`: one is not heard of any more; it may live. `on_directed`: the organiser has
         said something new. `on_banned`: this peer is banned.
 
-        `directives`: what was known of the organiser's at the last start, signed. `contacts`: as of `Membership`.
+        `directives`: what was known of the organiser's at the last start, signed. `contacts` and `mates`: as of
+        `Membership`.
         """
         self.admission = Admission(manifest)
         self._transport, self._manifest = transport, manifest
         self._on_word, self._on_left, self._on_directed, self._on_banned = on_word, on_left, on_directed, on_banned
         self.membership = Membership(
-            transport, records, signer, entry, self._spoke, on_left, on_lost, border, self.admission, contacts
+            transport, records, signer, entry, self._spoke, on_left, on_lost, border, self.admission, contacts, mates
         )
         self.directives = Directives(transport, records, signer, manifest, border, self._known, self._directed)
         self.directives.recall(directives)

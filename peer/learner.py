@@ -2,16 +2,18 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from dht.interfaces import Clock
+from protocols.codecs import Codec
 from protocols.identity import PeerId
 from protocols.round.events import Trained
+from protocols.round.reduction import EncodedUpdate
 from protocols.state import ModelState
 from protocols.vectors import Vector
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from peer.trainer import StepReport, Trainer
 
 T = TypeVar("T")
+InThread = Callable[..., Awaitable[Any]]
+"""Runs heavy work off the event loop: `Transport.in_thread`."""
 
 DROPPED = 8
 """Microbatches that are not finite are dropped; a few, of whoever trains."""
@@ -46,6 +50,11 @@ class Learner(ABC):
     @abstractmethod
     async def update(self) -> tuple[Vector, int] | None:
         """This epoch's update (flat float32) and the samples behind it; None when there are none."""
+
+    async def encoded(self, codec: Codec, in_thread: InThread) -> tuple[EncodedUpdate, int] | None:
+        """The same, as it is sent."""
+        made = await self.update()
+        return (await in_thread(EncodedUpdate, made[0], codec), made[1]) if made is not None else None
 
     @abstractmethod
     async def evaluate(self, state: ModelState) -> dict[str, float]:

@@ -72,13 +72,14 @@ class Membership:
         border: Border,
         admission: Admission,
         contacts: int | None = None,
+        mates: Callable[[Iterable[PeerId]], Iterable[PeerId]] = lambda _peers: (),
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch.
 
         `on_word`: a member has said where it is; the flag says whether we have just found it. `on_left`: one has
         departed, by its own signed word. `on_lost`: one is not heard of any more; it may live.
 
-        `contacts`: with how many at a time to keep in touch; None: with all.
+        `contacts`: with how many at a time to keep in touch, beside those whom `mates` picks; None: with all.
         """
         self.roster = Roster(transport.peer_id, LIVE_SECONDS_A_MEMBER if contacts is None else LIVE_SECONDS_A_RECORD)
         self.heard = Signal()
@@ -86,7 +87,7 @@ class Membership:
         self._transport, self._run = transport, signer.run
         self._word = Word(signer, transport.clock, entry)
         self._listing = Listing(records, self._word, signer.run, transport.peer_id, border)
-        self._border, self._admission, self._contacts = border, admission, contacts
+        self._border, self._admission, self._contacts, self._mates = border, admission, contacts, mates
         self._on_word, self._on_left, self._on_lost = on_word, on_left, on_lost
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
@@ -159,7 +160,7 @@ class Membership:
         await self.look_up()
 
     async def look_up(self) -> None:
-        """Meets everybody whom the DHT knows and we do not."""
+        """Meets everybody whom the DHT knows and we do not, or as many as we keep in touch with."""
         async with self._border.around("looking members up"):
             found = await self._listing.others()
             strangers = {
@@ -173,13 +174,15 @@ class Membership:
                     if number % WORDS_A_TURN == 0:
                         await asyncio.sleep(0)
                 self.heard.notify()
-            await self.meet_all({peer: strangers[peer] for peer in self._some(strangers)})
+            met = dict.fromkeys([*self._mates(strangers), *self._some(strangers)])
+            await self.meet_all({peer: strangers[peer] for peer in met})
 
     async def greet(self) -> None:
         """Tells those with whom we keep in touch where we are, and hears where they are, as far as they answer within
         GREETING_SECONDS.
         """
-        await self.greet_all(self._some([member.peer for member in self.roster]))
+        members = [member.peer for member in self.roster]
+        await self.greet_all([*self._mates(members), *self._some(members)])
 
     async def greet_all(self, peers: Iterable[PeerId]) -> None:
         """The same, of these members."""
@@ -276,8 +279,9 @@ class Membership:
             for member in self.roster
             if member.told < since and member.peer not in self._addressed
         ]
+        close = self._mates(peer for *_, peer in waiting)
         most = self._contacts or (HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS))
-        return [peer for *_, peer in heapq.nsmallest(most, waiting)]
+        return list(dict.fromkeys([*close, *(peer for *_, peer in heapq.nsmallest(most, waiting))]))
 
     @property
     def _is_small(self) -> bool:

@@ -14,9 +14,9 @@ directives say of its epoch, whenever they came.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import structlog
 
@@ -32,6 +32,7 @@ from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.roster import Member
 from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
+from peer.rounds.levels import Levels
 from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
@@ -53,9 +54,10 @@ from protocols.records import RosterEntry, Serving
 from protocols.rejection import Reason, Rejected
 from protocols.roles import TRAINING
 from protocols.round.aggregate import AggregateMemory
+from protocols.round.cells import LEVELS, epoch_of, mates, round_number
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
-from protocols.round.messages import MAX_MEMBERS, UNMEASURED, Begin, Contribution, Progress, Ready
+from protocols.round.messages import MAX_MEMBERS, UNMEASURED, Begin, Contribution, Done, Progress, Ready, Wait
 from protocols.round.parts import Grid
 from protocols.round.setting import Setting
 from protocols.rules import DistanceRule, rule_of
@@ -70,6 +72,8 @@ BEHIND_SECONDS = 5.0
 """Members may be ahead for so long before we stop waiting for their results and take their state."""
 CATCH_UP_EPOCHS = 6
 """So many epochs are caught up by fetching results; beyond, the state is fetched."""
+CONTACTS = 4
+"""With so many members at a time we keep in touch beside those of our cell, where rounds have two levels."""
 GRACE_EVERY = 8
 """Every so many epochs the leader waits for who is late."""
 EARLY_MESSAGES = 256
@@ -98,6 +102,8 @@ class Place:
 
 
 class Participant:
+    levels: ClassVar[type[Levels]] = Levels
+
     def __init__(
         self,
         *,
@@ -142,6 +148,7 @@ class Participant:
         self.changed = Signal()
         self.contents = ContentStore(transport.in_thread)
         self._border = Border(transport.peer_id, transport.clock, rejections)
+        self._cells = manifest.averaging.cells
         self.company = Company(
             transport,
             records,
@@ -155,6 +162,8 @@ class Participant:
             on_directed=self.changed.notify,
             on_banned=self.leave,
             directives=directives,
+            contacts=CONTACTS if self._cells else None,
+            mates=self._mates,
         )
         self._transport, self._signer = transport, signer
         self._timing = _patient(timing or Timing()) if self._microbatches else timing or Timing()
@@ -164,7 +173,7 @@ class Participant:
             grid.chunks,
             transport.clock,
             self._is_open,
-            manifest.training.most_samples,
+            manifest.training.most_samples * (MAX_MEMBERS if self._cells else 1),
             verifies=manifest.verification.validators > 0,
         )
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
@@ -198,6 +207,9 @@ class Participant:
         )
         self._heads = Heads(transport, signer, self._border, self.company.admission.banned)
         self._sessions: dict[int, Session] = {}
+        """By the number of the round, which is its epoch's where rounds have one level."""
+        self._levels: Levels | None = None
+        """Those of this epoch, where rounds have two."""
         self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
         self._group: dict[PeerId, bool] = {}
         """The members of the last round, or those who made the state that we took."""
@@ -242,7 +254,7 @@ class Participant:
         """Serve another stage once this epoch is over; or `at_once`, and lose what was counted of it."""
         self._moving = place
         self.changed.notify()
-        if at_once and (session := self._sessions.get(self.state.epoch)):
+        if at_once and (session := self._session):
             session.stop()
 
     def leave(self) -> None:
@@ -277,6 +289,25 @@ class Participant:
         return 1 / self._epoch_seconds if self._epoch_seconds > 0 else 1.0
 
     @property
+    def _number(self) -> int:
+        """Of the round that we play, or are to play next."""
+        return max([round_number(self.state.epoch, 0, self._cells), *self._of_epoch(self.state.epoch)])
+
+    @property
+    def _session(self) -> Session | None:
+        return self._sessions.get(self._number)
+
+    def _of_epoch(self, epoch: int) -> dict[int, Session]:
+        """The sessions of that epoch, by their numbers."""
+        return {number: session for number, session in self._sessions.items() if epoch_of(number, self._cells) == epoch}
+
+    def _mates(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """Where rounds have two levels: those of them that are in our cell."""
+        if not self._cells:
+            return []
+        return mates(self.state.digest, self._cells, self._transport.peer_id, peers)
+
+    @property
     def finished(self) -> bool:
         """Whether the run's last epoch is reached."""
         return self.state.epoch >= self.manifest.epochs
@@ -289,7 +320,7 @@ class Participant:
     @property
     def round_phase(self) -> Phase | None:
         """How far this epoch's round is; None while it plays no epoch."""
-        session = self._sessions.get(self.state.epoch)
+        session = self._session
         return session.machine.phase if self.phase == "training" and session is not None else None
 
     @property
@@ -388,6 +419,8 @@ class Participant:
             return
         self._group, self._elders = found.group, found.elders
         await self._become(found.state)
+        if self._cells:  # most others know us by our record alone
+            self.membership.republish()
         if not found.fetched:
             await self.membership.greet()  # others may have begun in this moment, as we do
 
@@ -441,29 +474,54 @@ class Participant:
     async def _play_round(self) -> None:
         if self._trains:
             await self.learner.begin(self.state)
+        self._enter("training")
+        began = self.membership.clock()
+        outcome = await (self._play_levels() if self._cells else self._play_level())
+        if outcome is not None:
+            await self._go_on(outcome, began)
+        elif not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
+            for number in self._of_epoch(self.state.epoch):
+                del self._sessions[number]
+            self._signer.forget()
+
+    async def _play_level(self) -> RoundOutcome | None:
+        """The round of an epoch that has one level."""
         seniors = self._probation.seniors(self.state.epoch, self._group)
         electorate = [peer for peer in self._group if seniors is None or peer in seniors]
         self._heads.seniors = frozenset() if seniors is None else frozenset(electorate[:MAX_MEMBERS])
-        session = Session(
-            self._plan,
-            self._setting(seniors),
-            self._expected(),
-            self._audience(),
-            electorate or None,
-            self.learner,
-            self.changed.notify,
-            () if self._group else self._elders,
-            self._late(),
+        return await self._finish_unless_stopped(
+            self._new_session(
+                setting=self._setting(seniors),
+                expected=self._expected(),
+                audience=self._audience(),
+                electorate=electorate or None,
+                learner=self.learner,
+                elders=() if self._group else self._elders,
+                late=self._late(),
+            )
         )
-        began = self.membership.clock()
+
+    async def _play_levels(self) -> RoundOutcome | None:
+        """Those of an epoch that has two."""
+        self._levels = self.levels(
+            self._setting(None),
+            self._others_with_us,
+            self.learner,
+            self._new_session,
+            self._finish_unless_stopped,
+            lambda: self._leaving.is_set() or self.paused,
+        )
+        return await self._levels.run()
+
+    def _others_with_us(self) -> dict[PeerId, bool]:
+        """The members whose history is ours, and whether in client mode."""
+        modes = {member.peer: member.entry.client_mode for member in self._fellows()}
+        return {peer: modes[peer] for peer in self._audience()}
+
+    def _new_session(self, **given: Any) -> Session:
+        session = Session(self._plan, on_change=self.changed.notify, **given)
         self._open(session)
-        self._enter("training")
-        outcome = await self._finish_unless_stopped(session)
-        if outcome is not None:
-            await self._go_on(session, outcome, began)
-        elif not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
-            self._sessions.pop(session.epoch, None)
-            self._signer.forget()
+        return session
 
     def _setting(self, seniors: frozenset[PeerId] | None) -> Setting:
         training, admission = self.directives.log.training(self.state.epoch), self.manifest.admission
@@ -479,6 +537,7 @@ class Participant:
             quorum=self.manifest.averaging.quorum,
             weighs=isinstance(self._plan.rule, DistanceRule),
             byzantine=self.manifest.averaging.byzantine,
+            cells=self._cells,
             client_mode=self.profile.client_mode,
             trains=self._trains,
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
@@ -490,8 +549,8 @@ class Participant:
             timing=self._timing,
         )
 
-    async def _go_on(self, session: Session, outcome: RoundOutcome, began: float) -> None:
-        """To the next epoch, from what the round of a session that began then has given."""
+    async def _go_on(self, outcome: RoundOutcome, began: float) -> None:
+        """To the next epoch, from what the rounds of this one have given, which began then."""
         self._joining.in_step()
         base = self.state
         self.inspector.inspect(outcome.done, outcome.account, base)
@@ -501,27 +560,30 @@ class Participant:
         self.epochs_played += 1
         self.last_round = (base.epoch, outcome.without_aggregate())
         self._on_round(outcome)
-        members = outcome.done.body.members
-        self.largest_group = max(self.largest_group, len(members))
-        self._group = {peer: session.client_mode_of(peer) for peer in members}
-        self._probation.count(base.epoch, members)
-        self._settle(session, members, began)
+        sessions = self._of_epoch(base.epoch).values()
+        self._group = {peer: session.client_mode_of(peer) for session in sessions for peer in session.members}
+        self.largest_group = max(self.largest_group, *(len(session.members) for session in sessions))
+        self._probation.count(base.epoch, outcome.done.body.members)
+        self._settle(sessions, began)
         is_last = state.epoch >= self.manifest.epochs
         if self._trains and (is_last or state.epoch % self.manifest.evaluation.every_epochs == 0):
             await self._evaluate(state)
         await self._become(state)
-        log.debug("epoch", epoch=state.epoch, group=len(members), seconds=round(outcome.duration_seconds, 3))
+        log.debug("epoch", epoch=state.epoch, seconds=round(outcome.duration_seconds, 3))
 
-    def _settle(self, session: Session, members: Sequence[PeerId], began: float) -> None:
-        """What is to be remembered of the members after the round of a session that began then.
+    def _settle(self, sessions: Iterable[Session], began: float) -> None:
+        """What is to be remembered of the members after the rounds of an epoch, which began then.
 
         Who was dead, or not yet back, is at no fault.
         """
-        setting, epoch = session.setting, session.epoch
-        faults = {p: fault for p, fault in session.faults.items() if self.membership.is_at(p, epoch, began)}
+        epoch, members = self.state.epoch, list(self._group)
+        faults: dict[PeerId, Fault] = {}
+        for session in sessions:
+            faults |= {p: fault for p, fault in session.faults.items() if self.membership.is_at(p, epoch, began)}
         for peer in self._suspensions.settle(epoch, members, faults):
             left = self._suspensions.left(epoch + 1)[peer]
             log.info("suspended", peer=peer, fault=str(faults[peer]), epochs=left)
+        [setting, *_] = [session.setting for session in sessions]
         newcomers = sum(setting.is_newcomer(peer) for peer in members)
         seniors = len(members) - newcomers
         if newcomers > room_for(setting.newcomers_share, seniors, setting.quorum, setting.group_limit):
@@ -572,9 +634,20 @@ class Participant:
         return [
             member.peer
             for member in self._fellows()
-            if (member.peer in self._group and member.epoch < oldest)
-            or not _contradicts(history, member.epoch, member.entry.state_digest)
+            if (member.peer in self._group and member.epoch < oldest) or not self._contradicts(member)
         ]
+
+    def _contradicts(self, member: Member) -> bool:
+        """Whether its state is none of ours, or older than all that we remember.
+
+        An old word says nothing where we are in touch with a few. One without a state contradicts nothing.
+        """
+        history, digest = self._heads.history, member.entry.state_digest
+        if digest is None:
+            return False
+        if member.epoch < min(history, default=0):
+            return not self._cells
+        return history.get(member.epoch, digest) != digest
 
     def _late(self) -> list[PeerId]:
         """Who comes after us, with some state of our history; a part of the last group it was not."""
@@ -631,8 +704,8 @@ class Participant:
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
-            if session := self._sessions.get(self.state.epoch):
-                session.tell_also(self._audience())
+            if (session := self._session) and not session.setting.is_of_cells:
+                session.tell_also(filter(session.setting.admits, self._audience()))
             if not self._suspicious():
                 pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
                 continue
@@ -652,10 +725,7 @@ class Participant:
         newest = max(history)
         return any(
             member.entry.banned > len(self.company.admission.banned)
-            or (
-                member.entry.state_digest is not None
-                and (member.epoch > newest + 1 or _contradicts(history, member.epoch, member.entry.state_digest))
-            )
+            or (member.entry.state_digest is not None and (member.epoch > newest + 1 or self._contradicts(member)))
             for member in self._fellows()
         )
 
@@ -693,15 +763,34 @@ class Participant:
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
         """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""
-        session, member = self._sessions.get(self.state.epoch), self.membership.roster.get(peer)
-        if session and member and member.plays(session.epoch, session.setting.base):
-            session.find({peer: member.entry.client_mode})
+        session, member = self._session, self.membership.roster.get(peer)
+        if session and member and member.plays(self.state.epoch, self.state.digest):
+            self._find(session, peer, member.entry.client_mode)
+        elif member and self._cells and member.epoch > self.state.epoch:
+            self._ask_what_was_decided(peer)
         if new:
             self.changed.notify()
 
+    def _find(self, session: Session, peer: PeerId, client_mode: bool) -> None:
+        """It takes part in the round, if that is not of cells, of which it may represent none."""
+        if session.setting.admits(peer) and not session.setting.is_of_cells:
+            session.find({peer: client_mode})
+
+    def _ask_what_was_decided(self, peer: PeerId) -> None:
+        """Of the cells: it has gone on, and nobody of our cell may be there to tell us."""
+        body = Progress(
+            base=self.state.digest,
+            samples=0,
+            complete=True,
+            client_mode=self.profile.client_mode,
+            samples_per_second=0.0,
+            follows=True,
+        )
+        self._outbox.send(peer, body, round_number(self.state.epoch, LEVELS - 1, self._cells))
+
     def _left(self, peer: PeerId) -> None:
         self._group.pop(peer, None)
-        if session := self._sessions.get(self.state.epoch):
+        if session := self._session:
             session.leave(peer)
         self.changed.notify()
 
@@ -711,7 +800,7 @@ class Participant:
         self.changed.notify()
 
     def _lost(self, peer: PeerId) -> None:
-        if session := self._sessions.get(self.state.epoch):
+        if session := self._session:
             session.lose(peer)
 
     def _elsewhere(self, peer: PeerId, epoch: int) -> None:
@@ -737,14 +826,26 @@ class Participant:
             if not session.hear(statement, sender):
                 return ELSEWHERE
             if isinstance(statement.body, Progress | Ready) and statement.epoch < current:
-                self._sessions[current].find({sender: statement.body.client_mode})  # it will be with us in a moment
-        elif current < statement.epoch <= max(current, self.state.epoch) + CATCH_UP_EPOCHS:
+                self._find(self._sessions[current], sender, statement.body.client_mode)  # it is there in a moment
+        elif current < statement.epoch <= max(current, self._number) + CATCH_UP_EPOCHS:
+            if self._cells:
+                self._hear_of_next_level(sender, statement)
             if sum(peer == sender for peer, _ in self._early) >= EARLY_MESSAGES_OF_ONE:
                 raise Rejected(Reason.BUSY, "too many messages of epochs to come")
             self._early.append((sender, statement))
         else:
             return ELSEWHERE
         return b""
+
+    def _hear_of_next_level(self, sender: PeerId, statement: Signed[Message]) -> None:
+        """While our cell averages: the cells have come to an end without it, or wait for it."""
+        session, body = self._session, statement.body
+        if session is None or self._levels is None or statement.epoch != session.epoch + 1:
+            return
+        if isinstance(body, Done) and body.base == self.state.digest and self._levels.believes(body):
+            session.abandon()
+        elif isinstance(body, Progress):
+            self._outbox.send(sender, Wait(term=0), statement.epoch)
 
     async def _serve_part(self, stream: Stream) -> None:
         frame = await next_request(stream)
@@ -760,10 +861,3 @@ class Participant:
 
 def _patient(timing: Timing) -> Timing:
     return replace(timing, straggler=NO_STRAGGLERS, slack=NO_STRAGGLERS)
-
-
-def _contradicts(history: History, epoch: int, state_digest: bytes | None) -> bool:
-    """Whether this state at `epoch` is none of ours, or older than all that we remember; None contradicts nothing."""
-    if state_digest is None:
-        return False
-    return epoch < min(history, default=0) or history.get(epoch, state_digest) != state_digest

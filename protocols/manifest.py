@@ -287,6 +287,17 @@ class Averaging(Item):
     group_limit: Annotated[int, Field(ge=1, le=64)] = 64
     quorum: Annotated[int, Field(ge=1, le=64)] = 1
     """With fewer members no round begins; those who are there wait for others."""
+    cells: Annotated[int, Field(ge=0, le=64)] = 0
+    """A round has two levels: so many cells, about √n of n members, then one member of each cell
+    (`protocols.round.cells`); `byzantine` and `quorum` are of each cell, and of the cells. 0: one level."""
+
+    @model_validator(mode="after")
+    def _has_enough_cells(self) -> Self:
+        if self.cells == 1:
+            raise ValueError("one cell is no level of its own; cells = 0 has one level")
+        if self.cells and self.cells < self.quorum:
+            raise ValueError(f"{self.cells} cells are fewer than the quorum of {self.quorum}, which holds of them, too")
+        return self
 
     @model_validator(mode="after")
     def _most_are_honest(self) -> Self:
@@ -371,6 +382,18 @@ class Manifest(Item):
                 f"{averaging.byzantine} neighbours may send anything (averaging.byzantine), so a peer needs at least "
                 f"{2 * averaging.byzantine} of them (training.topology, degree), not {training.neighbours}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_cells_only_where_they_are_served(self) -> Self:
+        if not self.averaging.cells:
+            return self
+        if isinstance(self.training, Gossip | Pipeline):
+            raise ValueError(f"averaging.cells is not for mode = {self.training.mode!r}")
+        if self.verification.validators:
+            raise ValueError("members of different cells cannot check each other: validators needs averaging.cells = 0")
+        if self.admission.probation_epochs:
+            raise ValueError("nobody sees all cells: probation_epochs needs averaging.cells = 0")
         return self
 
     @model_validator(mode="after")

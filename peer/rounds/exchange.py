@@ -52,6 +52,7 @@ def sign_contribution(signer: Signer, address: PartAddress, update: EncodedUpdat
         attempt=address.attempt,
         begin=address.begin,
         chunks=update.digests if update else (),
+        cell=update.cell if update else (),
     )
     return signer.sign(body, address.epoch)
 

@@ -46,6 +46,7 @@ from protocols.round.events import (
     PartObserved,
     Redirect,
     Relay,
+    Represent,
     Resync,
     Send,
     Tick,
@@ -157,11 +158,17 @@ class Session:
         audience: Iterable[PeerId],
         electorate: Iterable[PeerId] | None,
         learner: Learner,
-        on_change: Callable[[], None],
+        on_change: Callable[[], None] = lambda: None,
         elders: Iterable[PeerId] = (),
         late: Iterable[PeerId] = (),
+        followers: Iterable[PeerId] = (),
+        check: Callable[[PeerId, Contribution], None] = lambda _peer, _contribution: None,
     ) -> None:
-        """`expected`, `audience`, `electorate`, `elders` and `late` as in `Round`."""
+        """`expected`, `audience`, `electorate`, `elders` and `late` as in `Round`.
+
+        `followers`: whom we tell what is decided, beside those whom the leader tells.
+        `check` raises Rejected for what a member must not contribute.
+        """
         self.plan, self.setting, self.learner = plan, setting, learner
         self.machine = Round(setting, expected, self._now(), audience, electorate, elders, late)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -191,6 +198,9 @@ class Session:
         self._stop_at: float | None = None
         """When we leave, whatever has come of the round by then."""
         self._over = self._released = False
+        self._followers, self._check = list(followers), check
+        self.is_asked_to_represent = False
+        """Nobody else of our cell does (`Represent`); it has ended with that."""
 
     @property
     def epoch(self) -> int:
@@ -209,7 +219,10 @@ class Session:
         """
         if getattr(statement.body, "base", self.setting.base) != self.setting.base:
             return False
-        check_term(statement.body, self.machine.term)
+        if not self._admits(statement):
+            return False
+        if not self.setting.follows:  # it has none
+            check_term(statement.body, self.machine.term)
         self._check_own_key(statement.body)
         event = self._heard(statement, relayed_by)
         if self._over:
@@ -219,6 +232,15 @@ class Session:
         else:
             self._events.put_nowait(event)
         return True
+
+    def _admits(self, statement: Signed[Message]) -> bool:
+        """Whether its sender, and all whom it names, may take part. Raises Rejected (unexpected)."""
+        body = statement.body
+        named = [member.peer for member in body.members] if isinstance(body, Begin) else []
+        named += body.members if isinstance(body, Done) else []
+        if not all(map(self.setting.admits, named)):
+            raise Rejected(Reason.UNEXPECTED, f"{body.kind}: names a member of another cell")
+        return self.setting.admits(statement.sender)
 
     def _heard(self, statement: Signed[Message], relayed_by: PeerId | None = None) -> Heard:
         """What it carries is verified; of a `Weigh`, which has many signatures, only our leader's. Raises Rejected."""
@@ -271,6 +293,11 @@ class Session:
         self._stop_at = self._now() + STOP_FACTOR * self.setting.timing.failure
         self._events.put_nowait(Tick())
 
+    def abandon(self) -> None:
+        """End at once, whatever has come of it."""
+        self._stop_at = self._now()
+        self._events.put_nowait(Tick())
+
     def _stopped(self) -> bool:
         """Whether we leave now."""
         if self._stop_at is None:
@@ -280,6 +307,11 @@ class Session:
     def client_mode_of(self, peer: PeerId) -> bool:
         known = self.machine.tally.own if peer == self.setting.me else self.machine.peers.get(peer)
         return known is not None and known.client_mode
+
+    @property
+    def members(self) -> tuple[PeerId, ...]:
+        """Of the group that has decided; nobody before that."""
+        return self.machine.done.body.members if self.machine.done is not None else ()
 
     @property
     def faults(self) -> dict[PeerId, Fault]:
@@ -301,6 +333,7 @@ class Session:
         except TimeoutError as error:
             raise Rejected(Reason.ABSENT, "this part is not reduced here") from error
         self._compare(stream.peer, body)
+        self._check(stream.peer, body)
         await self._owned[address].serve(stream, statement)
 
     def _compare(self, peer: PeerId, contribution: Contribution) -> None:
@@ -361,18 +394,29 @@ class Session:
                     case Redirect(part, attempt, owner):
                         self._start_part(part, attempt, owner, tasks)
                     case Weighed(term, observed):
-                        self._observed[term] = observed
-                        for (of_term, *_), owned in self._owned.items():
-                            if of_term == term:
-                                owned.weigh(_bodies(observed))
+                        self._weigh(term, observed)
                     case Fetch():
                         self._running.append(tasks.create_task(self._fetch(action)))
                     case Decided(done):
-                        self.plan.results.keep_only(self.epoch, done.body.results)
+                        self._decided(done)
                     case Apply(results):
                         return await self._finish(results)
                     case Resync():
-                        raise NeedsResync(f"the results of epoch {self.epoch} cannot be had any more")
+                        raise NeedsResync(f"the results of round {self.epoch} cannot be had any more")
+                    case Represent():
+                        self.is_asked_to_represent = True
+                        return None
+
+    def _weigh(self, term: int, observed: tuple[Signed[Observed], ...]) -> None:
+        self._observed[term] = observed
+        for (of_term, *_), owned in self._owned.items():
+            if of_term == term:
+                owned.weigh(_bodies(observed))
+
+    def _decided(self, done: Signed[Done]) -> None:
+        self.plan.results.keep_only(self.epoch, done.body.results)
+        for peer in self._followers:
+            self.plan.outbox.relay(peer, done)
 
     def _say(self, action: Action) -> None:
         match action:
@@ -424,6 +468,27 @@ class Session:
             secret=self._secret("dealt", group.term),
         )
 
+    async def as_cell(self, done: Signed[Done]) -> tuple[EncodedUpdate, int] | None:
+        """What was decided, as our cell's contribution, and the samples behind all of it.
+
+        None where we cannot tell, as we came too late for it.
+        """
+        held = [self.plan.results.get(self.epoch, result) for result in done.body.results]
+        parts = [part for part in held if part is not None]
+        if not self.machine.origin or len(parts) < len(held):
+            return None
+        members = open_signed(self.machine.origin[0], Begin, run=self.setting.run).body.members
+        included = 2 ** len(members) - 1
+        for part in parts:
+            for mask in open_signed(part.statement, Result, run=self.setting.run).body.included:
+                included &= mask
+        samples = sum(member.weight for number, member in enumerate(members) if included >> number & 1)
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        if not samples:
+            return None
+        update = await self.plan.transport.in_thread(EncodedUpdate.of_results, self.plan.grid, chunks, done.wire)
+        return update, samples
+
     async def _finish(self, results: tuple[PartResult, ...]) -> RoundOutcome:
         done = self.machine.done
         assert done is not None
@@ -448,12 +513,16 @@ class Session:
 
         An update that is complete is encoded at once, while the others still train.
         """
-        complete = not self.setting.trains
+        complete = not self._contributes
         while not complete:
             report = await self.learner.step()
             self._events.put_nowait(report)
             complete = not self.setting.microbatches and (report.complete or self._closing.is_set())
         self._events.put_nowait(await self._commit())
+
+    @property
+    def _contributes(self) -> bool:
+        return self.setting.trains and not self.setting.follows
 
     async def _commit_for(self, term: int) -> None:
         """In a pipeline: to what has been counted by now."""
@@ -461,11 +530,10 @@ class Session:
             self._events.put_nowait(replace(await self._commit(), term=term))
 
     async def _commit(self) -> UpdateReady:
-        made = await self.learner.update() if self.setting.trains else None
+        made = await self.learner.encoded(self.plan.codec, self.plan.transport.in_thread) if self._contributes else None
         if made is None:
             return UpdateReady(None, 0)
-        update, self._weight = made
-        self._update = await self.plan.transport.in_thread(EncodedUpdate, update, self.plan.codec)
+        self._update, self._weight = made
         return UpdateReady(self._update.root, self._weight, self.learner.covered)
 
     async def _tick(self) -> None:

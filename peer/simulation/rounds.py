@@ -17,6 +17,7 @@ from peer.simulation.simulation import Simulation
 from peer.simulation.swarm import SimulatedPeer
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
+from protocols.round.cells import epoch_of
 
 MOST_IDENTITIES = 100
 """Beside that of one peer."""
@@ -56,10 +57,11 @@ class RoundSimulation(Simulation):
         return learner
 
     def finished_round(self, peer: SimulatedPeer, outcome: RoundOutcome) -> None:
+        epoch = epoch_of(outcome.done.epoch, self._manifest.averaging.cells)
         self._tell(
             peer,
             "round",
-            epoch=outcome.done.epoch,
+            epoch=epoch,
             members=len(outcome.done.body.members),
             samples=outcome.weight,
             seconds=round(outcome.duration_seconds, 6),
@@ -67,6 +69,6 @@ class RoundSimulation(Simulation):
             received=outcome.bytes_received,
         )
         if self._is_honest(peer):
-            trained = self._trained[peer.number].get(outcome.done.epoch, 0)
+            trained = self._trained[peer.number].get(epoch, 0)
             self._counts["samples"] += outcome.weight
             self._invariants.counted(peer, self._swarm.now, outcome, trained)

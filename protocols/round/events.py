@@ -220,4 +220,9 @@ class Resync:
     """The results are decided but cannot be had: take the swarm's state instead."""
 
 
-Action = Send | Relay | FinishUpdate | Exchange | Redirect | Weighed | Fetch | Decided | Apply | Resync
+@dataclass(frozen=True, slots=True)
+class Represent:
+    """In the second of two levels: nobody before us in our cell speaks, so its aggregate is ours to contribute."""
+
+
+Action = Send | Relay | FinishUpdate | Exchange | Redirect | Weighed | Fetch | Decided | Apply | Resync | Represent

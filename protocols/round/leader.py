@@ -198,7 +198,7 @@ class Leadership:
             enough = waited >= straggler_deadline(arrivals, len(awaited), self._setting.timing)
         if not enough:
             enough = waited >= self._setting.timing.failure
-        present = [peer for peer in self._ready if peer not in suspected]
+        present = self._with_one_of_each_cell([peer for peer in self._ready if peer not in suspected])
         fit = self._without_suspended(present)
         present = fit if self._suffices(fit) else present
         if not enough or self._lacks_microbatches(present) or not self._suffices(present):
@@ -220,7 +220,20 @@ class Leadership:
     def _awaited(self, suspected: set[PeerId]) -> list[PeerId]:
         """Of the newcomers no more than there is room for; of the suspended nobody, where the others suffice."""
         invited = [peer for peer in self._invited if peer not in suspected or peer in self._ready]
+        if self._setting.is_of_cells:
+            here = {self._setting.cell_of(peer) for peer in self._ready}
+            invited = [p for p in invited if p in self._ready or self._setting.cell_of(p) not in here]
         return self._with_some_newcomers(self._without_suspended(invited))
+
+    def _with_one_of_each_cell(self, present: list[PeerId]) -> list[PeerId]:
+        """All, but in the second of two levels: of each cell who has most samples behind it; we, of ours."""
+        setting = self._setting
+        if not setting.is_of_cells:
+            return present
+        best: dict[int, PeerId] = {}
+        for peer in sorted(present, key=lambda peer: (peer != setting.me, -self._ready[peer].weight, peer)):
+            best.setdefault(setting.cell_of(peer), peer)
+        return list(best.values())
 
     def _suffices(self, present: list[PeerId]) -> bool:
         """Whether a round of these comes to something."""

@@ -77,6 +77,7 @@ from protocols.round.events import (
     PartObserved,
     Redirect,
     Relay,
+    Represent,
     Resync,
     Send,
     Tick,
@@ -151,12 +152,12 @@ class Round:
         self.peers = self.tally.peers
         self.audience = set(audience)
         makers = [*self.peers, setting.me] if electorate is None else electorate
-        self.electorate = Electorate(makers, setting.group_limit, elders, is_open=electorate is None)
+        is_open = electorate is None or setting.is_of_cells  # who represents a cell was not chosen by us
+        self.electorate = Electorate(makers, setting.group_limit, elders, is_open=is_open)
         self.suspected: set[PeerId] = set()
         self._elsewhere: set[PeerId] = set()
         """Those of the suspected who live, but in another epoch or history."""
-        self.phase = Phase.GATHERING
-        self.term = -1
+        self.phase, self.term = Phase.GATHERING, -1
         self.leader: PeerId | None = None
         self.begin: Begin | None = None
         self.recovered_parts = 0
@@ -260,16 +261,27 @@ class Round:
 
     def _hear(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
         sender, body = statement.sender, statement.body
+        only_asks = isinstance(body, Progress) and body.follows
         if sender != self.setting.me:
             self._heard_at[sender] = now
             self.suspected.discard(sender)
             self._elsewhere.discard(sender)
-            self.tally.hear(sender, now - self.started)
+            if not (only_asks or self.setting.follows):
+                self.tally.hear(sender, now - self.started)
         if self.done is not None:
             if not isinstance(body, Wait | Busy) and sender != self.setting.me:
                 self._actions.append(Relay(sender, self.done))
             return
         if getattr(body, "base", self.setting.base) != self.setting.base:
+            return
+        if only_asks:
+            self._actions.append(Send(sender, self._standing()))
+            return
+        if self.setting.follows:
+            self._name_representative(sender, body)
+            return
+        if isinstance(body, Busy) and self._is_represented_by(sender, body.leader):
+            self._turn_to(sender, body.leader, now)
             return
         if isinstance(body, Close | Busy | Ready) and body.term >= self.term and not self._patience.may_move(sender):
             return
@@ -379,6 +391,7 @@ class Round:
             complete=self.tally.own.complete,
             client_mode=self.setting.client_mode,
             samples_per_second=self._samples_per_second,
+            follows=self.setting.follows,
         )
 
     def _standing(self) -> Standing:
@@ -405,6 +418,10 @@ class Round:
 
     def _tick_gathering(self, now: float) -> None:
         favourite = self.favourite()
+        if self.setting.follows and favourite == self.setting.me:
+            if self.setting.trains:
+                self._actions.append(Represent())
+            return
         if now - self._said_at >= self.setting.timing.resend:
             self._said_at = now
             if favourite == self.setting.me:
@@ -508,6 +525,9 @@ class Round:
             return
         if sender != self.setting.me and not self._stands_for_most([member.peer for member in begin.members], now):
             return
+        if self.setting.is_of_cells and not self._is_of_one_of_each(begin):
+            self._give_up(sender, now)
+            return
         if begin.adopted and not self._is_proved(claim):
             self._give_up(sender, now)
             return
@@ -547,6 +567,31 @@ class Round:
             assert self.leader is not None
             self._give_up(self.leader, now)
         return False
+
+    # -- in the second of two levels ----------------------------------------------------------------------------------
+
+    def _name_representative(self, sender: PeerId, body: Message) -> None:
+        """Of our cell: `sender` takes us for it."""
+        heir = self.favourite()
+        if isinstance(body, Progress | Standing | Close | Ready) and heir not in (self.setting.me, sender):
+            self._actions.append(Send(sender, Busy(term=max(self.term, 0), leader=heir)))
+
+    def _is_represented_by(self, peer: PeerId, other: PeerId) -> bool:
+        of_cells, cell_of = self.setting.is_of_cells, self.setting.cell_of
+        return of_cells and peer != other and cell_of(peer) == cell_of(other) != cell_of(self.setting.me)
+
+    def _turn_to(self, other: PeerId, representative: PeerId, now: float) -> None:
+        """`other` has told us who represents its cell."""
+        self.peers.pop(other, None)
+        if representative not in self.peers:
+            self.tally.know(representative)
+            if self.phase is Phase.GATHERING and self.favourite() == representative:
+                self._say_progress(now)
+
+    def _is_of_one_of_each(self, begin: Begin) -> bool:
+        """Whether no cell's aggregate counts twice."""
+        cells = [self.setting.cell_of(member.peer) for member in begin.members if member.weight]
+        return len(cells) == len(set(cells))
 
     def _is_proved(self, claim: Claim | None) -> bool:
         """Whether its results are those of a leader, as far as we can know.

@@ -87,6 +87,8 @@ class Progress(Message):
     covered: Covered = b""
     client_mode: bool
     samples_per_second: Annotated[float, Field(ge=0)]
+    follows: bool = False
+    """In the second of two levels: takes no part, and asks what has been decided."""
 
 
 class Standing(Message):
@@ -230,7 +232,7 @@ class Contribution(Message):
     """Head of the stream from a sender to the owner of a part: the digests of all chunks of its encoded update."""
 
     kind: ClassVar[str] = "contribution"
-    limit_bytes: ClassVar[int] = MAX_CHUNKS * 34 + 1024
+    limit_bytes: ClassVar[int] = MAX_CHUNKS * 34 + Done.limit_bytes + 2048
     term: Term
     part: PartNumber
     attempt: Attempt
@@ -238,6 +240,8 @@ class Contribution(Message):
     """`begin_digest` of what it follows, so that nobody can be shown another round than the one it has signed for."""
     chunks: Annotated[Many[Digest], Field(max_length=MAX_CHUNKS)]
     """Empty where the member only reads the result."""
+    cell: Annotated[Many[bytes], Field(max_length=1)] = ()
+    """In the second of two levels: wire bytes of the `Signed[Done]` of its cell, whose aggregate these chunks are."""
 
 
 class Result(Message):

@@ -215,11 +215,22 @@ class EncodedUpdate:
 
     def __init__(self, update: Vector, codec: Codec) -> None:
         """`update`: flat float32. Raises ValueError when an element is NaN or infinite."""
-        self.grid = Grid(len(update))
-        self.chunks: list[Payload] = [
-            codec.encode(update[self.grid.bounds(number)]) for number in range(self.grid.chunks)
-        ]
-        self.digests = tuple(digest(memoryview(chunk)) for chunk in self.chunks)
+        grid = Grid(len(update))
+        self._hold(grid, [codec.encode(update[grid.bounds(number)]) for number in range(grid.chunks)])
+
+    @classmethod
+    def of_results(cls, grid: Grid, chunks: Sequence[Payload], cell: bytes) -> "EncodedUpdate":
+        """Of the aggregate of a cell, as it was reduced: what its members have voted for, to the bit.
+
+        `cell`: wire bytes of the `Signed[Done]` that says so.
+        """
+        update = cls.__new__(cls)
+        update._hold(grid, list(chunks), (cell,))
+        return update
+
+    def _hold(self, grid: Grid, chunks: list[Payload], cell: tuple[bytes, ...] = ()) -> None:
+        self.grid, self.chunks, self.cell = grid, chunks, cell
+        self.digests = tuple(digest(memoryview(chunk)) for chunk in chunks)
 
     @property
     def root(self) -> bytes:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from protocols.identity import PeerId
+from protocols.round.cells import cell_of
 from protocols.round.deadlines import Timing
 
 
@@ -39,7 +40,25 @@ class Setting:
     """… and who gets no part from us (`protocols.suspension`)."""
     grace: float = 0.0
     """Seconds for which the epoch may stay open for members who follow us, and are not there yet."""
+    cells: int = 0
+    """Where rounds have two levels: how many cells there are (`protocols.round.cells`) …"""
+    state: bytes = b""
+    """… and the digest of the state that the epoch starts from; `base` is of our cell in the first level."""
+    follows: bool = False
+    """In the second level: another represents our cell, we take the result."""
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def is_of_cells(self) -> bool:
+        """Whether it is the second of two levels, of one member of each cell."""
+        return self.cells > 0 and self.base == self.state
+
+    def admits(self, peer: PeerId) -> bool:
+        """Whether it may take part; in the first of two levels only who is in our cell."""
+        return not self.cells or self.is_of_cells or self.cell_of(peer) == self.cell_of(self.me)
+
+    def cell_of(self, peer: PeerId) -> int:
+        return cell_of(self.state, self.cells, peer)
 
     def is_newcomer(self, peer: PeerId) -> bool:
         """Not we ourselves: who leads is in its group."""

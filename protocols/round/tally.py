@@ -62,6 +62,15 @@ class Tally:
         view = self.know(sender)
         if view.heard_after is None:
             view.heard_after = elapsed
+            if self._setting.is_of_cells:
+                self._forget_others_of_cell(sender)
+
+    def _forget_others_of_cell(self, representative: PeerId) -> None:
+        """Whom we had taken for its representative."""
+        cell_of = self._setting.cell_of
+        for peer, view in list(self.peers.items()):
+            if view.heard_after is None and cell_of(peer) == cell_of(representative):
+                del self.peers[peer]
 
     def hear_progress(self, sender: PeerId, body: Progress, elapsed: float) -> None:
         view = self.know(sender)
@@ -121,9 +130,17 @@ class Tally:
 
     def _awaited_views(self, suspected: Set[PeerId]) -> list[PeerView]:
         """Of those whom the epoch stays open for; of all, where none of those has anything to train."""
-        others = [view for peer, view in self.peers.items() if peer not in suspected and self._setting.awaits(peer)]
-        views = [self.own, *others]
+        others = {p: view for p, view in self.peers.items() if p not in suspected and self._setting.awaits(p)}
+        if self._setting.is_of_cells:
+            others = self._without_represented(others)
+        views = [self.own, *others.values()]
         return views if any(view.samples or not view.complete for view in views) else self._views(suspected)
+
+    def _without_represented(self, others: Mapping[PeerId, PeerView]) -> dict[PeerId, PeerView]:
+        """Without those whose cell another represents already."""
+        cell_of = self._setting.cell_of
+        here = {cell_of(peer) for peer, view in others.items() if view.complete} | {cell_of(self._setting.me)}
+        return {peer: view for peer, view in others.items() if view.complete or cell_of(peer) not in here}
 
     def _assembled_after(self, suspected: Set[PeerId]) -> float | None:
         """How long it took until a quorum had spoken; None while there is none."""

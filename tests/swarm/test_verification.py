@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from peer.misbehaviour import MODEL_ATTACKS, PROTOCOL_ATTACKS
+from peer.misbehaviour.sybil import IDENTITIES, SYBIL
 from tests.swarm.processes import LISTEN, Swarm, finished
 from tests.swarm.test_misbehaviour import HONEST, RECIPE
 
@@ -14,9 +15,9 @@ EPOCHS = 60
 UNTIL_BANNED = 15
 END_SECONDS = 1000
 """For all epochs, where those in which a part is withheld take half a minute on a busy machine."""
-UNPROVED = ("withheld_part", "forged_sender", "replay", "inflated_samples", "excluding_leader", "sybil")
+UNPROVED = ("withheld_part", "forged_sender", "replay", "inflated_samples", "excluding_leader")
 """Refused, suspended or outvoted, never proved: the words of strangers are nobody's, and silence may be a bad line."""
-PROVED = [*MODEL_ATTACKS, *(name for name in PROTOCOL_ATTACKS if name not in UNPROVED)]
+PROVED = [*MODEL_ATTACKS, *(name for name in PROTOCOL_ATTACKS if name not in (*UNPROVED, SYBIL))]
 VERIFICATION = """
 [verification]
 validators = 3
@@ -29,6 +30,7 @@ def banned(status: dict[str, Any]) -> set[str]:
 
 @dataclass(frozen=True)
 class Outcome:
+    honest: set[str]
     attackers: set[str]
     banned: list[set[str]]
     """By each of the honest, in the end."""
@@ -50,8 +52,11 @@ def play(attacks: tuple[str, str], swarm: Swarm, directory: Path) -> Outcome:
         daemon.start(run_id, *LISTEN, "--misbehave", attack)
     for daemon in honest[1:]:
         daemon.start(run_id, *LISTEN)
-    names = {swarm.command("id", "--home", str(daemon.home)).strip() for daemon in attackers}
-    expected = names if set(attacks).isdisjoint(UNPROVED) else set()
+    names, ours = (
+        {swarm.command("id", "--home", str(daemon.home)).strip() for daemon in daemons}
+        for daemons in (attackers, honest)
+    )
+    expected = names if set(attacks).isdisjoint((*UNPROVED, SYBIL)) else set()
     by_epoch = [
         daemon.wait("free of attackers", lambda status: banned(status) >= expected, 400)["run"]["epoch"]
         for daemon in honest
@@ -59,7 +64,7 @@ def play(attacks: tuple[str, str], swarm: Swarm, directory: Path) -> Outcome:
     ends = [daemon.wait("at the run's end", finished, END_SECONDS) for daemon in honest]
     assert len({end["self"]["state_digest"] for end in ends}) == 1
     accuracy = min(end["run"]["evaluation"]["accuracy"] for end in ends)
-    return Outcome(names, [banned(end) for end in ends], max(by_epoch), accuracy)
+    return Outcome(ours, names, [banned(end) for end in ends], max(by_epoch), accuracy)
 
 
 @pytest.mark.timeout(600)
@@ -79,3 +84,13 @@ def test_each_attack_beside_five_honest_daemons(attack: str, swarm: Swarm, tmp_p
     print(f"{attack}: {banned_by} banned by each, all by epoch {outcome.by_epoch}, accuracy {outcome.accuracy:.3f}")
     assert all(peers <= outcome.attackers for peers in outcome.banned)
     assert outcome.accuracy >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_who_joins_under_many_names_is_left_with_one(swarm: Swarm, tmp_path: Path) -> None:
+    """Ten identities of two attackers are more than f; those that repeat what another has trained are all found out."""
+    outcome = play((SYBIL, SYBIL), swarm, tmp_path)
+    print(f"{SYBIL}: {list(map(len, outcome.banned))} banned by each, accuracy {outcome.accuracy:.3f}")
+    assert all(len(peers - outcome.attackers) == 2 * IDENTITIES for peers in outcome.banned)
+    assert not any(peers & outcome.honest for peers in outcome.banned)

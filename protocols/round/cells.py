@@ -1,0 +1,56 @@
+"""Rounds in two levels, for more members than fit into one group: cells of about √n, then one of each cell.
+
+A cell is drawn by the state that the epoch starts from, so nobody can make an identity for the cell that it will be in.
+The first round is among the members of a cell, from a base of the cell's own: what comes of it is no state, but the
+cell's aggregate, which all its members hold. The second is from the state itself, among one member of each cell, its
+`representative`, whose update is the cell's aggregate, weighted by the samples behind it; so the mean is that of all
+members. The others of a cell stand by, follow what is decided, and the next in the order represents it when the one
+before is silent.
+
+The rounds of one run are numbered one after the other, so that no message of one is taken for one of another.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+
+from protocols.encoding import digest, encode
+from protocols.identity import PeerId
+from protocols.round.order import order
+
+LEVELS = 2
+
+
+def round_number(epoch: int, level: int, cells: int) -> int:
+    """Of the round of that level (0, 1) in that epoch; without cells there is one round an epoch, its own."""
+    return LEVELS * epoch + level if cells else epoch
+
+
+def epoch_of(number: int, cells: int) -> int:
+    """In which epoch the round of that number is."""
+    return number // LEVELS if cells else number
+
+
+@lru_cache(maxsize=2**16)
+def cell_of(base: bytes, cells: int, peer: PeerId) -> int:
+    """0 … cells − 1, in the epoch that starts from the state `base`."""
+    return int.from_bytes(digest(b"peer/1/cell\x00", base, encode([peer]))[:8], "big") % cells
+
+
+def base_of(base: bytes, cell: int) -> bytes:
+    """What the first round of a cell starts from."""
+    return digest(b"peer/1/base-of-cell\x00", base, encode([cell]))
+
+
+def mates(base: bytes, cells: int, me: PeerId, peers: Iterable[PeerId]) -> list[PeerId]:
+    """Those of `peers` that are in our cell."""
+    ours = cell_of(base, cells, me)
+    return [peer for peer in peers if peer != me and cell_of(base, cells, peer) == ours]
+
+
+def first_of_each(run: str, number: int, base: bytes, cells: int, peers: Iterable[PeerId]) -> list[PeerId]:
+    """Who of `peers` represents each cell, as far as they are all that there is: the first of it in the order."""
+    by_cell: dict[int, list[PeerId]] = defaultdict(list)
+    for peer in peers:
+        by_cell[cell_of(base, cells, peer)].append(peer)
+    return [order(run, number, members)[0] for members in by_cell.values()]
