@@ -28,11 +28,14 @@ class DeadlockError(RuntimeError):
 class VirtualTimeLoop(asyncio.BaseEventLoop):
     """Offers tasks, timers and callbacks; no sockets, threads, signals or processes.
 
-    It has a turn of its own in place of the base class's, which waits for a selector and compares timers in Python:
-    a simulation is made of millions of them.
+    It has turns and handles of its own in place of the base class's, which waits for a selector, compares timers in
+    Python and makes everything ready for debugging: a simulation is made of millions of them.
     """
 
+    _check_closed: Callable[[], None]
     _ready: "deque[asyncio.Handle]"
+    _closed: bool
+    _stopping: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,6 +50,20 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._now
 
+    def call_soon(  # type: ignore[override]  # asyncio's has type variables
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        if self._closed:
+            self._check_closed()
+        handle = _Callback(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]  # asyncio's has type variables
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
     def call_at(  # type: ignore[override]  # asyncio's has type variables
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
@@ -55,31 +72,32 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         return timer
 
     def _run_once(self) -> None:
-        """One turn, called by the base class: everything that is ready, or else what comes next."""
+        """Turns until it is stopped, each with everything that is ready, or else what comes next."""
         timers, ready = self._timers, self._ready
-        if self._cancelled > _MIN_CANCELLED and 2 * self._cancelled > len(timers):
-            timers[:] = [entry for entry in timers if not entry[2].cancelled()]
-            heapq.heapify(timers)
-            self._cancelled = 0
-        while timers and (timers[0][0] <= self._now or not ready):
-            when, _, timer = heapq.heappop(timers)
-            timer._scheduled = False
-            if timer.cancelled():
-                self._cancelled -= 1
-                continue
-            self._now = max(self._now, when)
-            ready.append(timer)
-        if not ready:
-            self._raise_deadlock()
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+        while True:
+            if self._cancelled > _MIN_CANCELLED and 2 * self._cancelled > len(timers):
+                self._drop_cancelled()
+            while timers and (timers[0][0] <= self._now or not ready):
+                when, _, timer = heapq.heappop(timers)
+                timer._scheduled = False
+                if timer._cancelled:
+                    self._cancelled -= 1
+                    continue
+                self._now = max(self._now, when)
+                ready.append(timer)
+            if not ready:
+                self._raise_deadlock()
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle._cancelled:
+                    handle._run()
+            if self._stopping:
+                return
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Called by one that is cancelled before it has fired."""
-        if handle._scheduled:  # type: ignore[attr-defined]
-            self._cancelled += 1
+    def _drop_cancelled(self) -> None:
+        self._timers[:] = [entry for entry in self._timers if not entry[2]._cancelled]
+        heapq.heapify(self._timers)
+        self._cancelled = 0
 
     def _numbered(self, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
         return _Task(next(self._numbers), coroutine, loop=self, **options)
@@ -98,8 +116,23 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         )
 
 
-class _Timer(asyncio.TimerHandle):
+class _Callback(asyncio.Handle):
     """Made without what only asyncio's debug mode needs."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualTimeLoop, context: Context | None
+    ) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled, self._repr, self._source_traceback = False, None, None
+
+
+class _Timer(asyncio.TimerHandle):
+    """The same, at a time."""
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -113,6 +146,13 @@ class _Timer(asyncio.TimerHandle):
         self._callback, self._args, self._loop = callback, args, loop
         self._context = copy_context() if context is None else context
         self._cancelled, self._repr, self._source_traceback = False, None, None
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = self._args = None  # type: ignore[assignment]  # as asyncio's own does
+            if self._scheduled:
+                self._loop._cancelled += 1
 
 
 class _Task(asyncio.Task[Any]):
