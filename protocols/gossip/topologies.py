@@ -24,16 +24,70 @@ FIXED = 0
 """The draw of orders that do not change with the epoch; later ones have numbers of their own."""
 
 
+class Pattern(ABC):
+    """Links between places 0 … count − 1 of one order of the roster."""
+
+    @abstractmethod
+    def links(self, count: int) -> Iterator[tuple[int, int]]:
+        """(Place of the caller, place of the callee)."""
+
+    @abstractmethod
+    def links_at(self, place: int, count: int) -> Iterator[tuple[int, int]]:
+        """Those of `links` that one place has, in the same order."""
+
+
+@dataclass(frozen=True)
+class Pairs(Pattern):
+    """The first with the second, the third with the fourth, …; of an odd count the last is left over."""
+
+    def links(self, count: int) -> Iterator[tuple[int, int]]:
+        for place in range(0, count - 1, 2):
+            yield place, place + 1
+
+    def links_at(self, place: int, count: int) -> Iterator[tuple[int, int]]:
+        if place | 1 < count:
+            yield place & ~1, place | 1
+
+
+@dataclass(frozen=True)
+class Dimension(Pattern):
+    """Of a hypercube: places that differ in one bit alone."""
+
+    bit: int
+
+    def links(self, count: int) -> Iterator[tuple[int, int]]:
+        for place in range(count):
+            if not place & self.bit:
+                yield from self.links_at(place, count)
+
+    def links_at(self, place: int, count: int) -> Iterator[tuple[int, int]]:
+        if place | self.bit < count:
+            yield place & ~self.bit, place | self.bit
+
+
+@dataclass(frozen=True)
+class Cycle(Pattern):
+    """Each place calls the next; of two the first calls the second."""
+
+    def links(self, count: int) -> Iterator[tuple[int, int]]:
+        if count > 1:
+            yield from ((place, (place + 1) % count) for place in range(count))
+
+    def links_at(self, place: int, count: int) -> Iterator[tuple[int, int]]:
+        if count > 1:
+            yield from ((caller, (caller + 1) % count) for caller in sorted(((place - 1) % count, place)))
+
+
 @dataclass(frozen=True)
 class Topology(ABC):
-    """Links between places 0 … count − 1 of the roster, in one order of it or several."""
+    """Patterns of links, each in an order of the roster."""
 
     degree: int
     """Links of one peer in an epoch, at most."""
 
     @abstractmethod
-    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
-        """(draw, place of the caller, place of the callee): the places are those in the order of that draw."""
+    def patterns(self, count: int, epoch: int) -> Iterator[tuple[int, Pattern]]:
+        """(Draw of an order, what is linked in it), for a roster of `count`."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +99,8 @@ class RandomPairs(Topology):
 
     degree: int = 1
 
-    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
-        for place in range(0, count - 1, 2):
-            yield epoch + 1, place, place + 1
+    def patterns(self, count: int, epoch: int) -> Iterator[tuple[int, Pattern]]:
+        yield epoch + 1, Pairs()
 
 
 @dataclass(frozen=True)
@@ -62,13 +115,9 @@ class Exponential(Topology):
 
     degree: int = 1
 
-    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
-        if count < 2:
-            return
-        bit = 1 << epoch % (count - 1).bit_length()
-        for place in range(count):
-            if not place & bit and place | bit < count:
-                yield FIXED, place, place | bit
+    def patterns(self, count: int, epoch: int) -> Iterator[tuple[int, Pattern]]:
+        if count > 1:
+            yield FIXED, Dimension(1 << epoch % (count - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -77,8 +126,8 @@ class Ring(Topology):
 
     degree: int = 2
 
-    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
-        yield from _cycle(FIXED, count)
+    def patterns(self, count: int, epoch: int) -> Iterator[tuple[int, Pattern]]:
+        yield FIXED, Cycle()
 
 
 @dataclass(frozen=True)
@@ -88,14 +137,13 @@ class RandomRegular(Topology):
     gap that a graph of that degree can have). Two cycles may share a link, which then counts once.
     """
 
-    def links(self, count: int, epoch: int) -> Iterator[tuple[int, int, int]]:
+    def patterns(self, count: int, epoch: int) -> Iterator[tuple[int, Pattern]]:
         draws = (self.degree + 1) // 2
         first = 1 + draws * epoch
         for draw in range(first, first + self.degree // 2):
-            yield from _cycle(draw, count)
+            yield draw, Cycle()
         if self.degree % 2:
-            for place in range(0, count - 1, 2):
-                yield first + draws - 1, place, place + 1
+            yield first + draws - 1, Pairs()
 
 
 def topology_of(training: Gossip) -> Topology:
@@ -130,13 +178,12 @@ class Graph:
 
 def draw_graph(topology: Topology, run: str, epoch: int, roster: frozenset[PeerId]) -> Graph:
     """Who mixes with whom in that epoch."""
-    orders: dict[int, list[PeerId]] = {}
     links: dict[frozenset[PeerId], Link] = {}
-    for draw, caller, callee in topology.links(len(roster), epoch):
-        if draw not in orders:
-            orders[draw] = _ordered(run, draw, roster)
-        link = (orders[draw][caller], orders[draw][callee])
-        links.setdefault(frozenset(link), link)
+    for draw, pattern in topology.patterns(len(roster), epoch):
+        places = _ordered(run, draw, roster)
+        for caller, callee in pattern.links(len(roster)):
+            link = (places[caller], places[callee])
+            links.setdefault(frozenset(link), link)
     return Graph(tuple(links.values()))
 
 
@@ -144,14 +191,12 @@ def links_of(
     topology: Topology, run: str, epoch: int, roster: frozenset[PeerId], me: PeerId
 ) -> tuple[tuple[PeerId, ...], tuple[PeerId, ...]]:
     """Whom `me` of the roster calls in that epoch, and who calls it: as in `draw_graph`, at a fraction of its cost."""
-    places: dict[int, int] = {}
     linked: dict[PeerId, bool] = {}
-    for draw, caller, callee in topology.links(len(roster), epoch):
-        if draw not in places:
-            places[draw] = _ordered(run, draw, roster).index(me)
-        if places[draw] in (caller, callee):
-            calls = places[draw] == caller
-            linked.setdefault(_ordered(run, draw, roster)[callee if calls else caller], calls)
+    for draw, pattern in topology.patterns(len(roster), epoch):
+        places = _ordered(run, draw, roster)
+        mine = places.index(me)
+        for caller, callee in pattern.links_at(mine, len(roster)):
+            linked.setdefault(places[callee if caller == mine else caller], caller == mine)
     callees = tuple(peer for peer, calls in linked.items() if calls)
     return callees, tuple(peer for peer, calls in linked.items() if not calls)
 
@@ -159,12 +204,6 @@ def links_of(
 @lru_cache(maxsize=64)
 def _ordered(run: str, draw: int, roster: frozenset[PeerId]) -> list[PeerId]:
     return order(run, draw, roster)
-
-
-def _cycle(draw: int, count: int) -> Iterator[tuple[int, int, int]]:
-    """Each place calls the next; of two the first calls the second."""
-    if count > 1:
-        yield from ((draw, place, (place + 1) % count) for place in range(count))
 
 
 def _by_first(links: list[Link] | tuple[Link, ...]) -> dict[PeerId, tuple[PeerId, ...]]:
