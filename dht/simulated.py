@@ -17,7 +17,7 @@ from dht.simulated_connection import STALL_SECONDS, SimulatedConnection, Traffic
 from dht.simulated_link import Attachment, Channel, Link
 from dht.virtual_time import VirtualClock, VirtualTimeLoop
 from protocols.identity import PeerId
-from protocols.records import Record, check_expiration, check_record, record_key_digest
+from protocols.records import RECORDS, Record, check_record, current_expirations, record_key_digest
 from protocols.rejection import Rejected
 from protocols.signed import Signed
 
@@ -115,6 +115,11 @@ class SimulatedNetwork:
         """Returns when the two can reach each other."""
         while self.parted(one, other):
             await self._regrouped.wait()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all can reach each other."""
+        return not self._group_of
 
     def parted(self, one: PeerId, other: PeerId) -> bool:
         return self._group_of.get(one) != self._group_of.get(other)
@@ -307,18 +312,14 @@ class SimulatedRecords(Records):
 
     async def lookup(self, run: str, kind: str) -> list[Signed[Any]]:
         await asyncio.sleep(2 * self._network.latency(self._peer, self._peer))
-        now, here = self._network.clock.wall(), self._network.clock_of(self._peer).wall()
-        return [
-            record
-            for owner, record in self._network.stored(run, kind).items()
-            if record.body.expires >= now and is_current(record, here) and not self._network.parted(self._peer, owner)
-        ]
-
-
-def is_current(record: Signed[Record], now: float) -> bool:
-    """Whether a node that believes that it is `now` takes the record."""
-    try:
-        check_expiration(type(record.body), record.body.expires, now)
-    except Rejected:
-        return False
-    return True
+        stored = self._network.stored(run, kind)
+        if not stored:
+            return []
+        earliest, latest = current_expirations(RECORDS[kind], self._network.clock_of(self._peer).wall())
+        earliest = max(earliest, self._network.clock.wall())
+        current = [record for record in stored.values() if earliest <= record.body.expires <= latest]
+        return (
+            current
+            if self._network.is_whole
+            else [r for r in current if not self._network.parted(self._peer, r.sender)]
+        )

@@ -18,7 +18,7 @@ import structlog
 from dht.border import Border
 from dht.interfaces import Records, Refused, TimedOut, Transport, TransportError, Unreachable
 from peer.listing import Listing
-from peer.roster import LIVE_SECONDS_A_MEMBER, LIVE_SECONDS_A_RECORD, Roster
+from peer.roster import LIVE_SECONDS_A_MEMBER, LIVE_SECONDS_A_RECORD, Member, Roster
 from peer.signal import Signal
 from peer.status import PeerStatus
 from peer.word import Word
@@ -162,17 +162,16 @@ class Membership:
     async def look_up(self) -> None:
         """Meets everybody whom the DHT knows and we do not, or as many as we keep in touch with."""
         async with self._border.around("looking members up"):
-            found = await self._listing.others()
-            strangers = {
-                record.sender: record.body.addresses
-                for record in found
-                if not record.body.departed and self.roster.get(record.sender) is None
-            }
-            if self._contacts is not None:
-                for number, record in enumerate(found, 1):
+            strangers: dict[PeerId, Sequence[str]] = {}
+            for number, record in enumerate(await self._listing.others(), 1):
+                known = self.roster.get(record.sender)
+                if known is None and not record.body.departed:
+                    strangers[record.sender] = record.body.addresses
+                if self._contacts is not None and _tells_more(record, known):
                     self._take_word(record)
-                    if number % WORDS_A_TURN == 0:
-                        await asyncio.sleep(0)
+                if self._contacts is not None and number % WORDS_A_TURN == 0:
+                    await asyncio.sleep(0)
+            if self._contacts is not None:
                 self.heard.notify()
             met = dict.fromkeys([*self._mates(strangers), *self._some(strangers)])
             await self.meet_all({peer: strangers[peer] for peer in met})
@@ -220,11 +219,11 @@ class Membership:
         return self._word.say().wire
 
     def _take_word(self, record: Signed[RosterEntry]) -> None:
-        """What the DHT has of a member, whom we may never have met; of one without a state once it has one."""
-        known = self.roster.get(record.sender)
-        if record.body.state_digest if known is None else known.statement.sequence < record.sequence:
-            with suppress(Rejected):
-                self._learn(record, directly=False)
+        """What the DHT has of a member, whom we may never have met."""
+        try:
+            self._learn(record, directly=False)
+        except Rejected as error:
+            log.debug("the DHT has somebody whom the run does not admit", peer=record.sender, error=str(error))
 
     def _learn(self, statement: Signed[RosterEntry], *, directly: bool = True) -> None:
         """Raises Rejected where the run does not admit its sender."""
@@ -333,3 +332,8 @@ class Membership:
             pause = min(LOOKUP_SECONDS, 1.5 * pause)
             if self._contacts is not None:
                 pause = max(pause, LOOKUP_SECONDS_A_MEMBER * len(self.roster))
+
+
+def _tells_more(record: Signed[RosterEntry], known: Member | None) -> bool:
+    """Whether the DHT's word says more of a member than we know; of one without a state, once it has one."""
+    return record.body.state_digest is not None if known is None else known.statement.sequence < record.sequence

@@ -135,8 +135,13 @@ def check_record(wire: bytes, *, key_digest: bytes, owner: str, expires: float, 
     return record
 
 
+def current_expirations(body_type: type[Record], now: float) -> tuple[float, float]:
+    """When a record of now expires: at the earliest, and at the latest."""
+    return now - CLOCK_SKEW_SECONDS, now + body_type.ttl_seconds + CLOCK_SKEW_SECONDS
+
+
 def check_expiration(body_type: type[Record], expires: float, now: float) -> None:
     """Raises Rejected (stale) when a record that expires then is no longer, or cannot yet be, a record of now."""
-    latest = now + body_type.ttl_seconds + CLOCK_SKEW_SECONDS
-    if not now - CLOCK_SKEW_SECONDS <= expires <= latest:  # NaN fails too
+    earliest, latest = current_expirations(body_type, now)
+    if not earliest <= expires <= latest:  # NaN fails too
         raise Rejected(Reason.STALE, f"{body_type.kind}: expires at {expires}, {expires - now:.0f} seconds from now")
