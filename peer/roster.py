@@ -1,6 +1,6 @@
 """The roster: the live members of the run, from their own signed words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from peer.status import PeerStatus
@@ -100,6 +100,11 @@ class Roster:
             banned=why,
         )
         return name
+
+    @property
+    def banned(self) -> Set[PeerId]:
+        """Who was banished."""
+        return self._banned.keys()
 
     def told(self, peer: PeerId, now: float) -> None:
         """`peer` has our word of `now`."""

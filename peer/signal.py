@@ -7,11 +7,15 @@ class Signal:
     """`wait` returns at the next `notify`; what has changed is for the waiter to look at."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._awaited: asyncio.Event | None = None
+        """Of those who wait; most news wake nobody."""
 
     def notify(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
+        if self._awaited is not None:
+            self._awaited.set()
+            self._awaited = None
 
     async def wait(self) -> None:
-        await self._event.wait()
+        if self._awaited is None:
+            self._awaited = asyncio.Event()
+        await self._awaited.wait()

@@ -39,16 +39,13 @@ class _Account:
 class Patience:
     def __init__(self) -> None:
         self._took: deque[float] = deque(maxlen=REMEMBERED_EXCHANGES)
+        self.usual_seconds = 0.0
+        """Of the last exchanges; 0 when there were none."""
         self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
 
     def __len__(self) -> int:
         """Peers with whom an exchange has failed, and was not forgiven yet."""
         return len(self._accounts)
-
-    @property
-    def usual_seconds(self) -> float:
-        """Of the last exchanges; 0 when there were none."""
-        return median(self._took) if self._took else 0.0
 
     @property
     def limit_seconds(self) -> float:
@@ -63,6 +60,7 @@ class Patience:
 
     def succeeded(self, peer: PeerId, seconds: float) -> None:
         self._took.append(seconds)
+        self.usual_seconds = median(self._took)
         if (account := self._accounts.get(peer)) is None:
             return
         account.good += 1

@@ -172,4 +172,5 @@ def _sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _root_mean_square(values: NDArray[np.floating]) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+    exact = values.astype(np.float64)
+    return float(np.sqrt(exact @ exact / len(exact)))

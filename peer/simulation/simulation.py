@@ -223,8 +223,7 @@ class Simulation(Observer, ABC):
 
     def _add_up(self, peer: SimulatedPeer) -> None:
         self._refused.update(peer.rejections.by_reason)
-        members = peer.participant.membership.status()
-        self._banned.update(member.peer_id for member in members if member.banned is not None)
+        self._banned.update(peer.participant.membership.roster.banned)
 
     def report(self, reproduce: str, processor_seconds: float) -> Report:
         trainer = self._training.trainer(next(iter(self._planned)))
