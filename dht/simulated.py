@@ -140,22 +140,22 @@ class SimulatedNetwork:
 
     def latency(self, one: PeerId, other: PeerId) -> float:
         """One way, in seconds, without jitter."""
-        near, far = self._link_of(one), self._link_of(other)
-        distance = self._distances.get(frozenset((near.region, far.region)), 0.0)
-        return near.latency_seconds + far.latency_seconds + distance
+        return self._latency(self._link_of(one), self._link_of(other))
 
-    def connect_pair(self, one: PeerId, other: PeerId, kind: str) -> SimulatedConnection:
+    def connect_pair(self, one: PeerId, other: PeerId, kind: str) -> tuple[SimulatedConnection, SimulatedConnection]:
+        """The end at `one`, and that at the other."""
         traffic = self.traffic.setdefault(kind, Traffic())
         near = SimulatedConnection(self, one, other, traffic)
         far = SimulatedConnection(self, other, one, traffic)
         near.other, far.other = far, near
         for end in (near, far):
             self._connections.setdefault(end.local, {})[end] = None
-        return near
+        return near, far
 
     def forget(self, connection: SimulatedConnection) -> None:
         for end in (connection, connection.other):
-            self._connections.get(end.local, {}).pop(end, None)
+            if end is not None:
+                self._connections.get(end.local, {}).pop(end, None)
 
     def drop_connections(self, one: PeerId, other: PeerId) -> None:
         for connection in list(self._connections.get(one, ())):
@@ -171,7 +171,7 @@ class SimulatedNetwork:
         up, down = self._attached[sender], self._attached[receiver]
         jitter = up.link.jitter_seconds + down.link.jitter_seconds
         drawn = self.random.uniform(0.0, jitter) if jitter else 0.0
-        return up.upload, down.download, self.latency(sender, receiver) + drawn
+        return up.upload, down.download, self._latency(up.link, down.link) + drawn
 
     def loses(self, sender: PeerId, receiver: PeerId) -> bool:
         """Whether what is sent now is lost."""
@@ -183,13 +183,16 @@ class SimulatedNetwork:
         self._attached[connection.local].upload.drop(connection)
         self._attached[connection.remote].download.drop(connection)
 
-    def record(self, sender: PeerId, receiver: PeerId, size_bytes: int) -> None:
+    def record(self, now: float, sender: PeerId, receiver: PeerId, size_bytes: int) -> None:
         """Enters a delivery into the trace."""
-        now = asyncio.get_running_loop().time()
         self._trace.update(f"{now!r} {sender} {receiver} {size_bytes}\n".encode())
 
     def stored(self, run: str, kind: str) -> dict[PeerId, Signed[Record]]:
         return self._records.setdefault((run, kind), {})
+
+    def _latency(self, near: Link, far: Link) -> float:
+        distance = self._distances.get(frozenset((near.region, far.region)), 0.0) if self._distances else 0.0
+        return near.latency_seconds + far.latency_seconds + distance
 
     def _link_of(self, peer: PeerId) -> Link:
         attachment = self._attached.get(peer)
@@ -251,9 +254,9 @@ class SimulatedTransport(ExchangeTransport):
         if kind not in transport._services:
             raise Unreachable(f"{peer} does not serve {kind}")
         transport._known.add(self.peer_id)
-        connection = self._network.connect_pair(self.peer_id, peer, kind)
-        transport._tasks.start(transport._serve_incoming(kind, connection.other), f"{kind} from {self.peer_id}")
-        return connection
+        near, far = self._network.connect_pair(self.peer_id, peer, kind)
+        transport._tasks.start(transport._serve_incoming(kind, far), f"{kind} from {self.peer_id}")
+        return near
 
     async def _reach(self, peer: PeerId) -> "SimulatedTransport":
         """The peer's transport, one round trip later. Raises Unreachable."""

@@ -30,9 +30,10 @@ class Traffic:
 
 
 class SimulatedConnection:
-    """Made in pairs by the network; `other` is the end at the other peer."""
+    """Made in pairs by the network; `other` is the end at the other peer, until nothing can pass between them any more:
+    a pair that kept each other would stay, with all that it holds, until Python looks for cycles."""
 
-    other: "SimulatedConnection"
+    other: "SimulatedConnection | None" = None
 
     def __init__(self, network: "SimulatedNetwork", local: PeerId, remote: PeerId, traffic: Traffic) -> None:
         """`traffic`: where what arrives is counted."""
@@ -54,6 +55,8 @@ class SimulatedConnection:
         self._closed = False
         self._ended = False
         self._nobody_listens = False
+        self._lingered = False
+        """It was closed, and nobody will answer what comes for it."""
 
     # ── for its user ──
 
@@ -89,7 +92,7 @@ class SimulatedConnection:
                 f"{self._max_header_bytes} + {self._max_payload_bytes}",
             )
         self._inbox.popleft()
-        self.other._received(size)
+        self._tell_received(size)
         return item
 
     @property
@@ -107,7 +110,7 @@ class SimulatedConnection:
         self.end()
         self._closed = True
         for _, size in self._inbox:
-            self.other._received(size)
+            self._tell_received(size)
         self._changed.set()
         self._loop.call_later(LINGER_SECONDS, self._stop_lingering)
 
@@ -120,9 +123,11 @@ class SimulatedConnection:
 
     def break_both(self, delay_seconds: float = 0.0) -> None:
         """Breaks this end now, and the other one after the delay."""
-        self._break()
+        other = self.other
         self._network.forget(self)
-        self._loop.call_later(delay_seconds, self.other._break)
+        self._break()
+        if other is not None:
+            self._loop.call_later(delay_seconds, other._break)
 
     def release_held(self) -> None:
         """The peers can reach each other again: what was held back arrives."""
@@ -165,6 +170,7 @@ class SimulatedConnection:
         """Something is across; it arrives behind all that was sent before it."""
         while self._crossing and self._crossing[0].arrived:
             crossing = self._crossing.popleft()
+            assert self.other is not None, "as long as something is on its way"
             self.other._arrive(crossing.item, crossing.size)
 
     def _arrive(self, item: Frame | End, size: int) -> None:
@@ -174,16 +180,20 @@ class SimulatedConnection:
             self._put(item, size)
 
     def _put(self, item: Frame | End, size: int) -> None:
-        self._network.record(self.remote, self.local, size)
+        self._network.record(self._loop.time(), self.remote, self.local, size)
         self._traffic.frames += 1
         self._traffic.size_bytes += size
         if self._broken:
             return
         if self._closed:
-            self.other._received(size)
+            self._tell_received(size)
             return
         self._inbox.append((item, size))
         self._changed.set()
+
+    def _tell_received(self, size: int) -> None:
+        if self.other is not None:
+            self.other._received(size)
 
     def _received(self, size: int) -> None:
         self._unreceived_bytes -= size
@@ -191,16 +201,33 @@ class SimulatedConnection:
 
     def _stop_lingering(self) -> None:
         """What was sent still arrives; what the other side sends from now on does not."""
-        if self.other._closed:
+        other = self.other
+        if other is None:
+            return
+        if other._closed:
             self._network.forget(self)
-        self.other._nobody_listens = True
-        self.other._changed.set()
+        other._nobody_listens = True
+        other._changed.set()
+        self._lingered = True
+        self._part()
 
     def _break(self) -> None:
         self._broken = True
         self._crossing.clear()
         self._network.drop(self)
         self._changed.set()
+        self._part()
+
+    @property
+    def _done(self) -> bool:
+        """Whether nothing of it will arrive any more, and nothing more can be sent."""
+        return self._broken or (self._lingered and not self._crossing)
+
+    def _part(self) -> None:
+        """The two ends forget each other, once both are done."""
+        other = self.other
+        if other is not None and self._done and other._done:
+            self.other = other.other = None
 
 
 class _Crossing:
