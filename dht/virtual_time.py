@@ -7,7 +7,7 @@ nothing is ready and no timer is set, no event can ever come: that is a deadlock
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from itertools import count
 from typing import Any, NoReturn
@@ -45,10 +45,14 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """A heap. Timers of one moment fire in the order in which they were set."""
         self._cancelled = 0
         """How many of them are cancelled."""
-        self.set_task_factory(VirtualTimeLoop._numbered)  # type: ignore[arg-type]
 
     def time(self) -> float:
         return self._now
+
+    def create_task(  # type: ignore[override]  # asyncio's has type variables
+        self, coroutine: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> "asyncio.Task[Any]":
+        return _Task(next(self._numbers), coroutine, loop=self, name=name, context=context)
 
     def call_soon(  # type: ignore[override]  # asyncio's has type variables
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -98,9 +102,6 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._timers[:] = [entry for entry in self._timers if not entry[2]._cancelled]
         heapq.heapify(self._timers)
         self._cancelled = 0
-
-    def _numbered(self, coroutine: Any, **options: Any) -> "asyncio.Task[Any]":
-        return _Task(next(self._numbers), coroutine, loop=self, **options)
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass
@@ -167,12 +168,15 @@ class _Task(asyncio.Task[Any]):
 
 
 class VirtualClock(Clock):
-    """`wall_offset_seconds`: by how much its wall clock is wrong."""
+    """Of one loop, the first under which it is read. `wall_offset_seconds`: by how much its wall clock is wrong."""
 
     wall_offset_seconds = 0.0
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
 
     def wall(self) -> float:
         return FIRST_WALL_SECONDS + self.monotonic() + self.wall_offset_seconds

@@ -24,7 +24,10 @@ class Word:
 
     def say(self) -> Signed[RosterEntry]:
         body, epoch = self._entry()
-        now, says = self._clock.monotonic(), (epoch, self.departed, body.model_dump(exclude=COUNTERS))
+        now, says = (
+            self._clock.monotonic(),
+            (epoch, self.departed, {name: value for name, value in body if name not in COUNTERS}),
+        )
         if self._last is None or says != self._said or now > self._signed_at + WORD_SECONDS:
             expires = self._clock.wall() + RosterEntry.ttl_seconds
             signed = body.model_copy(update={"departed": self.departed, "expires": expires})

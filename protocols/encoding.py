@@ -90,6 +90,8 @@ _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 def _canonical(value: Any) -> Any:
     if type(value) in _SCALARS:  # most values by far; the checks below cost ten times as much
         return value
+    if type(value) is list or type(value) is tuple:
+        return [_canonical(item) for item in value]
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("map keys must be strings")

@@ -85,18 +85,20 @@ class Mixer:
                 tasks.create_task(self._try(callee, self._exchanges.mix_with))
 
     def _neighbours(self, epoch: int) -> Sequence[PeerId]:
-        callees, callers = self._links(epoch)
-        return [neighbour for neighbour in (*callees, *callers) if self._trainers.trains(neighbour)]
+        return self._training(*self._links(epoch))
 
     def _callees(self, epoch: int) -> list[PeerId]:
         """The neighbours whom we call; who cannot be called calls."""
-        callees, _ = self._links(epoch)
+        callees, callers = self._links(epoch)
         clients, me = self._trainers.mixing.clients, self._transport.peer_id
         return [
             neighbour
-            for neighbour in self._neighbours(epoch)
+            for neighbour in self._training(callees, callers)
             if (clients[me] if clients[me] != clients[neighbour] else neighbour in callees)
         ]
+
+    def _training(self, callees: Sequence[PeerId], callers: Sequence[PeerId]) -> Sequence[PeerId]:
+        return [neighbour for neighbour in (*callees, *callers) if self._trainers.trains(neighbour)]
 
     def _links(self, epoch: int) -> tuple[Sequence[PeerId], Sequence[PeerId]]:
         """Whom we call and who calls us, if all can be called."""
