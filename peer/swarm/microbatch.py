@@ -34,8 +34,8 @@ class Counted:
 
     peer: PeerId
     at: float
-    doubts: int = 0
-    """How often a keeper of the board has said that it is not."""
+    doubted_by: PeerId | None = None
+    """The keeper of the board who has said that it is not, against that peer's own word."""
 
 
 @dataclass(slots=True)

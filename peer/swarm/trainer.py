@@ -178,16 +178,20 @@ class PipelineTrainer:
             self._changed.notify()
 
     async def _make_up(self, microbatch: Microbatch, lost: set[int], keeper: PeerId) -> None:
-        """Does again what the keeper says that some stages have lost; but not at once what these say to have."""
+        """Does again what the keeper says that some stages have lost; but not at once what these say to have.
+
+        Whose word it is against that of a stage's peer is passed over; and no more, once another keeper says the same.
+        """
         for stage in list(lost):
             counted = microbatch.counted.get(stage)
             if counted is not None:
-                counted.doubts += 1
-                if counted.doubts == 1 and await self._is_counted(microbatch, stage, counted.peer):
-                    counted.at = self._transport.clock.monotonic()
+                if counted.doubted_by is None and await self._is_counted(microbatch, stage, counted.peer):
+                    counted.doubted_by, counted.at = keeper, self._transport.clock.monotonic()
                     self._keepers.pass_over(keeper, counted.at)
                     lost.remove(stage)
                     continue
+                if counted.doubted_by is not None:
+                    self._keepers.forgive(counted.doubted_by)
                 self._stages.blame(stage, counted.peer)
                 del microbatch.counted[stage]
         microbatch.wanted |= lost
@@ -196,7 +200,9 @@ class PipelineTrainer:
             await self._follow(microbatch)
 
     async def _is_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
-        """Whether `peer` says so, as it would to a keeper."""
+        """Whether `peer` says so, as it would to a keeper; who serves no stage any more, or is banned, has nothing."""
+        if peer not in self._run.servers():
+            return False
         try:
             word = await self._client.coverage(peer)
         except (TransportError, Rejected) as error:

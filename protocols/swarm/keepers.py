@@ -62,3 +62,7 @@ class Keepers:
         if now >= until:
             self._passed_over[keeper] = now + 2 * seconds, 2 * seconds
         self._waiting_since = now
+
+    def forgive(self, keeper: PeerId) -> None:
+        """It was right: trainers that claim from different keepers do the same work twice."""
+        self._passed_over.pop(keeper, None)

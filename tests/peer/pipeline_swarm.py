@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dht.simulated import SimulatedNetwork, SimulatedTransport, run_simulation
+from dht.simulated_link import Link
 from peer.data.asking import Ask
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
@@ -226,12 +227,16 @@ async def pipeline_swarm(
 
 
 def simulate(
-    scenario: Callable[[PipelineSwarm], Awaitable[Any]], manifest: Manifest, seed: int = 0, disks: Path | None = None
+    scenario: Callable[[PipelineSwarm], Awaitable[Any]],
+    manifest: Manifest,
+    seed: int = 0,
+    disks: Path | None = None,
+    link: Link | None = None,
 ) -> Any:
-    """Runs `scenario` in a new swarm of the manifest's run, under virtual time."""
+    """Runs `scenario` in a new swarm of the manifest's run, under virtual time; `link`: each peer's."""
 
     async def main(network: SimulatedNetwork) -> Any:
         async with pipeline_swarm(network, manifest, disks) as swarm:
             return await scenario(swarm)
 
-    return run_simulation(main, seed)
+    return run_simulation(main, seed, link)

@@ -75,3 +75,11 @@ def test_a_keeper_whose_work_is_none_is_passed_over_at_once() -> None:
         assert keepers.choose(PEERS, 1.0) == PEERS[number]
         keepers.pass_over(PEERS[number], 1.0)
     assert keepers.choose(PEERS, 1.0) == PEERS[0]
+
+
+def test_a_keeper_that_was_right_is_turned_to_again() -> None:
+    keepers = Keepers(RUN, 0.0)
+    keepers.pass_over(PEERS[0], 1.0)
+    keepers.forgive(PEERS[0])
+    keepers.forgive(PEERS[1])
+    assert keepers.choose(PEERS, 1.0) == PEERS[0]
