@@ -235,8 +235,8 @@ class LyingRepresentative(Participant):
 def test_nobody_can_contribute_for_a_cell_what_it_has_not_voted_for() -> None:
     async def scenario(swarm: SimulatedSwarm) -> tuple[ModelState, int]:
         for number in range(PEERS):
-            await swarm.start(number, make=LyingRepresentative if number % 3 == 0 else Participant)
-        honest = [peer for peer in swarm.running if peer.number % 3]
+            await swarm.start(number, make=LyingRepresentative if number % 8 == 0 else Participant)
+        honest = [peer for peer in swarm.running if peer.number % 8]
         await swarm.until(lambda: swarm.finished(honest), 200)
         return honest[0].state, swarm.rejected(honest)[Reason.WRONG_DIGEST]
 
