@@ -19,7 +19,7 @@ CLAIM_KIND = "swarm-claim"
 ASK_SECONDS = 0.3
 HUNGRY_SECONDS = 0.05
 """How often the stages are asked; the second as long as a trainer wants more than there is, as at an epoch's end."""
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
 FORGOTTEN_SECONDS = 5.0
 """A board of which nobody has claimed for so long is laid down."""
 
@@ -32,32 +32,40 @@ class BoardKeeper:
         transport: Transport,
         training: Pipeline,
         peers: Callable[[], Iterable[PeerId]],
+        trainers: Callable[[], Iterable[PeerId]],
         own: Callable[[], Coverage | None],
         admit: Callable[[PeerId], None],
         border: Border,
     ) -> None:
-        """`peers`: the others who serve a stage; `own`: what our stage has counted, if we serve one."""
+        """`peers`: the others who serve a stage; `trainers`: who may have work.
+
+        `own`: what our stage has counted, if we serve one.
+        """
         self._transport, self._training = transport, training
-        self._peers, self._own, self._admit, self._border = peers, own, admit, border
+        self._peers, self._trainers, self._own, self._admit = peers, trainers, own, admit
+        self._border = border
         self._board: Board | None = None
         self._claimed_at = float("-inf")
         self._claimed = asyncio.Event()
         self._hungry = False
+        self._asked: set[PeerId] = set()
+        """Whose answers are awaited: who is slow holds up nobody else's."""
 
     async def serve(self) -> None:
         await self._transport.serve_requests(CLAIM_KIND, self._answer)
 
     async def run(self) -> None:
         """Asks the stages as long as somebody claims, until cancelled."""
-        while True:
-            if self._now() - self._claimed_at > FORGOTTEN_SECONDS:
-                self._board = None
-                self._claimed.clear()
-                await self._claimed.wait()
-            async with self._border.around("asking the stages what they have counted"):
-                await self._ask_all()
-            hungry, self._hungry = self._hungry, False
-            await self._transport.clock.sleep(HUNGRY_SECONDS if hungry else ASK_SECONDS)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                if self._now() - self._claimed_at > FORGOTTEN_SECONDS:
+                    self._board = None
+                    self._claimed.clear()
+                    await self._claimed.wait()
+                async with self._border.around("asking the stages what they have counted"):
+                    self._ask_all(tasks)
+                hungry, self._hungry = self._hungry, False
+                await self._transport.clock.sleep(HUNGRY_SECONDS if hungry else ASK_SECONDS)
 
     def claim(self, trainer: PeerId, claim: Claim) -> Grant:
         now = self._now()
@@ -79,26 +87,31 @@ class BoardKeeper:
         self._admit(trainer)
         return self.claim(trainer, Claim.from_bytes(body)).to_bytes()
 
-    async def _ask_all(self) -> None:
+    def _ask_all(self, tasks: asyncio.TaskGroup) -> None:
         board = self._board
         if board is None:
             return
         peers = set(self._peers())
-        board.keep_only([*peers, self._transport.peer_id])
+        servers = set(peers)
         if (own := self._own()) is not None:
+            servers.add(self._transport.peer_id)
             self._hear(board, self._transport.peer_id, own)
-        async with asyncio.TaskGroup() as tasks:
-            for peer in peers:
-                tasks.create_task(self._ask(board, peer))
+        board.keep_only(servers, self._trainers(), self._now())
+        for peer in peers - self._asked:
+            self._asked.add(peer)
+            tasks.create_task(self._ask(board, peer))
 
     async def _ask(self, board: Board, peer: PeerId) -> None:
-        try:
-            if (word := await ask_coverage(self._transport, peer, ANSWER_SECONDS)) is not None:
-                self._hear(board, peer, word)
-        except TransportError as error:
-            log.debug("a stage's peer does not say what it has counted", peer=peer, error=str(error))
-        except Rejected as error:
-            self._transport.reject(peer, error.reason, str(error))
+        async with self._border.around("asking a stage's peer what it has counted"):
+            try:
+                if (word := await ask_coverage(self._transport, peer, ANSWER_SECONDS)) is not None:
+                    self._hear(board, peer, word)
+            except TransportError as error:
+                log.debug("a stage's peer does not say what it has counted", peer=peer, error=str(error))
+            except Rejected as error:
+                self._transport.reject(peer, error.reason, str(error))
+            finally:
+                self._asked.discard(peer)
 
     def _hear(self, board: Board, peer: PeerId, word: Coverage) -> None:
         if word.stage < self._training.stages:

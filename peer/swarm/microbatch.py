@@ -35,7 +35,11 @@ class Counted:
     peer: PeerId
     at: float
     doubted_by: PeerId | None = None
-    """The keeper of the board who has said that it is not, against that peer's own word."""
+    """The keeper of the board who says that it is not, against that peer's own word, …"""
+    doubted_since: float = 0.0
+    """… and since when."""
+    passed_over: PeerId | None = None
+    """A keeper that has said so for too long."""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,12 @@ class Microbatch:
     def lowest(self) -> int:
         """The first stage that lacked it: the gradients need not go further back."""
         return min(self.wanted)
+
+    def hear(self, lacking: set[int]) -> None:
+        """Of a keeper: what other stages have counted is not in doubt."""
+        for stage, counted in self.counted.items():
+            if stage not in lacking:
+                counted.doubted_by = None
 
     def lost(self, stage: int, now: float, grace_seconds: float) -> bool:
         """Whether it is to be done again, now that the stage is said to lack it, though nobody is at work on it.

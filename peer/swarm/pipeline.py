@@ -19,6 +19,7 @@ from peer.participant import Participant, Place
 from peer.roster import Member
 from peer.saving import keep_saving
 from peer.swarm.arbiter import Arbiter
+from peer.swarm.claims import Surroundings
 from peer.swarm.client import StageClient
 from peer.swarm.evaluator import Evaluator
 from peer.swarm.factory import StageFactory
@@ -33,7 +34,7 @@ from peer.swarm.router import Router
 from peer.swarm.server import StageServer
 from peer.swarm.spot_checks import SpotChecks
 from peer.swarm.stage import Stage
-from peer.swarm.trainer import PipelineTrainer, Surroundings
+from peer.swarm.trainer import PipelineTrainer
 from peer.sync import Heads
 from protocols.encoding import digest
 from protocols.identity import PeerId
@@ -81,7 +82,13 @@ class PipelinePeer:
         seed = int.from_bytes(digest(transport.peer_id.encode())[:8], "big")
         self.wiring = Wiring(Random(seed).random)  # noqa: S311  (which of equal peers comes first)
         self.keeper = BoardKeeper(
-            transport, self._training, self._serving_peers, self._own_coverage, participant.require, border
+            transport,
+            self._training,
+            self._serving_peers,
+            self.trainers,
+            self._own_coverage,
+            participant.require,
+            border,
         )
         self._router = Router(transport, self._client, self.wiring, self._peers_by_stage)
         others = Others(lambda: [member.peer for member in self._members()], self._peers_at)

@@ -5,9 +5,8 @@ epoch is stepped: what is lost with a stage's peer is done again from there.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -18,8 +17,9 @@ from dht.interfaces import Transport, TransportError
 from peer.data.dataset import Dataset
 from peer.models.stages import activation_shape
 from peer.signal import Signal
+from peer.swarm.claims import Claims, Surroundings
 from peer.swarm.client import StageClient
-from peer.swarm.keeper import CLAIM_KIND, BoardKeeper
+from peer.swarm.keeper import BoardKeeper
 from peer.swarm.microbatch import Counted, Microbatch, Tensor
 from peer.swarm.router import Untimely
 from peer.swarm.spot_checks import SpotChecks
@@ -28,29 +28,19 @@ from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
 from protocols.rejection import Rejected
 from protocols.sampling import microbatch_indices
-from protocols.swarm.coverage import everything, from_bytes, numbers, to_bytes
-from protocols.swarm.keepers import Keepers
-from protocols.swarm.messages import Claim, Grant, OpenEpoch, Work
+from protocols.swarm.coverage import everything, from_bytes, numbers
+from protocols.swarm.messages import Grant, Work
 
 CLAIM_SECONDS, IDLE_CLAIM_SECONDS = 0.3, 0.1
 """How often the board hears of us, at least; the second while we have nothing to do, as at an epoch's end."""
-CLAIM_TIMEOUT_SECONDS = 2.0
 LOST_SECONDS = 1.5
-"""A stage that is said to lack what it has counted for us so long ago has lost it."""
+"""A stage that is said to lack what it has counted for us so long ago has lost it, unless its peer says otherwise."""
+DISPUTE_SECONDS = 6.0
+"""A keeper that still says otherwise is passed over: an honest one would have heard of it (`keeper.ANSWER_SECONDS`)."""
+COUNT_ATTEMPTS = 2
+"""Who is slow may have counted, or be about to; of two who have counted the same, one loses more than that."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the members say of themselves."""
-
-    servers: Callable[[], Iterable[PeerId]]
-    """Who serves a stage and can be dialled; the keeper of the board is one of them."""
-    epoch: Callable[[], int]
-    """That some stage has still to step."""
-    paused: Callable[[int], bool]
-    """Whether no epoch is stepped after that one, for now."""
 
 
 class PipelineTrainer:
@@ -72,9 +62,9 @@ class PipelineTrainer:
         self.replays = 0
         """Parts of microbatches that were done again, because they were lost with a peer."""
         self._transport, self._manifest, self._training = transport, manifest, manifest.training
-        self._dataset, self._stages, self._client, self._keeper = dataset, stages, client, keeper
+        self._dataset, self._stages, self._client = dataset, stages, client
         self._run, self._border, self._on_loss = run, border, on_loss
-        self._keepers = Keepers(manifest.run_id, transport.clock.monotonic())
+        self._claims = Claims(transport, manifest, keeper, run)
         self._held: dict[tuple[int, int], Microbatch] = {}
         self._working: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._changed = Signal()
@@ -89,8 +79,9 @@ class PipelineTrainer:
             while True:
                 grant = None
                 async with self._border.around("claiming microbatches"):
-                    keeper = self._choose_keeper()
-                    grant = await self._claim(keeper) if keeper is not None else None
+                    keeper = self._claims.choose_keeper(working=bool(self._working))
+                    if keeper is not None:
+                        grant = await self._claims.claim(keeper, self._at_work_on, self._depth - len(self._working))
                     if keeper is not None and grant is not None:
                         self._act(keeper, grant, tasks)
                 idle = grant is None or len(self._working) < self._depth
@@ -100,32 +91,13 @@ class PipelineTrainer:
                 if idle:
                     await self._transport.clock.sleep(0.02)  # of several that end together one claim tells
 
-    async def _claim(self, keeper: PeerId) -> Grant | None:
+    @property
+    def _at_work_on(self) -> dict[int, int]:
+        """Epoch → mask of the microbatches that we have."""
         held: dict[int, int] = {}
         for epoch, number in self._held:
             held[epoch] = held.get(epoch, 0) | 1 << number
-        newest = sorted(held)[-2:]
-        claim = Claim(
-            held=tuple(OpenEpoch(epoch=epoch, covered=to_bytes(held[epoch])) for epoch in newest),
-            wanted=max(0, self._depth - len(self._working)),
-        )
-        if keeper == self._transport.peer_id:
-            return self._keeper.claim(keeper, claim)
-        try:
-            answer = await self._transport.request(keeper, CLAIM_KIND, claim.to_bytes(), CLAIM_TIMEOUT_SECONDS)
-            return Grant.from_bytes(answer)
-        except TransportError as error:
-            log.debug("the keeper of the board does not answer", keeper=keeper, error=str(error))
-        except Rejected as error:
-            self._transport.reject(keeper, error.reason, str(error))
-        return None
-
-    def _choose_keeper(self) -> PeerId | None:
-        now, epoch = self._transport.clock.monotonic(), self._run.epoch()
-        keeper = self._keepers.choose(self._run.servers(), now)
-        content = bool(self._working) or epoch >= self._manifest.epochs or self._run.paused(epoch)
-        self._keepers.look(keeper, epoch, content=content, now=now)
-        return keeper
+        return held
 
     def _act(self, keeper: PeerId, grant: Grant, tasks: asyncio.TaskGroup) -> None:
         if not grant.standings or any(len(each.missing) != self._training.stages for each in grant.standings):
@@ -141,6 +113,7 @@ class PipelineTrainer:
             for (epoch, number), microbatch in self._held.items():
                 if epoch == standing.epoch and (epoch, number) not in self._working:
                     lacking = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
+                    microbatch.hear(lacking)
                     lost = {stage for stage in lacking if microbatch.lost(stage, now, LOST_SECONDS)}
                     if lost:
                         self._start(microbatch, partial(self._make_up, microbatch, lost, keeper), tasks)
@@ -171,33 +144,40 @@ class PipelineTrainer:
                     await work()
                 except* Untimely:
                     self._held.pop(key, None)
-                    self._keepers.pass_over(microbatch.keeper, self._transport.clock.monotonic())
+                    self._claims.pass_over(microbatch.keeper)
         finally:
             if self._working.get(key) is asyncio.current_task():
                 del self._working[key]
             self._changed.notify()
 
     async def _make_up(self, microbatch: Microbatch, lost: set[int], keeper: PeerId) -> None:
-        """Does again what the keeper says that some stages have lost; but not at once what these say to have.
-
-        Whose word it is against that of a stage's peer is passed over; and no more, once another keeper says the same.
-        """
+        """Does again what the keeper says that some stages have lost; but not at once what these say to have."""
         for stage in list(lost):
             counted = microbatch.counted.get(stage)
             if counted is not None:
-                if counted.doubted_by is None and await self._is_counted(microbatch, stage, counted.peer):
-                    counted.doubted_by, counted.at = keeper, self._transport.clock.monotonic()
-                    self._keepers.pass_over(keeper, counted.at)
+                if await self._is_counted(microbatch, stage, counted.peer) and self._is_believed(counted, keeper):
                     lost.remove(stage)
                     continue
-                if counted.doubted_by is not None:
-                    self._keepers.forgive(counted.doubted_by)
+                if counted.passed_over is not None:
+                    self._claims.forgive(counted.passed_over)
                 self._stages.blame(stage, counted.peer)
                 del microbatch.counted[stage]
         microbatch.wanted |= lost
         self.replays += len(lost)
         if lost:
             await self._follow(microbatch)
+
+    def _is_believed(self, counted: Counted, keeper: PeerId) -> bool:
+        """Whether a peer that says to have counted it is believed rather than the keeper; two keepers are."""
+        now = counted.at = self._transport.clock.monotonic()
+        if counted.doubted_by != keeper:
+            counted.doubted_by, counted.doubted_since = keeper, now
+        elif now - counted.doubted_since > DISPUTE_SECONDS:
+            if counted.passed_over is not None:
+                return False
+            counted.passed_over = keeper
+            self._claims.pass_over(keeper)
+        return True
 
     async def _is_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
         """Whether `peer` says so, as it would to a keeper; who serves no stage any more, or is banned, has nothing."""
@@ -271,18 +251,19 @@ class PipelineTrainer:
 
     async def _count(self, microbatch: Microbatch, stage: int, peer: PeerId) -> None:
         """Has `peer` count it; if it cannot, somebody does the stage's part again."""
-        wanted = 1 << microbatch.number
-        while True:
-            try:
-                counted = await self._client.count(peer, stage, microbatch.epoch, wanted)
-            except (TransportError, Rejected) as error:
-                log.debug("a count is not answered", stage=stage, peer=peer, error=str(error))
-                counted = 0
-            if counted == wanted:
-                microbatch.counted[stage] = Counted(peer, self._transport.clock.monotonic())
-                return
+        while not await self._has_counted(microbatch, stage, peer):
             self.replays += 1
             peer = await self._backward(microbatch, stage)
+        microbatch.counted[stage] = Counted(peer, self._transport.clock.monotonic())
+
+    async def _has_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
+        wanted = 1 << microbatch.number
+        for _ in range(COUNT_ATTEMPTS):
+            try:
+                return await self._client.count(peer, stage, microbatch.epoch, wanted) == wanted
+            except (TransportError, Rejected) as error:
+                log.debug("a count is not answered", stage=stage, peer=peer, error=str(error))
+        return False
 
     def _order(
         self,

@@ -2,7 +2,8 @@
 
 One member of the run keeps the board, the others claim from it. It knows from the stage's peers what they have counted,
 and from the trainers what they are at work on; so whoever takes a board over knows both after a moment, and hands out
-nothing before. A lease is a courtesy that saves work: that no microbatch counts twice is for each stage's round to see.
+nothing before all have spoken, or what they had is theirs no more. A lease is a courtesy that saves work: that no
+microbatch counts twice is for each stage's round to see.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,6 @@ from protocols.swarm.coverage import everything, numbers
 
 LEASE_SECONDS = 3.0
 """Who claims nothing for so long has lost its microbatches to the others."""
-SETTLE_SECONDS = 1.0
-"""So long a new board listens before it hands anything out."""
 
 Counted = Mapping[int, int]
 """Epoch → mask of the microbatches that a peer has counted; of each epoch that it is ready for."""
@@ -63,14 +62,21 @@ class Board:
         self._since = now
         self._words: dict[PeerId, Word] = {}
         self._leases: dict[PeerId, Lease] = {}
+        self._settled = False
 
     def hear(self, peer: PeerId, word: Word) -> None:
         self._words[peer] = word
 
-    def keep_only(self, servers: Iterable[PeerId]) -> None:
-        """Forgets who does not serve a stage any more; what they have counted is lost."""
-        for peer in self._words.keys() - set(servers):
+    def keep_only(self, servers: Iterable[PeerId], trainers: Iterable[PeerId], now: float) -> None:
+        """Forgets who does not serve a stage any more; what they have counted is lost.
+
+        Of a new board, these are who is to be heard first.
+        """
+        servers = set(servers)
+        for peer in self._words.keys() - servers:
             del self._words[peer]
+        heard = servers <= self._words.keys() and self._leases.keys() >= set(trainers)
+        self._settled |= heard or now - self._since >= LEASE_SECONDS
 
     @property
     def epoch(self) -> int | None:
@@ -81,9 +87,9 @@ class Board:
         return min(steps.values()) if len(steps) == self._stages else None
 
     def standings(self) -> list[Standing]:
-        """Of the epochs that all stages are ready for, the oldest first."""
+        """Of the epochs that all stages are ready for, the oldest first; none before all had the time to be heard."""
         oldest = self.epoch
-        if oldest is None:
+        if oldest is None or not self._settled:
             return []
         found = []
         epoch = oldest
@@ -112,15 +118,12 @@ class Board:
         self._leases = {peer: lease for peer, lease in self._leases.items() if lease.until > now}
         lease = self._leases[trainer] = Lease(now + LEASE_SECONDS, dict(held))
         standings = self.standings()
-        if not standings:
-            return 0, 0
-        if now - self._since >= SETTLE_SECONDS:
-            for standing in standings:
-                granted = self._grant(standing, wanted)
-                if granted:
-                    lease.held[standing.epoch] = lease.held.get(standing.epoch, 0) | granted
-                    return standing.epoch, granted
-        return standings[0].epoch, 0
+        for standing in standings:
+            granted = self._grant(standing, wanted)
+            if granted:
+                lease.held[standing.epoch] = lease.held.get(standing.epoch, 0) | granted
+                return standing.epoch, granted
+        return standings[0].epoch if standings else 0, 0
 
     def _grant(self, standing: Standing, wanted: int) -> int:
         taken = 0

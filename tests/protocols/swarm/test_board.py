@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.identity import PeerId
-from protocols.swarm.board import LEASE_SECONDS, SETTLE_SECONDS, Board, Word
+from protocols.swarm.board import LEASE_SECONDS, Board, Word
 from protocols.swarm.coverage import everything
 
 MICROBATCHES = 8
@@ -15,9 +15,10 @@ A, B = PeerId("a"), PeerId("b")
 
 def board(*counted: int, epoch: int = 0) -> Board:
     """Of two stages, which have counted these; it has listened long enough."""
-    made = Board(len(SERVERS), MICROBATCHES, now=-SETTLE_SECONDS)
+    made = Board(len(SERVERS), MICROBATCHES, now=-LEASE_SECONDS)
     for stage, (server, mask) in enumerate(zip(SERVERS, counted or (0, 0), strict=True)):
         made.hear(server, Word(stage, {epoch: mask}, epoch))
+    made.keep_only(SERVERS, (), now=0.0)
     return made
 
 
@@ -26,7 +27,7 @@ def test_what_one_trainer_has_no_other_gets(claims: list[tuple[str, int]]) -> No
     """Also where none of them serves a stage."""
     made, held = board(), dict.fromkeys("abcd", 0)
     for name, wanted in claims:
-        made.keep_only(SERVERS)
+        made.keep_only(SERVERS, (), now=0.0)
         epoch, granted = made.claim(PeerId(name), {0: held[name]}, wanted, now=0.0)
         assert epoch == 0
         assert granted.bit_count() <= wanted
@@ -57,30 +58,59 @@ def test_what_a_server_had_counted_is_lost_with_it() -> None:
     other = PeerId("second stage, too")
     made.hear(other, Word(1, {0: 0b1}, 0))
     assert made.claim(A, {}, MICROBATCHES, now=0.0) == (0, 0)
-    made.keep_only([SERVERS[0], other])
+    made.keep_only([SERVERS[0], other], (), now=0.0)
     assert made.claim(A, {}, MICROBATCHES, now=0.0) == (0, ALL & ~0b1)
 
 
-def test_nothing_is_handed_out_while_a_stage_is_not_heard_or_the_board_is_new() -> None:
-    made = Board(len(SERVERS), MICROBATCHES, now=0.0)
+def test_nothing_is_handed_out_while_a_stage_is_not_heard() -> None:
+    made = Board(len(SERVERS), MICROBATCHES, now=-LEASE_SECONDS)
     made.hear(SERVERS[0], Word(0, {0: 0}, 0))
-    assert made.claim(A, {}, 1, now=SETTLE_SECONDS) == (0, 0)
+    made.keep_only(SERVERS, (), now=0.0)
+    assert made.claim(A, {}, 1, now=0.0) == (0, 0)
     made.hear(SERVERS[1], Word(1, {0: 0}, 0))
-    assert made.claim(A, {}, 1, now=SETTLE_SECONDS - 0.01) == (0, 0)
-    assert made.claim(A, {}, 1, now=SETTLE_SECONDS) == (0, 1)
+    assert made.claim(A, {}, 1, now=0.0) == (0, 1)
+
+
+def new_board(*counted: int) -> Board:
+    made = Board(len(SERVERS), MICROBATCHES, now=0.0)
+    for stage, (server, mask) in enumerate(zip(SERVERS, counted, strict=True)):
+        made.hear(server, Word(stage, {0: mask}, 0))
+    return made
+
+
+def test_a_new_board_hands_out_nothing_before_all_trainers_have_said_what_they_have() -> None:
+    made = new_board(0, 0)
+    assert made.claim(A, {0: 0b1}, 1, now=0.0) == (0, 0)
+    made.keep_only(SERVERS, (A, B), now=0.0)
+    assert made.claim(A, {0: 0b1}, 1, now=0.1) == (0, 0)
+    assert made.claim(B, {0: 0b10}, 1, now=0.1) == (0, 0)
+    assert not made.standings()
+    made.keep_only(SERVERS, (A, B), now=0.1)
+    assert made.claim(B, {0: 0b10}, 1, now=0.1) == (0, 0b100)
+
+
+def test_a_new_board_waits_for_nobody_longer_than_for_a_lease() -> None:
+    made = new_board(0, 0)
+    silent = PeerId("first stage, too")
+    made.keep_only((*SERVERS, silent), (A, B), now=LEASE_SECONDS - 0.1)
+    assert made.claim(A, {0: 0b1}, 1, now=LEASE_SECONDS - 0.1) == (0, 0)
+    made.keep_only((*SERVERS, silent), (A, B), now=LEASE_SECONDS)
+    assert made.claim(A, {0: 0b1}, 1, now=LEASE_SECONDS) == (0, 0b10)
 
 
 def test_of_two_open_epochs_the_older_is_handed_out_first() -> None:
-    made = Board(len(SERVERS), MICROBATCHES, now=-SETTLE_SECONDS)
+    made = Board(len(SERVERS), MICROBATCHES, now=-LEASE_SECONDS)
     for stage, server in enumerate(SERVERS):
         made.hear(server, Word(stage, {4: ALL & ~0b11, 5: 0}, 4))
+    made.keep_only(SERVERS, (), now=0.0)
     assert made.claim(A, {}, MICROBATCHES, now=0.0) == (4, 0b11)
     assert made.claim(A, {4: 0b11}, 1, now=0.0) == (5, 0b1)
 
 
 def test_a_stage_that_has_stepped_an_epoch_lacks_nothing_of_it() -> None:
-    made = Board(len(SERVERS), MICROBATCHES, now=-SETTLE_SECONDS)
+    made = Board(len(SERVERS), MICROBATCHES, now=-LEASE_SECONDS)
     made.hear(SERVERS[0], Word(0, {5: 0}, 5))
     made.hear(SERVERS[1], Word(1, {4: 0b1}, 4))
+    made.keep_only(SERVERS, (), now=0.0)
     assert made.epoch == 4
     assert made.standings()[0].missing == (0, ALL & ~0b1)
