@@ -1,15 +1,17 @@
 """What a simulation costs, and what members send each other, as the swarm grows: with rounds and without.
 
     python benchmarks/simulation_scale.py --kind gossip --peers 10 30 100 300 1000 2000 >> scale.jsonl
-    python benchmarks/simulation_scale.py --kind rounds --peers 10 30 64 100 300 500 >> scale.jsonl
+    python benchmarks/simulation_scale.py --kind rounds --peers 10 30 64 100 >> scale.jsonl
+    python benchmarks/simulation_scale.py --kind cells --peers 16 36 64 100 256 500 >> scale.jsonl
     python benchmarks/simulation_scale.py --plot docs/simulation_scale.svg < scale.jsonl
 
 Each size is simulated in a process of its own, by `peer simulate`, with everything that is looked at there. Without
-rounds each peer makes some hundred exchanges; with rounds there are twenty of them.
+rounds each peer makes some hundred exchanges; with rounds there are twenty of them, of one level or, in cells, of two.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -66,6 +68,13 @@ target_batch = TARGET
 optimizer = { algorithm = "sgd", learning_rate = 0.1 }
 """,
 }
+SCENARIOS["cells"] = (
+    SCENARIOS["rounds"]
+    + """
+[averaging]
+cells = CELLS
+"""
+)
 SECONDS_A_ROUND = 2.0
 """Of training, at 75 samples per second and peer."""
 
@@ -73,6 +82,7 @@ SECONDS_A_ROUND = 2.0
 def measure(kind: str, peers: int, timeout_seconds: float) -> Figures:
     """Simulates one swarm in a process of its own. Raises RuntimeError where something did not hold."""
     text = SCENARIOS[kind].replace("TARGET", str(round(75 * SECONDS_A_ROUND * peers)))
+    text = text.replace("CELLS", str(round(math.sqrt(peers))))
     with tempfile.TemporaryDirectory() as directory:
         scenario = Path(directory) / "scale.toml"
         scenario.write_text(text)
@@ -103,7 +113,7 @@ def plot(path: Path, measured: Sequence[Figures]) -> None:
     mpl.rcParams["svg.hashsalt"] = "simulation scale"
     figure = Figure(figsize=(13, 3.4), layout="constrained")
     panels = figure.subplots(1, 4)
-    for kind, colour in (("gossip", "tab:blue"), ("rounds", "tab:orange")):
+    for kind, colour in (("gossip", "tab:blue"), ("rounds", "tab:orange"), ("cells", "tab:green")):
         runs = sorted((run for run in measured if run["kind"] == kind), key=lambda run: run["peers"])
         values: tuple[Iterable[float], ...] = (
             (run["processor_seconds"] for run in runs),
@@ -113,10 +123,10 @@ def plot(path: Path, measured: Sequence[Figures]) -> None:
         )
         for axes, value in zip(panels, values, strict=True):
             axes.plot([run["peers"] for run in runs], list(value), "o-", color=colour)
-    _label(panels[0], "processor seconds", "gossip, 100 exchanges each", "20 rounds")
-    _label(panels[1], "MB", "gossip", "rounds")
-    _label(panels[2], "messages a peer", "gossip, an exchange", "a round")
-    _label(panels[3], "kB a peer", "gossip, an exchange", "a round")
+    _label(panels[0], "processor seconds", "gossip, 100 exchanges each", "20 rounds", "20 rounds of two levels")
+    _label(panels[1], "MB", "gossip", "rounds", "of two levels")
+    _label(panels[2], "messages a peer", "gossip, an exchange", "a round", "of two levels")
+    _label(panels[3], "kB a peer", "gossip, an exchange", "a round", "of two levels")
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
