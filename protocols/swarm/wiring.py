@@ -121,9 +121,14 @@ class Wiring:
             self._catch_up(stage, known)
 
     def usual(self, stage: int, peer: PeerId, task: Task) -> float | None:
-        """Seconds until it answers, by what it has taken so far; None as long as it has answered nothing."""
+        """Seconds until it answers, by what it has taken so far; None as long as nothing is known of it.
+
+        Of who has answered nothing, and failed, what the others take: it is not waited for as a newcomer again.
+        """
         known = self._peer(stage, peer)
-        return known.expected(task, 0.0) if known is not None and known.seconds else None
+        if known is None or not (known.seconds or known.failures):
+            return None
+        return known.expected(task, self._usual(stage))
 
     def share(self, stage: int) -> dict[PeerId, float]:
         """What part of the stage's microbatches each peer is to get, by how long it takes to answer."""

@@ -179,3 +179,13 @@ def test_words_about_who_is_gone_change_nothing() -> None:
     made.busy(7, A, until=10.0)
     assert made.choose(STAGE, 0.0, Task.FORWARD) == A
     assert made.share(STAGE) == {A: 1.0}
+
+
+def test_who_has_failed_and_answered_nothing_is_expected_to_be_as_the_others() -> None:
+    wiring = Wiring(lambda: 0.0)
+    fast, silent = PeerId("fast"), PeerId("silent")
+    wiring.set_peers(0, [fast, silent])
+    wiring.done(0, fast, Task.FORWARD, 0.2)
+    assert wiring.usual(0, silent, Task.FORWARD) is None
+    wiring.failed(0, silent, now=0.0)
+    assert wiring.usual(0, silent, Task.FORWARD) == 0.2
