@@ -13,7 +13,6 @@ directives say of its epoch, whenever they came.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -36,6 +35,7 @@ from peer.rounds.levels import Levels
 from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
+from peer.rounds.sessions import Sessions
 from peer.signal import Signal
 from peer.streams import REQUEST_BYTES, next_request
 from peer.sync import HEAD_KIND, Heads
@@ -51,13 +51,12 @@ from protocols.message import Message
 from protocols.optimizers import make_optimizer
 from protocols.probation import Probation, room_for
 from protocols.records import RosterEntry, Serving
-from protocols.rejection import Reason, Rejected
 from protocols.roles import TRAINING
 from protocols.round.aggregate import AggregateMemory
-from protocols.round.cells import LEVELS, epoch_of, mates, round_number
+from protocols.round.cells import LEVELS, mates, round_number
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
-from protocols.round.messages import MAX_MEMBERS, UNMEASURED, Begin, Contribution, Done, Progress, Ready, Wait
+from protocols.round.messages import MAX_MEMBERS, UNMEASURED, Begin, Contribution, Done, Progress, Wait
 from protocols.round.parts import Grid
 from protocols.round.setting import Setting
 from protocols.rules import DistanceRule, rule_of
@@ -76,10 +75,6 @@ CONTACTS = 4
 """With so many members at a time we keep in touch beside those of our cell, where rounds have two levels."""
 GRACE_EVERY = 8
 """Every so many epochs the leader waits for who is late."""
-EARLY_MESSAGES = 256
-EARLY_MESSAGES_OF_ONE = 16
-"""So many messages of the next epochs are kept, and so many of one sender, so that nobody crowds out the others."""
-SESSIONS_KEPT = 8
 FASTEST_LINK = 125e6
 """Bytes per second: what is faster is no link, and its measure tells how busy the processor was."""
 
@@ -168,11 +163,12 @@ class Participant:
         self._transport, self._signer = transport, signer
         self._timing = _patient(timing or Timing()) if self._microbatches else timing or Timing()
         grid = Grid(state.parameter_count)
+        self._sessions = Sessions(self._cells, lambda peer, error: transport.reject(peer, error.reason, str(error)))
         self._inbox = Inbox(
             manifest.run_id,
             grid.chunks,
             transport.clock,
-            self._is_open,
+            self._sessions.is_open,
             manifest.training.most_samples * (MAX_MEMBERS if self._cells else 1),
             verifies=manifest.verification.validators > 0,
         )
@@ -206,11 +202,8 @@ class Participant:
             manifest.verification.validators > 0,
         )
         self._heads = Heads(transport, signer, self._border, self.company.admission.banned)
-        self._sessions: dict[int, Session] = {}
-        """By the number of the round, which is its epoch's where rounds have one level."""
         self._levels: Levels | None = None
-        """Those of this epoch, where rounds have two."""
-        self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
+        """Of this epoch, where its rounds have two."""
         self._group: dict[PeerId, bool] = {}
         """The members of the last round, or those who made the state that we took."""
         self._elders: frozenset[PeerId] = frozenset()
@@ -289,17 +282,9 @@ class Participant:
         return 1 / self._epoch_seconds if self._epoch_seconds > 0 else 1.0
 
     @property
-    def _number(self) -> int:
-        """Of the round that we play, or are to play next."""
-        return max([round_number(self.state.epoch, 0, self._cells), *self._of_epoch(self.state.epoch)])
-
-    @property
     def _session(self) -> Session | None:
-        return self._sessions.get(self._number)
-
-    def _of_epoch(self, epoch: int) -> dict[int, Session]:
-        """The sessions of that epoch, by their numbers."""
-        return {number: session for number, session in self._sessions.items() if epoch_of(number, self._cells) == epoch}
+        """The round that we play."""
+        return self._sessions.played(self.state.epoch)
 
     def _mates(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """Where rounds have two levels: those of them that are in our cell."""
@@ -346,8 +331,7 @@ class Participant:
 
     def queues(self) -> Iterator[tuple[str, int, int]]:
         """What it keeps of others' words and work: what it is, how many, and how many at most."""
-        yield "sessions", len(self._sessions), SESSIONS_KEPT
-        yield "messages of epochs to come", len(self._early), EARLY_MESSAGES
+        yield from self._sessions.queues()
         yield "epochs of results", self._results.epochs, self._results.most_epochs
         yield "epochs of history", len(self._heads.history), HISTORY
         yield "messages to one peer", self._outbox.longest_queue, OUTBOX_LIMIT
@@ -390,7 +374,6 @@ class Participant:
         self._heads.restart()
         self._results.clear()
         self._sessions.clear()
-        self._early.clear()
         self._group = {}
 
     def _played(self, max_epochs: int | None) -> bool:
@@ -480,8 +463,7 @@ class Participant:
         if outcome is not None:
             await self._go_on(outcome, began)
         elif not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
-            for number in self._of_epoch(self.state.epoch):
-                del self._sessions[number]
+            self._sessions.forget(self.state.epoch)
             self._signer.forget()
 
     async def _play_level(self) -> RoundOutcome | None:
@@ -520,7 +502,7 @@ class Participant:
 
     def _new_session(self, **given: Any) -> Session:
         session = Session(self._plan, on_change=self.changed.notify, **given)
-        self._open(session)
+        self._sessions.open(session)
         return session
 
     def _setting(self, seniors: frozenset[PeerId] | None) -> Setting:
@@ -560,7 +542,7 @@ class Participant:
         self.epochs_played += 1
         self.last_round = (base.epoch, outcome.without_aggregate())
         self._on_round(outcome)
-        sessions = self._of_epoch(base.epoch).values()
+        sessions = self._sessions.of(base.epoch)
         self._group = {peer: session.client_mode_of(peer) for session in sessions for peer in session.members}
         self.largest_group = max(self.largest_group, *(len(session.members) for session in sessions))
         self._probation.count(base.epoch, outcome.done.body.members)
@@ -665,26 +647,6 @@ class Participant:
         """For who is late: now and then as long as an epoch takes, which is all that a liar can cost us."""
         return min(self._epoch_seconds, self._timing.straggler) if self.state.epoch % GRACE_EVERY == 0 else 0.0
 
-    def _open(self, session: Session) -> None:
-        self._sessions[session.epoch] = session
-        while len(self._sessions) > SESSIONS_KEPT:
-            del self._sessions[min(self._sessions)]
-        for epoch, earlier in self._sessions.items():
-            if epoch < session.epoch:
-                earlier.release()
-        for sender, statement in list(self._early):
-            if statement.epoch <= session.epoch:
-                self._early.remove((sender, statement))
-                if statement.epoch == session.epoch:
-                    self._tell(session, sender, statement)
-
-    def _tell(self, session: Session, sender: PeerId, statement: Signed[Message]) -> None:
-        """What came before its epoch had begun."""
-        try:
-            session.hear(statement, sender)
-        except Rejected as error:
-            self._transport.reject(sender, error.reason, str(error))
-
     async def _evaluate(self, state: ModelState) -> None:
         """A pipeline is evaluated through all its stages: `peer.swarm.evaluator`."""
         if self._microbatches or self.profile.role not in TRAINING or self.evaluated_epoch == state.epoch:
@@ -704,8 +666,8 @@ class Participant:
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
-            if (session := self._session) and not session.setting.is_of_cells:
-                session.tell_also(filter(session.setting.admits, self._audience()))
+            if session := self._session:
+                session.tell_also(self._audience())
             if not self._suspicious():
                 pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
                 continue
@@ -765,16 +727,11 @@ class Participant:
         """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""
         session, member = self._session, self.membership.roster.get(peer)
         if session and member and member.plays(self.state.epoch, self.state.digest):
-            self._find(session, peer, member.entry.client_mode)
+            session.find({peer: member.entry.client_mode})
         elif member and self._cells and member.epoch > self.state.epoch:
             self._ask_what_was_decided(peer)
         if new:
             self.changed.notify()
-
-    def _find(self, session: Session, peer: PeerId, client_mode: bool) -> None:
-        """It takes part in the round, if that is not of cells, of which it may represent none."""
-        if session.setting.admits(peer) and not session.setting.is_of_cells:
-            session.find({peer: client_mode})
 
     def _ask_what_was_decided(self, peer: PeerId) -> None:
         """Of the cells: it has gone on, and nobody of our cell may be there to tell us."""
@@ -803,14 +760,9 @@ class Participant:
         if session := self._session:
             session.lose(peer)
 
-    def _elsewhere(self, peer: PeerId, epoch: int) -> None:
-        if session := self._sessions.get(epoch):
+    def _elsewhere(self, peer: PeerId, number: int) -> None:
+        if session := self._sessions.get(number):
             session.miss(peer)
-
-    def _is_open(self, epoch: int, base: bytes) -> bool:
-        """Whether a `Done` of this epoch, from this base, would decide something here; no session looks at others."""
-        session = self._sessions.get(epoch)
-        return session is None or (session.setting.base == base and session.machine.done is None)
 
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
         self.require(sender)
@@ -820,27 +772,13 @@ class Participant:
         self.inspector.hear_statement(statement)
         if isinstance(statement.body, Begin):
             self.company.admission.check_listed(member.peer for member in statement.body.members)
-        current = max(self._sessions, default=-1)
-        session = self._sessions.get(statement.epoch)
-        if session is not None:
-            if not session.hear(statement, sender):
-                return ELSEWHERE
-            if isinstance(statement.body, Progress | Ready) and statement.epoch < current:
-                self._find(self._sessions[current], sender, statement.body.client_mode)  # it is there in a moment
-        elif current < statement.epoch <= max(current, self._number) + CATCH_UP_EPOCHS:
-            if self._cells:
-                self._hear_of_next_level(sender, statement)
-            if sum(peer == sender for peer, _ in self._early) >= EARLY_MESSAGES_OF_ONE:
-                raise Rejected(Reason.BUSY, "too many messages of epochs to come")
-            self._early.append((sender, statement))
-        else:
-            return ELSEWHERE
-        return b""
+        known = self._sessions.hear(sender, statement, self.state.epoch, self._hear_of_next_level)
+        return b"" if known else ELSEWHERE
 
     def _hear_of_next_level(self, sender: PeerId, statement: Signed[Message]) -> None:
         """While our cell averages: the cells have come to an end without it, or wait for it."""
         session, body = self._session, statement.body
-        if session is None or self._levels is None or statement.epoch != session.epoch + 1:
+        if session is None or self._levels is None or statement.epoch != session.epoch + 1 or not self._cells:
             return
         if isinstance(body, Done) and body.base == self.state.digest and self._levels.believes(body):
             session.abandon()
@@ -853,10 +791,7 @@ class Participant:
             return
         self.require(stream.peer)
         statement = open_signed(frame.header, Contribution, run=self._signer.run, sender=stream.peer)
-        session = self._sessions.get(statement.epoch)
-        if session is None:
-            raise Rejected(Reason.UNEXPECTED, f"no round of epoch {statement.epoch} is under way here")
-        await session.serve_part(stream, statement)
+        await self._sessions.serve_part(stream, statement)
 
 
 def _patient(timing: Timing) -> Timing:

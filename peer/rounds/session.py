@@ -261,12 +261,16 @@ class Session:
         return ours is None or ours == public_key(self._secret("key", begin.term))
 
     def find(self, peers: Mapping[PeerId, bool]) -> None:
-        if not self._over:
-            self._events.put_nowait(Found(peers))
+        """They are where we are, and in client mode or not. Who represents a cell shows itself, in its round."""
+        admitted = {peer: client_mode for peer, client_mode in peers.items() if self.setting.admits(peer)}
+        if admitted and not self._over and not self.setting.is_of_cells:
+            self._events.put_nowait(Found(admitted))
 
     def tell_also(self, peers: Iterable[PeerId]) -> None:
         """`peers` are in the roster now."""
-        appeared = frozenset(peers) - self.machine.audience
+        if self.setting.is_of_cells:
+            return
+        appeared = frozenset(filter(self.setting.admits, peers)) - self.machine.audience
         if appeared and not self._over:
             self._events.put_nowait(Appeared(appeared))
 

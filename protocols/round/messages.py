@@ -20,6 +20,8 @@ MAX_OBSERVED_BYTES = 8 * (MAX_MEMBERS + 1) * (MAX_MEMBERS + 2) // 2
 """Inner products of all members and the origin, each pair once, as float64."""
 MAX_OBSERVERS = 32
 """Owners, where the rule looks at distances: what they all observe has to fit into one message."""
+MAX_CELL_BYTES = 128 * 1024
+"""Of a cell's `Done`: the votes of 33 members, each for 64 parts, take some 100 kB."""
 Term = Annotated[int, Field(ge=0, le=2**31)]
 PartNumber = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
 Attempt = Annotated[int, Field(ge=0, lt=MAX_MEMBERS)]
@@ -232,7 +234,7 @@ class Contribution(Message):
     """Head of the stream from a sender to the owner of a part: the digests of all chunks of its encoded update."""
 
     kind: ClassVar[str] = "contribution"
-    limit_bytes: ClassVar[int] = MAX_CHUNKS * 34 + Done.limit_bytes + 2048
+    limit_bytes: ClassVar[int] = MAX_CHUNKS * 34 + MAX_CELL_BYTES + 2048
     term: Term
     part: PartNumber
     attempt: Attempt
@@ -240,7 +242,7 @@ class Contribution(Message):
     """`begin_digest` of what it follows, so that nobody can be shown another round than the one it has signed for."""
     chunks: Annotated[Many[Digest], Field(max_length=MAX_CHUNKS)]
     """Empty where the member only reads the result."""
-    cell: Annotated[Many[bytes], Field(max_length=1)] = ()
+    cell: Annotated[Many[Annotated[bytes, Field(max_length=MAX_CELL_BYTES)]], Field(max_length=1)] = ()
     """In the second of two levels: wire bytes of the `Signed[Done]` of its cell, whose aggregate these chunks are."""
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from dht.interfaces import MAX_STREAMS_PER_PEER, Frame, Unreachable
 from peer.contents import BLOCKS_KIND
-from peer.participant import EARLY_MESSAGES_OF_ONE
 from peer.rounds.exchange import PART_KIND
 from peer.rounds.post import ROUND_KIND
 from peer.rounds.results import FETCH_KIND
+from peer.rounds.sessions import EARLY_MESSAGES_OF_ONE
 from protocols.identity import Identity
 from protocols.rejection import Reason
 from protocols.round.messages import Wait
@@ -90,7 +90,7 @@ def check_all_is_well(swarm: SimulatedSwarm, attacker: Attacker) -> None:
 
 def check_nobody(attacker: Attacker, victim: SimulatedPeer) -> None:
     """The attacker has become nothing to its victim."""
-    session = victim.participant._sessions[victim.state.epoch]
+    session = victim.participant._sessions.get(victim.state.epoch)
     assert attacker.peer not in session.machine.peers
     assert victim.participant.membership.roster.get(attacker.peer) is None
 

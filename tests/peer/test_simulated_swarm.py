@@ -712,7 +712,7 @@ def test_a_long_run_takes_no_more_memory_and_leaves_no_tasks() -> None:
             assert len(participant._results._epochs) <= 8
             assert len(participant._heads.history) <= 16
             assert len(participant.contents._contents) <= 32
-            assert len(participant._early) < 10
+            assert len(participant._sessions._early) < 10
             assert len(participant._outbox._pending) <= 1
         check_nobody_was_charged(swarm)
 
