@@ -278,7 +278,7 @@ class Membership:
             for member in self.roster
             if member.told < since and member.peer not in self._addressed
         ]
-        close = self._mates(peer for *_, peer in waiting)
+        close = self._mates(peer for told, _, peer in waiting if told < self._news_at)
         most = self._contacts or (HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS))
         return list(dict.fromkeys([*close, *(peer for *_, peer in heapq.nsmallest(most, waiting))]))
 

@@ -171,6 +171,7 @@ class Participant:
             self._sessions.is_open,
             manifest.training.most_samples * (MAX_MEMBERS if self._cells else 1),
             verifies=manifest.verification.validators > 0,
+            on_astray=self._went_astray,
         )
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
         self._results = ResultStore()
@@ -728,13 +729,15 @@ class Participant:
         session, member = self._session, self.membership.roster.get(peer)
         if session and member and member.plays(self.state.epoch, self.state.digest):
             session.find({peer: member.entry.client_mode})
-        elif member and self._cells and member.epoch > self.state.epoch:
-            self._ask_what_was_decided(peer)
+        elif session and member and session.setting.cells and member.epoch > self.state.epoch:
+            self._ask_what_was_decided(session, peer)
         if new:
             self.changed.notify()
 
-    def _ask_what_was_decided(self, peer: PeerId) -> None:
-        """Of the cells: it has gone on, and nobody of our cell may be there to tell us."""
+    def _ask_what_was_decided(self, session: Session, peer: PeerId) -> None:
+        """Of the cells, while ours averages: `peer` has gone on, and our cell may have nobody to tell us."""
+        if session.setting.is_of_cells:
+            return
         body = Progress(
             base=self.state.digest,
             samples=0,
@@ -759,6 +762,10 @@ class Participant:
     def _lost(self, peer: PeerId) -> None:
         if session := self._session:
             session.lose(peer)
+
+    def _went_astray(self, peer: PeerId, number: int) -> None:
+        if session := self._sessions.get(number):
+            session.mistrust(peer)
 
     def _elsewhere(self, peer: PeerId, number: int) -> None:
         if session := self._sessions.get(number):

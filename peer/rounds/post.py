@@ -48,12 +48,14 @@ class Inbox:
         most_samples: int,
         *,
         verifies: bool = False,
+        on_astray: Callable[[PeerId, int], None] = lambda _peer, _epoch: None,
     ) -> None:
         """`is_open`: whether a `Done` of this epoch and base would decide anything here. `most_samples`: of one.
 
-        `verifies`: whether members check each other.
+        `verifies`: whether members check each other. `on_astray`: who has signed a `Begin` of which epoch that no
+        honest leader signs.
         """
-        self._most_samples, self._verifies = most_samples, verifies
+        self._most_samples, self._verifies, self._on_astray = most_samples, verifies, on_astray
         self.chunks = chunks
         self._run, self._clock, self._is_open = run, clock, is_open
         self._replays = ReplayGuard()
@@ -73,12 +75,20 @@ class Inbox:
             return self._open_done(sender, wire)  # type: ignore[return-value]
         statement = open_signed(wire, body_type, run=run, sender=sender)
         self._replays.admit(statement)
-        if isinstance(statement.body, Begin):
-            check_begin(statement.body, self.chunks)
-        check_samples(statement.body, self._most_samples)
-        if self._verifies:
-            check_seed(statement.body)
+        try:
+            self._check(statement.body)
+        except Rejected:
+            if isinstance(statement.body, Begin):
+                self._on_astray(sender, statement.epoch)
+            raise
         return statement
+
+    def _check(self, body: Message) -> None:
+        if isinstance(body, Begin):
+            check_begin(body, self.chunks)
+        check_samples(body, self._most_samples)
+        if self._verifies:
+            check_seed(body)
 
     def _open_done(self, shown_by: PeerId, wire: bytes) -> Signed[Done]:
         """Proved, unless nobody will look at it; proving takes a signature check for each of its votes."""

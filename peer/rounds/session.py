@@ -30,6 +30,7 @@ from protocols.round.events import (
     Action,
     Appeared,
     Apply,
+    Astray,
     Decided,
     Elsewhere,
     Event,
@@ -123,6 +124,9 @@ class Checking(Protocol):
 
     def witness(self, wire: bytes) -> None:
         """A signed statement of somebody, verified before."""
+
+    def follow(self, members: Iterable[PeerId]) -> None:
+        """We are in a round with these now."""
 
     def testify(self, peer: PeerId, begin: Signed[Begin]) -> None:
         """`peer` follows another `Begin` of this round than ours."""
@@ -282,6 +286,11 @@ class Session:
         """`peer` has departed."""
         self._forget(peer, Left(peer))
 
+    def mistrust(self, peer: PeerId) -> None:
+        """It has signed a `Begin` of this round that no honest leader signs."""
+        if not self._over:
+            self._events.put_nowait(Astray(peer))
+
     def miss(self, peer: PeerId) -> None:
         """`peer` is in another epoch or history."""
         self._forget(peer, Elsewhere(peer))
@@ -391,6 +400,7 @@ class Session:
                         self._on_change()
                     case Exchange(begin):
                         self._begin = begin
+                        self.plan.checking.follow(member.peer for member in begin.members)
                         self._begun[begin.term] = begin_digest(begin)
                         self.plan.results.make_room(self.plan.codec.encoded_size(self.plan.grid.count))
                         for number, part in enumerate(begin.parts):

@@ -97,6 +97,7 @@ class Inspector:
         """Whose charge waits, or is looked into."""
         self._outbox = Outbox(transport, signer, _nothing, _nothing, border, request_kind=VERIFY_KIND, replaces=False)
         self._groups: dict[int, frozenset[PeerId]] = {}
+        self._fellows: frozenset[PeerId] = frozenset()
         """Epoch → who was in its round."""
         self._guilty: set[PeerId] = set()
 
@@ -147,6 +148,10 @@ class Inspector:
     def witness(self, wire: bytes) -> None:
         """The wire bytes of one that was verified."""
         self.hear_statement(open_binding(wire, self._manifest.run_id))
+
+    def follow(self, members: Iterable[PeerId]) -> None:
+        """We are in a round with these now."""
+        self._fellows = frozenset(members)
 
     def testify(self, peer: PeerId, begin: Signed[Begin]) -> None:
         self._say(peer, Testimony(statement=begin.wire), begin.epoch)
@@ -281,8 +286,8 @@ class Inspector:
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def _find_guilty(self, peer: PeerId, why: str) -> None:
-        """Once of each who has been in a round lately: of identities that nobody works with there may be any number."""
-        if peer not in self._guilty and any(peer in group for group in self._groups.values()):
+        """Once of each who is in a round with us, or was lately: of others there may be any number."""
+        if peer not in self._guilty and any(peer in group for group in (*self._groups.values(), self._fellows)):
             self._guilty.add(peer)
             self._on_guilty(peer, why)
 

@@ -65,6 +65,13 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class Astray:
+    """This peer has signed, as a leader, what no honest one says."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """The local trainer has come so far in this epoch."""
 
@@ -129,6 +136,7 @@ Event = (
     | Lost
     | Left
     | Elsewhere
+    | Astray
     | Trained
     | UpdateReady
     | PartHeld

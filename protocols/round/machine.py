@@ -61,6 +61,7 @@ from protocols.round.events import (
     Action,
     Appeared,
     Apply,
+    Astray,
     Decided,
     Elsewhere,
     Event,
@@ -234,15 +235,8 @@ class Round:
                 self._find(peers)
             case Appeared(peers):
                 self.audience |= peers - self.suspected - {self.setting.me}
-            case Lost(peer):
-                self._lose(peer, now)
-            case Left(peer):
-                self._lose(peer, now)
-                self.peers.pop(peer, None)
-                self.audience.discard(peer)
-                self.electorate.peers.discard(peer)
-            case Elsewhere(peer):
-                self._miss([peer], now)
+            case Lost() | Left() | Elsewhere() | Astray():
+                self._do_without(event, now)
             case Trained():
                 self._trained(event, now)
             case UpdateReady(term=term):
@@ -258,6 +252,21 @@ class Round:
             case FetchFailed(result, term):
                 self._fetch_failed(result, term, now)
         return self._actions
+
+    def _do_without(self, event: Lost | Left | Elsewhere | Astray, now: float) -> None:
+        peer = event.peer
+        match event:
+            case Lost():
+                self._lose(peer, now)
+            case Left():
+                self._lose(peer, now)
+                self.peers.pop(peer, None)
+                self.audience.discard(peer)
+                self.electorate.peers.discard(peer)
+            case Elsewhere():
+                self._miss([peer], now)
+            case Astray() if peer == self.leader and self.phase is not Phase.GATHERING and self.done is None:
+                self._give_up(peer, now)
 
     def _hear(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
         sender, body = statement.sender, statement.body
@@ -283,12 +292,20 @@ class Round:
         if isinstance(body, Busy) and self._is_represented_by(sender, body.leader):
             self._turn_to(sender, body.leader, now)
             return
-        if isinstance(body, Close | Busy | Ready) and body.term >= self.term and not self._patience.may_move(sender):
+        if isinstance(body, Close | Busy | Ready) and not self._may_move(sender, body):
             return
         before = (self.term, self.leader)
         self._hear_of_this_base(statement, claim, now)
         if sender != self.setting.me and before != (self.term, self.leader):
             self._patience.moved_by(sender)
+
+    def _may_move(self, peer: PeerId, body: Close | Busy | Ready) -> bool:
+        """Whether a word may bring us into another term; of who leads us no more only that it is `Ready` in ours."""
+        if body.term < self.term:
+            return True
+        if peer in self._patience.given_up:
+            return isinstance(body, Ready) and body.term == self.term
+        return self._patience.may_move(peer)
 
     def _hear_of_this_base(self, statement: Signed[Message], claim: Claim | None, now: float) -> None:
         sender, body = statement.sender, statement.body

@@ -45,7 +45,9 @@ LONGEST_EPOCH = {
     "withheld_part": ATTACKERS * STALL + FURTHER,  # the one's part is given to the other
     "forged_sender": SUSPENDED,
     "replay": SUSPENDED,
-    "inflated_samples": STRAGGLER,  # their words are refused, so they do not come
+    # Their words are refused, so they do not come; where both come first in the order, the one's `Begin` is refused by
+    # all but the other, who has to notice that it is silent, and is refused in turn.
+    "inflated_samples": TIMING.failure + (1 + ATTACKERS) * STRAGGLER,
     "excluding_leader": STRAGGLER,
     "sybil": FURTHER,
     "false_charge": FURTHER,
