@@ -189,7 +189,11 @@ def test_the_inner_rate_follows_the_runs_schedule():
     np.testing.assert_allclose(10 * updates[0], updates[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("training", [DATA_PARALLEL, LOCAL_SGD])
+CALM_LOCAL_SGD = LOCAL_SGD.model_copy(update={"batch_size": 10, "outer": Sgd(learning_rate=0.7)})
+"""With momentum and batches of four, of which samples a run draws by its id it depends how the last losses are."""
+
+
+@pytest.mark.parametrize("training", [DATA_PARALLEL, CALM_LOCAL_SGD])
 def test_a_run_of_one_learns(training):
     trainer, state = trainer_of(training)
     optimizer = make_optimizer(training.outer, 30)
