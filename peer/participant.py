@@ -729,15 +729,13 @@ class Participant:
         session, member = self._session, self.membership.roster.get(peer)
         if session and member and member.plays(self.state.epoch, self.state.digest):
             session.find({peer: member.entry.client_mode})
-        elif session and member and session.setting.cells and member.epoch > self.state.epoch:
-            self._ask_what_was_decided(session, peer)
+        elif session and member and session.setting.is_of_one_cell and member.epoch > self.state.epoch:
+            self._ask_what_was_decided(peer)
         if new:
             self.changed.notify()
 
-    def _ask_what_was_decided(self, session: Session, peer: PeerId) -> None:
+    def _ask_what_was_decided(self, peer: PeerId) -> None:
         """Of the cells, while ours averages: `peer` has gone on, and our cell may have nobody to tell us."""
-        if session.setting.is_of_cells:
-            return
         body = Progress(
             base=self.state.digest,
             samples=0,
@@ -785,7 +783,7 @@ class Participant:
     def _hear_of_next_level(self, sender: PeerId, statement: Signed[Message]) -> None:
         """While our cell averages: the cells have come to an end without it, or wait for it."""
         session, body = self._session, statement.body
-        if session is None or self._levels is None or statement.epoch != session.epoch + 1 or not self._cells:
+        if session is None or self._levels is None or statement.epoch != session.epoch + 1:
             return
         if isinstance(body, Done) and body.base == self.state.digest and self._levels.believes(body):
             session.abandon()

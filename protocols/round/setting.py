@@ -49,13 +49,18 @@ class Setting:
     timing: Timing = field(default_factory=Timing)
 
     @property
+    def is_of_one_cell(self) -> bool:
+        """Whether it is the first of two levels."""
+        return self.cells > 0 and self.base != self.state
+
+    @property
     def is_of_cells(self) -> bool:
         """Whether it is the second of two levels, of one member of each cell."""
         return self.cells > 0 and self.base == self.state
 
     def admits(self, peer: PeerId) -> bool:
         """Whether it may take part; in the first of two levels only who is in our cell."""
-        return not self.cells or self.is_of_cells or self.cell_of(peer) == self.cell_of(self.me)
+        return not self.is_of_one_cell or self.cell_of(peer) == self.cell_of(self.me)
 
     def cell_of(self, peer: PeerId) -> int:
         return cell_of(self.state, self.cells, peer)

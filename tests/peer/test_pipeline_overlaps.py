@@ -85,6 +85,17 @@ def test_what_trainers_have_is_known_to_the_next_keeper_of_the_board(discarded: 
     assert not discarded, discarded
 
 
+def play_with_one_slow(slow: list[PeerId]) -> None:
+    """A run of which one peer, which does not keep the board, is put on the list once all are there."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        _, others = await start(swarm)
+        slow.append(others[0].transport.peer_id)
+        await finish(swarm, swarm.running)
+
+    simulate(scenario, run_of(epochs=4), link=FAR)
+
+
 @pytest.mark.parametrize("seconds", [1.9, 3.0])
 def test_who_is_slow_to_say_what_it_has_counted_turns_nobody_against_the_keeper(
     seconds: float, discarded: list[int], monkeypatch: pytest.MonkeyPatch
@@ -100,12 +111,7 @@ def test_who_is_slow_to_say_what_it_has_counted_turns_nobody_against_the_keeper(
 
     monkeypatch.setattr(StageServer, "_cover", late)
 
-    async def scenario(swarm: PipelineSwarm) -> None:
-        _, others = await start(swarm)
-        slow.append(others[0].transport.peer_id)
-        await finish(swarm, swarm.running)
-
-    simulate(scenario, run_of(epochs=4), link=FAR)
+    play_with_one_slow(slow)
     assert not discarded, discarded
 
 
@@ -122,10 +128,5 @@ def test_a_count_that_is_not_answered_is_said_again_before_another_does_the_work
 
     monkeypatch.setattr(StageServer, "_count", late)
 
-    async def scenario(swarm: PipelineSwarm) -> None:
-        _, others = await start(swarm)
-        slow.append(others[0].transport.peer_id)
-        await finish(swarm, swarm.running)
-
-    simulate(scenario, run_of(epochs=4), link=FAR)
+    play_with_one_slow(slow)
     assert not discarded, discarded
