@@ -18,8 +18,8 @@ from peer.models.stages import build_stage, stage_tensors
 from peer.plugins import PluginError
 from peer.recipes import Recipe, data_files, to_manifest
 from peer.shards import record_shard_files, shard_of
+from protocols.averaging import check_averaging
 from protocols.manifest import Manifest, Pipeline
-from protocols.rules import rule_of
 
 READ_FROM_FILES = ("text", "npz", "safetensors")
 
@@ -61,7 +61,7 @@ def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
         layout_of(module)
     dataset = open_dataset(manifest.data, files)
     try:
-        rule_of(manifest.averaging)
+        check_averaging(manifest)
     except ValueError as error:
         raise UsageError(f"{recipe.origin}: averaging.rule: {error}") from error
     inputs, targets = dataset.batch(np.zeros(1, np.int64))

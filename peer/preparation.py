@@ -24,7 +24,7 @@ from peer.misbehaviour import (
     LABEL_FLIP,
     MODEL_ATTACKS,
     FlippedLabels,
-    MisbehavingGossipLearner,
+    MisbehavingGossipTrainer,
     MisbehavingLearner,
     assemble_pipeline,
     check_misbehaviour,
@@ -205,10 +205,15 @@ class Preparation:
         return MisbehavingLearner(learner, attack, self._node.peer_id) if attack else learner
 
     async def _gossip_learner(self, model: FlatModel) -> GossipLearner:
-        attack, objective = self._attack, ModelObjective(self._manifest, model, await self._data(), self._node.peer_id)
-        learner = TrainerGossipLearner(GossipTrainer(self._manifest, objective), self._node.transport.clock)
+        manifest, attack, us = self._manifest, self._attack, self._node.peer_id
+        objective = ModelObjective(manifest, model, await self._data(), us)
+        if attack is None:
+            trainer = GossipTrainer(manifest, objective)
+        else:
+            trainer = MisbehavingGossipTrainer(manifest, objective, attack, us)
+        learner = TrainerGossipLearner(trainer, self._node.transport.clock)
         self._resources.push_async_callback(learner.close)
-        return MisbehavingGossipLearner(learner, attack, self._node.peer_id) if attack else learner
+        return learner
 
     @property
     def _attack(self) -> str | None:

@@ -76,7 +76,10 @@ class GossipTrainer:
         apply_shift(self._objective.parameters, shift)
 
     def parameters(self) -> Vector:
-        """A copy. Raises Diverged."""
+        """A copy, for others. Raises Diverged."""
+        return self._copy()
+
+    def _copy(self) -> Vector:
         parameters = self._objective.parameters.copy()
         if not all_finite(parameters):
             raise Diverged("the model is not finite")
@@ -87,7 +90,7 @@ class GossipTrainer:
         slots = {name: slot.copy() for name, slot in self._slots.items()}
         if not all(all_finite(slot) for slot in slots.values()):
             raise Diverged("the optimizer's vectors are not finite")
-        return ModelState(self._manifest.run_id, epoch, self.parameters(), slots)
+        return ModelState(self._manifest.run_id, epoch, self._copy(), slots)
 
     def evaluate(self) -> dict[str, float]:
         return self._objective.evaluate()

@@ -4,14 +4,14 @@ An attack is wrapped around an honest member: around its learner (what it contri
 sends), its rule (what it reduces parts to), or what it computes. The honest code knows nothing of it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from peer.errors import PeerError
 from peer.misbehaviour.equivocation import two_begins, two_commitments, two_results
 from peer.misbehaviour.excluding_leader import excluding_leader
 from peer.misbehaviour.false_charge import false_charge
-from peer.misbehaviour.gossip_attacks import MisbehavingGossipLearner
+from peer.misbehaviour.gossip_attacks import MisbehavingGossipTrainer
 from peer.misbehaviour.inflated_samples import inflated_samples
 from peer.misbehaviour.model_attacks import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner
 from peer.misbehaviour.owners import WrongPart, withheld_part
@@ -19,7 +19,7 @@ from peer.misbehaviour.pipelines import PIPELINE_ATTACKS, assemble_pipeline
 from peer.misbehaviour.strangers_words import forged_sender, replay
 from peer.misbehaviour.sybil import SYBIL, Sybil
 from peer.participant import Participant
-from protocols.manifest import Gossip, Manifest, Pipeline
+from protocols.manifest import Gossip, Manifest, Pipeline, Training
 
 PROTOCOL_ATTACKS: Mapping[str, Callable[..., Participant]] = {
     "two_commitments": two_commitments,
@@ -44,15 +44,20 @@ def check_misbehaviour(misbehaviour: str, manifest: Manifest) -> None:
     """Raises PeerError where the run is not to be attacked, or not so."""
     if not manifest.test:
         raise PeerError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
-    match manifest.training:
-        case Pipeline():
-            what, possible = "a pipeline", tuple(PIPELINE_ATTACKS)
-        case Gossip():
-            what, possible = "a run by gossip", MODEL_ATTACKS
-        case _:
-            what, possible = "a run in rounds", ATTACKS_ON_ROUNDS
+    what, possible = attacks_on(manifest.training)
     if misbehaviour not in possible:
         raise PeerError(f"--misbehave {misbehaviour}: {manifest.run_id} is {what}; choose one of {', '.join(possible)}")
+
+
+def attacks_on(training: Training) -> tuple[str, Sequence[str]]:
+    """What kind of run it is, in words, and how one may be attacked."""
+    match training:
+        case Pipeline():
+            return "a pipeline", tuple(PIPELINE_ATTACKS)
+        case Gossip():
+            return "a run by gossip", MODEL_ATTACKS
+        case _:
+            return "a run in rounds", ATTACKS_ON_ROUNDS
 
 
 def make_participant(misbehaviour: str | None, **given: Any) -> Participant:
@@ -68,9 +73,10 @@ __all__ = [
     "PIPELINE_ATTACKS",
     "PROTOCOL_ATTACKS",
     "FlippedLabels",
-    "MisbehavingGossipLearner",
+    "MisbehavingGossipTrainer",
     "MisbehavingLearner",
     "assemble_pipeline",
+    "attacks_on",
     "check_misbehaviour",
     "make_participant",
 ]

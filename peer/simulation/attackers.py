@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from peer.errors import UsageError
+from peer.gossip.trainer import GossipTrainer, Objective
 from peer.learner import IdleLearner, Learner
 from peer.member import Member
 from peer.participant import Participant
@@ -12,18 +13,22 @@ from peer.simulation.scenario import World
 from peer.simulation.swarm import SimulatedSwarm
 from peer.simulation.training import Training
 from protocols.identity import PeerId
+from protocols.manifest import Manifest
 
 
-def check_misbehaviour(origin: str, world: World, training: Training) -> None:
+def check_misbehaviour(origin: str, world: World, manifest: Manifest, training: Training) -> None:
     """Raises UsageError where a group misbehaves in a way that there is not, or not in this run."""
     for number, group in enumerate(world.peers):
         if group.misbehave is None:
             continue
-        from peer.misbehaviour import ATTACKS_ON_ROUNDS, LABEL_FLIP  # noqa: PLC0415
+        from peer.misbehaviour import LABEL_FLIP, MISBEHAVIOURS, attacks_on  # noqa: PLC0415
 
         where = f"{origin}: peers.{number}.misbehave"
-        if group.misbehave not in ATTACKS_ON_ROUNDS:
-            raise UsageError(f"{where}: there is no {group.misbehave!r}; {advice(group.misbehave, ATTACKS_ON_ROUNDS)}")
+        what, possible = attacks_on(manifest.training)
+        if group.misbehave not in possible:
+            known = group.misbehave in MISBEHAVIOURS
+            hint = f"choose one of {', '.join(possible)}" if known else advice(group.misbehave, possible)
+            raise UsageError(f"{where}: there is no {group.misbehave!r} in {what}; {hint}")
         if group.misbehave == LABEL_FLIP and training.flipped is None:
             raise UsageError(f"{where}: a problem has no labels to flip; train a model on digits instead")
 
@@ -37,17 +42,27 @@ def participant_maker(misbehave: str | None) -> Callable[..., Participant]:
     return partial(make_participant, misbehave)
 
 
-def flips_labels(misbehave: str | None) -> bool:
-    return misbehave == "label_flip"
+def data_of(misbehave: str | None, training: Training) -> Training:
+    """What a peer trains on that misbehaves so."""
+    return training.flipped if misbehave == "label_flip" and training.flipped is not None else training
 
 
-def dishonest(misbehave: str, honest: Learner, peer: PeerId) -> Learner:
-    """A learner that attacks the model, for attacks that do."""
+def learner_of(misbehave: str | None, honest: Learner, peer: PeerId) -> Learner:
+    """One that attacks the model, for attacks that do; else `honest`."""
+    if misbehave is None:
+        return honest
     from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, MisbehavingLearner  # noqa: PLC0415
 
-    if misbehave not in MODEL_ATTACKS or misbehave == LABEL_FLIP:
-        return honest
-    return MisbehavingLearner(honest, misbehave, peer)
+    attacks = misbehave in MODEL_ATTACKS and misbehave != LABEL_FLIP
+    return MisbehavingLearner(honest, misbehave, peer) if attacks else honest
+
+
+def gossip_trainer(misbehave: str | None, manifest: Manifest, objective: Objective, peer: PeerId) -> GossipTrainer:
+    if misbehave is None or misbehave == "label_flip":
+        return GossipTrainer(manifest, objective)
+    from peer.misbehaviour import MisbehavingGossipTrainer  # noqa: PLC0415
+
+    return MisbehavingGossipTrainer(manifest, objective, misbehave, peer)
 
 
 async def start_identities_beside(swarm: SimulatedSwarm, first: Member, numbers: range) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dht.interfaces import Clock
 from peer.gossip.participant import GossipParticipant
-from peer.gossip.trainer import GossipTrainer
+from peer.simulation.attackers import data_of, gossip_trainer
 from peer.simulation.gossip_invariants import GossipInvariants
 from peer.simulation.gossip_learner import PacedGossipLearner
 from peer.simulation.report import GossipReport
@@ -31,8 +31,10 @@ class GossipSimulation(Simulation):
         return make
 
     def _learner(self, manifest: Manifest, peer: PeerId, clock: Clock, _speed: float) -> PacedGossipLearner:
-        trainer = GossipTrainer(manifest, self._training.objective(peer))
-        return PacedGossipLearner(trainer, clock, self._pace(self._planned[peer]))
+        planned = self._planned[peer]
+        objective = data_of(planned.group.misbehave, self._training).objective(peer)
+        trainer = gossip_trainer(planned.group.misbehave, manifest, objective, peer)
+        return PacedGossipLearner(trainer, clock, self._pace(planned))
 
     def _look_at(self, honest: list[SimulatedPeer]) -> None:
         super()._look_at(honest)

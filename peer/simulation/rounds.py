@@ -8,7 +8,7 @@ from dht.interfaces import Clock
 from peer.learner import Learner
 from peer.participant import Participant
 from peer.rounds.session import RoundOutcome
-from peer.simulation.attackers import dishonest, flips_labels, participant_maker, start_identities_beside
+from peer.simulation.attackers import data_of, learner_of, participant_maker, start_identities_beside
 from peer.simulation.disk import Disk
 from peer.simulation.learner import PacedLearner
 from peer.simulation.plan import PlannedPeer
@@ -46,15 +46,11 @@ class RoundSimulation(Simulation):
 
     def _learner(self, manifest: Manifest, peer: PeerId, clock: Clock, _speed: float) -> Learner:
         planned = self._planned[peer]
-        trainer = self._training.trainer
-        if flips_labels(planned.group.misbehave) and self._training.flipped is not None:
-            trainer = self._training.flipped
+        trainer = data_of(planned.group.misbehave, self._training).trainer(peer)
         examine = self._training.trainer if manifest.checks_senders else None
         trained, batch_size = self._trained[planned.number], manifest.training.batch_size
-        learner = PacedLearner(trainer(peer), batch_size, clock, self._pace(planned), examine, trained)
-        if planned.group.misbehave is not None:
-            return dishonest(planned.group.misbehave, learner, peer)
-        return learner
+        learner = PacedLearner(trainer, batch_size, clock, self._pace(planned), examine, trained)
+        return learner_of(planned.group.misbehave, learner, peer)
 
     def finished_round(self, peer: SimulatedPeer, outcome: RoundOutcome) -> None:
         epoch = epoch_of(outcome.done.epoch, self._manifest.averaging.cells)

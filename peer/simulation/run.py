@@ -26,7 +26,7 @@ def simulate(scenario: Scenario, seed: int, peers: int | None, trace: Trace) -> 
     manifest = scenario.manifest(seed)
     plan = make_plan(world, scenario.directory, seed)
     training = training_of(scenario, manifest)
-    check_misbehaviour(scenario.origin, world, training)
+    check_misbehaviour(scenario.origin, world, manifest, training)
     kind = GossipSimulation if isinstance(manifest.training, Gossip) else RoundSimulation
     simulation = kind(world, manifest, plan, training, seed, trace)
     began = time.process_time()

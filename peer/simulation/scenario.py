@@ -220,8 +220,6 @@ def _check_groups_gossip(origin: str, world: World) -> None:
     for number, group in enumerate(world.peers):
         if group.role == "aggregator":
             raise UsageError(f"{origin}: peers.{number}.role: a run without rounds has nothing to aggregate; remove it")
-        if group.misbehave is not None:
-            raise UsageError(f"{origin}: peers.{number}.misbehave: there are no attacks on a run without rounds yet")
 
 
 def _check_names(origin: str, world: World) -> None:

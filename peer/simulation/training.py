@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from peer.errors import UsageError
 from peer.gossip.trainer import Objective
@@ -12,6 +13,9 @@ from protocols.identity import PeerId
 from protocols.manifest import Manifest
 from protocols.state import ModelState
 
+if TYPE_CHECKING:
+    from peer.data.dataset import Dataset
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -20,8 +24,8 @@ class Training:
     trainer: Callable[[PeerId], Trains]
     objective: Callable[[PeerId], Objective]
     """Of a peer in a run without rounds."""
-    flipped: Callable[[PeerId], Trains] | None = None
-    """Of a peer that takes the classes of the data in reverse, where there are some."""
+    flipped: "Training | None" = None
+    """With the classes of the data in reverse, where there are some."""
 
 
 def training_of(scenario: Scenario, manifest: Manifest) -> Training:
@@ -46,23 +50,22 @@ def _on_data(origin: str, manifest: Manifest) -> Training:
     from peer.data.dataset import DatasetError  # noqa: PLC0415  (loads torch, which a problem does not need)
     from peer.data.registry import open_dataset  # noqa: PLC0415
     from peer.gossip.model_objective import ModelObjective  # noqa: PLC0415
+    from peer.misbehaviour import FlippedLabels  # noqa: PLC0415
     from peer.models.flat import FlatModel, initial_state  # noqa: PLC0415
     from peer.plugins import PluginError  # noqa: PLC0415
     from peer.trainer import Trainer  # noqa: PLC0415
 
-    def flipped(peer: PeerId) -> Trains:
-        from peer.misbehaviour import FlippedLabels  # noqa: PLC0415
-
-        return Trainer(manifest, FlatModel.of(manifest.model), FlippedLabels(dataset), peer)
+    def training_on(dataset: "Dataset", flipped: Training | None) -> Training:
+        return Training(
+            initial,
+            trainer=lambda peer: Trainer(manifest, FlatModel.of(manifest.model), dataset, peer),
+            objective=lambda peer: ModelObjective(manifest, FlatModel.of(manifest.model), dataset, peer),
+            flipped=flipped,
+        )
 
     try:
         dataset = open_dataset(manifest.data)
         initial = initial_state(manifest)
     except (PluginError, DatasetError) as error:
         raise UsageError(f"{origin}: {error}") from error
-    return Training(
-        initial,
-        trainer=lambda peer: Trainer(manifest, FlatModel.of(manifest.model), dataset, peer),
-        objective=lambda peer: ModelObjective(manifest, FlatModel.of(manifest.model), dataset, peer),
-        flipped=flipped,
-    )
+    return training_on(dataset, training_on(FlippedLabels(dataset), None))

@@ -168,6 +168,17 @@ def test_a_mistake_is_named_by_its_field(home, write, wrong, sentence):
     assert home.runs() == []
 
 
+def test_a_rule_that_cannot_serve_so_few_neighbours_is_refused(home, write):
+    gossip = 'protocol = "gossip"\ntopology = "regular"\ndegree = 4\nmixing = "rule"'
+    averaging = '[averaging]\nrule = "bulyan"\nbyzantine = 1\nquorum = 7\n[training]'
+    recipe = RECIPE.replace('mode = "data_parallel"', gossip).replace("[training]", averaging, 1)
+    recipe = "".join(line for line in recipe.splitlines(keepends=True) if not line.startswith("target_batch"))
+    with pytest.raises(UsageError, match=r"averaging\.rule: bulyan"):
+        create_run(home, read_recipe(write(recipe)))
+    assert home.runs() == []
+    create_run(home, read_recipe(write(recipe.replace("degree = 4", "degree = 6"))))
+
+
 PIPELINE = RECIPE.replace("width = 16 }\n", "width = 16, layers = 4 }\n").replace(
     'mode = "data_parallel"', 'mode = "swarm"\nstages = 2'
 )

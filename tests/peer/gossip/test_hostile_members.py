@@ -9,8 +9,12 @@ import pytest
 from dht.interfaces import Clock, Frame
 from dht.simulated_link import Link
 from peer.gossip.exchanges import GOSSIP_KIND
+from peer.gossip.learner import GossipLearner
 from peer.gossip.participant import GossipParticipant
-from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, MisbehavingGossipLearner
+from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, MisbehavingGossipTrainer
+from peer.simulation.gossip_learner import PacedGossipLearner
+from peer.simulation.learner import Pace
+from peer.simulation.problems import ProblemObjective, Quadratic
 from protocols.gossip.messages import Commit, Model, Offer, Prepared
 from protocols.identity import PeerId
 from protocols.manifest import Averaging, Manifest
@@ -20,7 +24,15 @@ from protocols.rejection import Reason
 from protocols.signed import Signer
 from protocols.vectors import Vector
 from tests.peer.evil_transport import EvilTransport, Tamper
-from tests.peer.gossip.gossiping import BATCH, SPEED, QuadraticGossipLearner, gossip, simulate_gossip, start, start_all
+from tests.peer.gossip.gossiping import (
+    BATCH,
+    SPEED,
+    QuadraticGossipLearner,
+    gossip,
+    simulate_gossip,
+    start,
+    start_all,
+)
 from tests.peer.simulated_swarm import SimulatedSwarm, distance
 from tests.peer.test_hostile_members import altered, lengthened, misnumbered, nothing, shortened, silent, without_number
 
@@ -28,6 +40,7 @@ pytestmark = pytest.mark.usefixtures("every_chunk_in_a_frame_of_its_own")
 EVIL = 99
 NEAR = Link(latency_seconds=0.002)
 HONEST = 4
+PARAMETERS = 600
 PAIRWISE = gossip(epochs=100_000, steps=4)
 NEIGHBOURHOODS = {"steps": 4, "topology": "regular", "degree": 4}
 
@@ -59,7 +72,7 @@ def play(
         reasons = {reason for peer in honest for (who, reason) in peer.rejections.by_peer if who == evil.peer}
         return reasons, swarm
 
-    return simulate_gossip(scenario, manifest, link=NEAR, parameters=600)
+    return simulate_gossip(scenario, manifest, link=NEAR, parameters=PARAMETERS)
 
 
 def tampering(**hooks: Tamper) -> Callable[..., GossipParticipant]:
@@ -163,18 +176,19 @@ def test_other_robust_mixing_withstands_it_too(mixing: str, rule: str) -> None:
 def test_attacks_on_models_are_withstood_by_a_rule(attack: str) -> None:
     shown: list[float] = []
 
-    class Misbehaving(MisbehavingGossipLearner):
-        """Its own model, and how far from it the one is that it shows."""
+    class Misbehaving(MisbehavingGossipTrainer):
+        """How far the model that it shows is from its own."""
 
-        def __init__(self, manifest: Manifest, peer: PeerId, clock: Clock, speed: float) -> None:
-            super().__init__(QuadraticGossipLearner(manifest, peer, clock, speed), attack, peer)
-
-        async def parameters(self) -> Vector:
-            forged = await super().parameters()
-            shown.append(float(np.linalg.norm(forged - self._shown[-1])))
+        def parameters(self) -> Vector:
+            forged = super().parameters()
+            shown.append(float(np.linalg.norm(forged - self.model)))
             return forged
 
-    play(GossipParticipant, robust("rule", "trimmed_mean"), learns=Misbehaving)
+    def learns(manifest: Manifest, peer: PeerId, clock: Clock, speed: float) -> GossipLearner:
+        objective = ProblemObjective(manifest.run_id, Quadratic(PARAMETERS), peer)
+        return PacedGossipLearner(Misbehaving(manifest, objective, attack, peer), clock, Pace(speed))
+
+    play(GossipParticipant, robust("rule", "trimmed_mean"), learns=learns)
     assert max(shown) > 0.5
 
 

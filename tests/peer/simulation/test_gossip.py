@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from peer.errors import UsageError
 from peer.gossip import exchanges, models
 from peer.gossip.participant import GossipParticipant
 from peer.simulation.gossip import GossipSimulation
@@ -51,6 +52,32 @@ def test_models_come_together_and_the_report_says_how_far(tmp_path: Path) -> Non
     assert report.gossip.exchanges > 4 * 10
     assert 0 < report.samples <= 4 * 40 * 20
     assert report.accepted > 4 * report.gossip.exchanges / 2, "four statements are accepted in an exchange"
+
+
+ATTACKED = (
+    GOSSIP.replace("count = 4", "count = 5")
+    + """
+[[peers]]
+name = "evil"
+count = 1
+latency = 0.005
+misbehave = "sign_flip"
+"""
+)
+
+
+def test_who_shows_another_model_is_withstood_by_a_rule_alone(tmp_path: Path) -> None:
+    mixing = 'topology = "regular"\ndegree = 4\nmixing = "rule"\n\n'
+    robust = mixing + '[averaging]\nrule = "median"\nbyzantine = 1\nquorum = 3\n\n'
+    withstood = play(tmp_path, ATTACKED.replace("[[peers]]", robust + "[[peers]]", 1)).evaluation["distance"]
+    suffered = play(tmp_path, ATTACKED).evaluation["distance"]
+    assert withstood < 0.7
+    assert suffered > 100 * withstood
+
+
+def test_there_are_no_attacks_on_rounds_without_rounds(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"peers\.1\.misbehave: there is no 'replay' in a run by gossip; choose"):
+        play(tmp_path, ATTACKED.replace("sign_flip", "replay"))
 
 
 def test_equal_seeds_give_equal_traces(tmp_path: Path) -> None:

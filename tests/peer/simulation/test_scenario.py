@@ -91,7 +91,6 @@ def test_local_steps_on_a_problem_are_plain_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ('misbehave = "replay"', "peers.0.misbehave: there are no attacks on a run without rounds yet"),
         ('role = "aggregator"', "peers.0.role: a run without rounds has nothing to aggregate; remove it"),
     ],
 )
