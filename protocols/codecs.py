@@ -4,6 +4,7 @@ Every codec is a pure function of its input and rounds each element by itself, s
 bits on any CPU. Decoders trust nothing: the length must be exact, and no byte string decodes to NaN or infinity.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -106,7 +107,7 @@ class Float16(Codec):
         _require_finite(values)
         halves = np.empty(len(values), "<f2")
         for piece in slices(len(values)):
-            np.copyto(halves[piece], np.clip(values[piece], -self.LARGEST, self.LARGEST), casting="same_kind")
+            _convert(halves[piece], np.clip(values[piece], -self.LARGEST, self.LARGEST))
         return _bytes_of(halves)
 
     def _is_finite(self, payload: Payload, count: int) -> bool:
@@ -114,7 +115,7 @@ class Float16(Codec):
         return not bool((exponents == 0x7C00).any())
 
     def _decode_piece(self, out: Vector, payload: Payload, count: int, start: int) -> None:
-        np.copyto(out, np.frombuffer(payload, "<f2", len(out), offset=2 * start))
+        _convert(out, np.array(np.frombuffer(payload, "<f2", len(out), offset=2 * start)))
 
 
 class Int8(Codec):
@@ -200,6 +201,25 @@ def codec(name: str) -> Codec:
 
 def _bytes_of(values: NDArray[Any]) -> memoryview:
     return memoryview(values.view(np.uint8).data)
+
+
+def _convert(out: NDArray[Any], values: NDArray[Any]) -> None:
+    """Fills `out` with `values` (writeable) from or to half precision, rounded to nearest even.
+
+    NumPy does it element by element, and torch a hundred times as fast, to the same bits.
+    """
+    if sys.byteorder == "big":
+        np.copyto(out, values, casting="same_kind")
+        return
+    import torch  # noqa: PLC0415  (takes a second to load)
+
+    for start in range(0, len(out), _ONE_THREAD):
+        piece = slice(start, start + _ONE_THREAD)
+        torch.from_numpy(out[piece]).copy_(torch.from_numpy(values[piece]))
+
+
+_ONE_THREAD = 32_768
+"""Elements that torch does not share out among threads of its own."""
 
 
 def _require_finite(values: Vector) -> None:

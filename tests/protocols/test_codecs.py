@@ -37,6 +37,18 @@ def test_float16_rounds_to_the_nearest_half_and_saturates(values):
     assert (decoded == expected).all()
 
 
+def test_float16_is_what_numpy_makes_of_it_to_the_bit():
+    bits = np.random.default_rng(0).integers(0, 2**32, 300_000, np.uint32).view(np.float32)
+    near = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)  # every half, and what lies beside it
+    halfway = (near.view(np.uint32) + np.uint32(1 << 12)).view(np.float32)
+    values = np.concatenate([bits, near, halfway, np.nextafter(halfway, near), np.nextafter(halfway, np.float32(0))])
+    values = values[np.isfinite(values)]
+    halves = np.clip(values, -65504, 65504).astype("<f2")
+    payload = codec("float16").encode(values)
+    assert bytes(payload) == halves.tobytes()
+    assert codec("float16").decode(payload, len(values)).tobytes() == halves.astype(np.float32).tobytes()
+
+
 def test_float16_never_makes_infinity_of_a_number():
     values = np.array([65504, 65519.99, 65520, 1e30, -65520, np.finfo(np.float32).min], np.float32)
     assert (np.abs(codec("float16").decode(codec("float16").encode(values), 6)) == 65504).all()
