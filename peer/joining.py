@@ -1,7 +1,7 @@
 """How a member comes by the swarm's state: what most sign it to be, fetched from all who hold it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -9,6 +9,7 @@ import structlog
 from dht.interfaces import Transport
 from peer.company import Company
 from peer.content_fetch import ContentNotFound
+from peer.fellows import Fellows
 from peer.profile import Profile
 from peer.sync import Heads, fetch_state
 from protocols.heads import Choice
@@ -63,14 +64,14 @@ class Joining:
         """A round has come to its end with us in it."""
         self._fetches = 0
 
-    async def find(self, ours: ModelState, others: Callable[[], Iterable[PeerId]]) -> Found | None:
+    async def find(self, ours: ModelState, fellows: Fellows) -> Found | None:
         """The state that the swarm has; ours, when nobody has another, or none that counts more.
 
-        `others`: the members who have a state of the same vector. None: it could not be fetched; to be tried again.
+        None: it could not be fetched; to be tried again.
         """
         await self._company.membership.introduce()
         await self._company.directives.catch_up()
-        believed = [peer for peer in others() if self._empty_claims[peer] < EMPTY_CLAIMS]
+        believed = [peer for peer in fellows.peers if self._empty_claims[peer] < EMPTY_CLAIMS]
         choice = await self._heads.choose(believed, snapshot=ours if ours.epoch else None)
         if choice is None:
             return Found(ours, self._group(None, ours.epoch), fetched=False)

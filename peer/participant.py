@@ -13,7 +13,7 @@ directives say of its epoch, whenever they came.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -24,12 +24,12 @@ from dht.interfaces import Records, Stream, Transport
 from peer.company import Company
 from peer.contents import ContentStore
 from peer.directives import Directives
+from peer.fellows import Fellows
 from peer.joining import Joining
 from peer.learner import Learner
 from peer.membership import Membership
 from peer.profile import Profile
 from peer.rejections import Rejections
-from peer.roster import Member
 from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
 from peer.rounds.levels import Levels
 from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox
@@ -127,7 +127,7 @@ class Participant:
         `stage`: in a pipeline, whose `state` that is; `serving` says how this peer does there.
         """
         self.manifest, self.profile = manifest, profile
-        self.stage, self._serving = stage, serving
+        self._serving = serving
         self._moving: Place | None = None
         """Where we are to go on."""
         self.state, self.learner = state, learner
@@ -203,12 +203,9 @@ class Participant:
             manifest.verification.validators > 0,
         )
         self._heads = Heads(transport, signer, self._border, self.company.admission.banned)
+        self.fellows = Fellows(self.membership, self._heads, stage, keeps_in_touch=not self._cells)
         self._levels: Levels | None = None
         """Of this epoch, where its rounds have two."""
-        self._group: dict[PeerId, bool] = {}
-        """The members of the last round, or those who made the state that we took."""
-        self._elders: frozenset[PeerId] = frozenset()
-        """Who was there before us, where nobody has made the state that we start from."""
         self._probation = Probation(manifest.admission.probation_epochs)
         self._joining = Joining(
             transport,
@@ -262,6 +259,11 @@ class Participant:
     @property
     def membership(self) -> Membership:
         return self.company.membership
+
+    @property
+    def stage(self) -> int | None:
+        """In a pipeline, which one it serves."""
+        return self.fellows.stage
 
     @property
     def directives(self) -> Directives:
@@ -362,7 +364,7 @@ class Participant:
     def _take(self, place: Place) -> None:
         log.info("serving another stage", stage=place.stage, before=self.stage)
         self._moving = None
-        self.stage, self.state, self.learner = place.stage, place.state, place.learner
+        self.fellows.stage, self.state, self.learner = place.stage, place.state, place.learner
         grid = Grid(place.state.parameter_count)
         self._plan = replace(self._plan, grid=grid, memory=AggregateMemory(grid.count))
         self._inbox.chunks = grid.chunks
@@ -375,7 +377,7 @@ class Participant:
         self._heads.restart()
         self._results.clear()
         self._sessions.clear()
-        self._group = {}
+        self.fellows.group = {}
 
     def _played(self, max_epochs: int | None) -> bool:
         return max_epochs is not None and self.epochs_played >= max_epochs
@@ -398,10 +400,10 @@ class Participant:
     async def _join(self) -> None:
         """Takes the state that the swarm has; ours, when nobody has another, or none that counts more."""
         self._enter("syncing")
-        found = await self._joining.find(self.state, self._others)
+        found = await self._joining.find(self.state, self.fellows)
         if found is None:
             return
-        self._group, self._elders = found.group, found.elders
+        self.fellows.group, self.fellows.elders = found.group, found.elders
         await self._become(found.state)
         if self._cells:  # most others know us by our record alone
             self.membership.republish()
@@ -411,13 +413,6 @@ class Participant:
     def _withheld(self, peer: PeerId) -> None:
         """It does not show what it has made its part of; it may have restarted, so it is not proved to lie."""
         self._suspensions.settle(self.state.epoch, (), {peer: Fault.WITHHELD})
-
-    def _others(self) -> list[PeerId]:
-        return [member.peer for member in self._fellows()]
-
-    def _fellows(self) -> Iterator[Member]:
-        """The members who have a state of the same vector as we."""
-        return (m for m in self.membership.roster if m.entry.role != "monitor" and m.entry.stage == self.stage)
 
     async def _become(self, state: ModelState) -> None:
         """`state` is ours now, and we show it to others."""
@@ -469,18 +464,19 @@ class Participant:
 
     async def _play_level(self) -> RoundOutcome | None:
         """The round of an epoch that has one level."""
-        seniors = self._probation.seniors(self.state.epoch, self._group)
-        electorate = [peer for peer in self._group if seniors is None or peer in seniors]
+        fellows = self.fellows
+        seniors = self._probation.seniors(self.state.epoch, fellows.group)
+        electorate = [peer for peer in fellows.group if seniors is None or peer in seniors]
         self._heads.seniors = frozenset() if seniors is None else frozenset(electorate[:MAX_MEMBERS])
         return await self._finish_unless_stopped(
             self._new_session(
                 setting=self._setting(seniors),
-                expected=self._expected(),
-                audience=self._audience(),
+                expected=fellows.expected(self.state),
+                audience=fellows.audience(),
                 electorate=electorate or None,
                 learner=self.learner,
-                elders=() if self._group else self._elders,
-                late=self._late(),
+                elders=() if fellows.group else fellows.elders,
+                late=fellows.late(self.state.epoch),
             )
         )
 
@@ -488,18 +484,13 @@ class Participant:
         """Those of an epoch that has two."""
         self._levels = self.levels(
             self._setting(None),
-            self._others_with_us,
+            self.fellows.client_modes,
             self.learner,
             self._new_session,
             self._finish_unless_stopped,
             lambda: self._leaving.is_set() or self.paused,
         )
         return await self._levels.run()
-
-    def _others_with_us(self) -> dict[PeerId, bool]:
-        """The members whose history is ours, and whether in client mode."""
-        modes = {member.peer: member.entry.client_mode for member in self._fellows()}
-        return {peer: modes[peer] for peer in self._audience()}
 
     def _new_session(self, **given: Any) -> Session:
         session = Session(self._plan, on_change=self.changed.notify, **given)
@@ -544,7 +535,7 @@ class Participant:
         self.last_round = (base.epoch, outcome.without_aggregate())
         self._on_round(outcome)
         sessions = self._sessions.of(base.epoch)
-        self._group = {peer: session.client_mode_of(peer) for session in sessions for peer in session.members}
+        self.fellows.group = {peer: session.client_mode_of(peer) for session in sessions for peer in session.members}
         self.largest_group = max(self.largest_group, *(len(session.members) for session in sessions))
         self._probation.count(base.epoch, outcome.done.body.members)
         self._settle(sessions, began)
@@ -559,7 +550,7 @@ class Participant:
 
         Who was dead, or not yet back, is at no fault.
         """
-        epoch, members = self.state.epoch, list(self._group)
+        epoch, members = self.state.epoch, list(self.fellows.group)
         faults: dict[PeerId, Fault] = {}
         for session in sessions:
             faults |= {p: fault for p, fault in session.faults.items() if self.membership.is_at(p, epoch, began)}
@@ -604,46 +595,6 @@ class Participant:
         log.info("the organiser has resumed the run", epoch=self.state.epoch)
         self._advanced_at = self._now()
 
-    def _expected(self) -> Mapping[PeerId, bool]:
-        """Who is likely to play this epoch: the last group, and who says to be where we are."""
-        at_same = self.membership.roster.at(self.state.epoch, self.state.digest)
-        followers = set(self._audience())
-        return {peer: mode for peer, mode in self._group.items() if peer in followers} | at_same
-
-    def _audience(self) -> list[PeerId]:
-        """The members whose history, as far as we know, is ours; the last group is newer than an old word of theirs."""
-        history = self._heads.history
-        oldest = min(history, default=0)
-        return [
-            member.peer
-            for member in self._fellows()
-            if (member.peer in self._group and member.epoch < oldest) or not self._contradicts(member)
-        ]
-
-    def _contradicts(self, member: Member) -> bool:
-        """Whether its state is none of ours, or older than all that we remember.
-
-        An old word says nothing where we are in touch with a few. One without a state contradicts nothing.
-        """
-        history, digest = self._heads.history, member.entry.state_digest
-        if digest is None:
-            return False
-        if member.epoch < min(history, default=0):
-            return not self._cells
-        return history.get(member.epoch, digest) != digest
-
-    def _late(self) -> list[PeerId]:
-        """Who comes after us, with some state of our history; a part of the last group it was not."""
-        history = self._heads.history
-        return [
-            member.peer
-            for member in self._fellows()
-            if member.peer not in self._group
-            and member.epoch < self.state.epoch
-            and member.entry.state_digest is not None
-            and history.get(member.epoch) == member.entry.state_digest
-        ]
-
     def _grace(self) -> float:
         """For who is late: now and then as long as an epoch takes, which is all that a liar can cost us."""
         return min(self._epoch_seconds, self._timing.straggler) if self.state.epoch % GRACE_EVERY == 0 else 0.0
@@ -668,29 +619,16 @@ class Participant:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
             if session := self._session:
-                session.tell_also(self._audience())
-            if not self._suspicious():
+                session.tell_also(self.fellows.audience())
+            if not self.fellows.any_unexplained(len(self.company.admission.banned)):
                 pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
                 continue
             if now < asked_at + pause:
                 continue
             asked_at, pause = now, min(2 * pause, LONGEST_WATCH_SECONDS)
-            if (choice := await self._heads.choose(self._others(), companions=self._companions)) is not None:
+            if (choice := await self._heads.choose(self.fellows.peers, companions=self.fellows.companions)) is not None:
                 self.company.ban_all(choice.banned)
                 self._compare(choice)
-
-    def _companions(self) -> list[PeerId]:
-        return [peer for peer in self._group if self.membership.roster.get(peer) is not None]
-
-    def _suspicious(self) -> bool:
-        """Whether some member says something that our history does not explain."""
-        history = self._heads.history
-        newest = max(history)
-        return any(
-            member.entry.banned > len(self.company.admission.banned)
-            or (member.entry.state_digest is not None and (member.epoch > newest + 1 or self._contradicts(member)))
-            for member in self._fellows()
-        )
 
     def _compare(self, choice: Choice) -> None:
         if self._transport.peer_id not in choice.tellers:
@@ -747,7 +685,7 @@ class Participant:
         self._outbox.send(peer, body, round_number(self.state.epoch, LEVELS - 1, self._cells))
 
     def _left(self, peer: PeerId) -> None:
-        self._group.pop(peer, None)
+        self.fellows.group.pop(peer, None)
         if session := self._session:
             session.leave(peer)
         self.changed.notify()

@@ -178,7 +178,7 @@ def test_holder_that_gives_wrong_results_is_asked_once(caplog: pytest.LogCapture
     async def enter(swarm: SimulatedSwarm) -> None:
         evil = await swarm.start(EVIL, make=make)
         victim = swarm.peers[0]
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {4}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {4}, within=60)
         swarm.network.partition([victim.peer])
         decided = evil.state.epoch + 5
         await swarm.until(lambda: evil.state.epoch >= decided, within=60)

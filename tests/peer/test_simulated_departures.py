@@ -27,7 +27,7 @@ def test_who_is_cut_off_does_not_go_on_alone_at_once() -> None:
 
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(4)
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {4}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {4}, within=60)
         cut_off = swarm.peers[0]
         swarm.network.partition([cut_off.peer])
         epoch = cut_off.state.epoch
@@ -88,7 +88,7 @@ def test_a_blank_newcomer_does_not_throw_a_restarted_swarm_back() -> None:
         for number, state in enumerate(states):
             await swarm.start(number, state=state)
             await swarm.network.clock.sleep(1)
-        await swarm.until(lambda: swarm.agree() and len(swarm.peers[0].participant._group) == 4, within=120)
+        await swarm.until(lambda: swarm.agree() and len(swarm.peers[0].participant.fellows.group) == 4, within=120)
         assert min(peer.state.epoch for peer in swarm.members) >= 7
         for peer in swarm.members[:3]:
             assert min(peer.digests) >= 7
@@ -119,7 +119,7 @@ def test_those_who_are_left_stay_together_while_one_does_not_answer(seed: int) -
 
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(3, speed=1500.0)
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {3}, within=60)
         await swarm.network.clock.sleep(3 + 0.1 * seed)
         vanished = swarm.peers[seed % 3]
         left = [peer for peer in swarm.members if peer is not vanished]
@@ -138,10 +138,10 @@ def test_who_answers_at_once_tells_our_history_though_another_never_answers() ->
 
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(3, speed=1500.0)
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {3}, within=60)
         we, another, vanished = (swarm.peers[number] for number in range(3))
         swarm.network.partition([vanished.peer])
-        await swarm.until(lambda: {len(p.participant._group) for p in (we, another)} == {2}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in (we, another)} == {2}, within=60)
         asked_at = we.state.epoch
         choice = await we.participant._heads.choose([another.peer, vanished.peer])
         assert we.state.epoch > asked_at + 2 * HISTORY
@@ -173,9 +173,9 @@ def test_who_made_our_state_with_us_tells_our_history_while_it_does_not_say_so()
         we = await swarm.start(0, speed=500.0)
         busy = await swarm.start(1, speed=500.0, make=Silent)
         away = await swarm.start(2, speed=4000.0)
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {3}, within=60)
         swarm.network.partition([away.peer])
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {1, 2}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {1, 2}, within=60)
         await swarm.until(lambda: away.state.epoch > we.state.epoch + 20, within=30)
         busy.participant.is_silent = True
         swarm.network.heal()
@@ -183,7 +183,7 @@ def test_who_made_our_state_with_us_tells_our_history_while_it_does_not_say_so()
         await swarm.network.clock.sleep(10)
         assert we.resyncs == busy.resyncs == 0
         busy.participant.is_silent = False
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {3}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {3}, within=60)
         assert we.resyncs == busy.resyncs == 0
         assert away.resyncs > 0
 

@@ -451,7 +451,7 @@ def test_a_parted_swarm_becomes_one_again(manifest_of: ManifestOf, minority: int
         )
         if minority < 3:
             assert all(majority.digests[epoch] == digest for epoch, digest in theirs.items())
-        await swarm.until(lambda: {len(p.participant._group) for p in swarm.members} == {6}, within=60)
+        await swarm.until(lambda: {len(p.participant.fellows.group) for p in swarm.members} == {6}, within=60)
         assert swarm.now - healed < 60
         check_nobody_was_charged(swarm)
 
@@ -583,13 +583,13 @@ HOUR = 3600.0
 def test_clocks_that_jump_by_an_hour_stop_no_round(manifest_of: ManifestOf) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(4)
-        await swarm.until(lambda: all(len(p.participant._group) == 4 for p in swarm.members), within=60)
+        await swarm.until(lambda: all(len(p.participant.fellows.group) == 4 for p in swarm.members), within=60)
         for offsets in ([HOUR, -HOUR, HOUR, -HOUR], [-HOUR, HOUR, 0.0, 0.0]):
             jumped = max(peer.state.epoch for peer in swarm.members)
             for peer, offset in zip(swarm.members, offsets, strict=True):
                 swarm.network.set_wall_clock(peer.peer, offset)
             await swarm.epoch(jumped + 10)
-            assert all(len(peer.participant._group) == 4 for peer in swarm.members)
+            assert all(len(peer.participant.fellows.group) == 4 for peer in swarm.members)
         check_nobody_was_charged(swarm)
 
     simulate(scenario, manifest_of(epochs=2000), seed=8)

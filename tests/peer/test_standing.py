@@ -58,7 +58,7 @@ def test_a_swarm_with_a_probation_that_comes_back_from_snapshots_goes_on(manifes
             await swarm.bury(peer)
         for peer in members:
             await swarm.restart(peer, state=peer.state)
-        await swarm.until(lambda: all(len(p.participant._group) == 4 for p in swarm.members), within=120)
+        await swarm.until(lambda: all(len(p.participant.fellows.group) == 4 for p in swarm.members), within=120)
         assert swarm.agree() or swarm.running
 
     simulate(scenario, with_probation(manifest_of(epochs=1000)), seed=2)
@@ -104,8 +104,8 @@ def test_a_joiner_among_many_newcomers_follows_the_seniors() -> None:
         joiner = await swarm.start(12)
         await swarm.until(lambda: joiner.participant.joined, within=60)
         joined_at = joiner.state.epoch
-        assert set(joiner.participant._group) >= peers(range(3))
-        assert len(joiner.participant._group) <= 4
+        assert set(joiner.participant.fellows.group) >= peers(range(3))
+        assert len(joiner.participant.fellows.group) <= 4
         await swarm.until(lambda: joiner.state.epoch >= joined_at + 6, within=60)
         assert joiner.resyncs == 0
 
@@ -135,7 +135,7 @@ def test_who_withholds_its_parts_costs_less_and_less_and_is_back_when_it_works()
         await swarm.start_all(4)
         bad = await swarm.start(4, make=Withholder)
         honest = swarm.peers[0]
-        await swarm.until(lambda: len(honest.participant._group) == 5, within=60)
+        await swarm.until(lambda: len(honest.participant.fellows.group) == 5, within=60)
         pace = swarm.pace(honest)
         bad.participant.withholds = True  # type: ignore[attr-defined]
         first = honest.state.epoch
@@ -146,7 +146,7 @@ def test_who_withholds_its_parts_costs_less_and_less_and_is_back_when_it_works()
         assert sum(spoilt[20:40]) <= 2 < sum(spoilt)
         assert [p.suspended for p in status_of(honest.participant, honest.peer).peers if p.peer_id == bad.peer] != [0]
         bad.participant.withholds = False  # type: ignore[attr-defined]
-        await swarm.until(lambda: len(honest.participant._group) == 5, within=1000)
+        await swarm.until(lambda: len(honest.participant.fellows.group) == 5, within=1000)
 
     simulate(scenario, data_parallel(epochs=1000, target_batch=2000), seed=5)
 
@@ -162,7 +162,7 @@ def test_who_crashes_and_comes_back_is_not_suspended(seed: int) -> None:
             await swarm.crash(victim)
             await swarm.network.clock.sleep(3)
             await swarm.restart(victim, state=victim.state)
-            await swarm.until(lambda: len(swarm.peers[0].participant._group) == 4, within=60)
+            await swarm.until(lambda: len(swarm.peers[0].participant.fellows.group) == 4, within=60)
         assert most_suspensions(swarm) == 0
 
     simulate(scenario, data_parallel(epochs=1000, target_batch=2000), seed)
