@@ -274,9 +274,9 @@ class Membership:
         """Who is to be told of us in this turn; not who has just asked, or whose answer we still await."""
         since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
         waiting = [
-            (member.told, self._random.random(), member.peer)
-            for member in self.roster
-            if member.told < since and member.peer not in self._addressed
+            (member.told, self._random.random(), peer)
+            for peer, member in self.roster.items()
+            if member.told < since and peer not in self._addressed
         ]
         close = self._mates(peer for told, _, peer in waiting if told < self._news_at)
         most = self._contacts or (HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS))

@@ -1,6 +1,6 @@
 """The roster: the live members of the run, from their own signed words."""
 
-from collections.abc import Iterator, Set
+from collections.abc import ItemsView, Iterator, Set
 from dataclasses import dataclass
 
 from peer.status import PeerStatus
@@ -136,6 +136,9 @@ class Roster:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members.values()))
+
+    def items(self) -> ItemsView[PeerId, Member]:
+        return self._members.items()
 
     def __len__(self) -> int:
         return len(self._members)

@@ -16,8 +16,9 @@ from peer.simulation.trace import Trace
 from peer.simulation.training import training_of
 from protocols.manifest import Gossip
 
-COLLECTIONS = (200_000, 5, 2)
-"""As `gc.set_threshold` takes it."""
+COLLECTIONS = (2_000_000, 5, 2)
+"""As `gc.set_threshold` takes it: objects that there are more of than at the last collection, and rarer still for those
+that have outlived some."""
 
 
 def simulate(scenario: Scenario, seed: int, peers: int | None, trace: Trace) -> Report:
@@ -38,8 +39,8 @@ def simulate(scenario: Scenario, seed: int, peers: int | None, trace: Trace) -> 
 
 @contextmanager
 def _rare_collections() -> Iterator[None]:
-    """A simulation makes a hundred thousand objects a second, of which few are in cycles: looking for these as often as
-    Python does would take a fifth of its time."""
+    """A simulation makes a hundred thousand objects a second, of which next to none are in cycles, and keeps a few
+    thousand for each peer: looking through them as often as Python does would take a fifth of its time."""
     before = gc.get_threshold()
     gc.set_threshold(*COLLECTIONS)
     try:
