@@ -25,7 +25,7 @@ class PluginOptions(BaseModel):
 
 
 class Plugins(Generic[PluginT]):
-    """The plug-ins of one kind; they are imported when they are asked for.
+    """The plug-ins of one kind; they are imported when they are first asked for.
 
     A built-in cannot be replaced: an entry point of the same name is not looked at.
     """
@@ -40,9 +40,15 @@ class Plugins(Generic[PluginT]):
         self._group = group
         self._type = plugin_type
         self._built_in = {name: EntryPoint(name, value, group) for name, value in built_in.items()}
+        self._found: dict[str, PluginT] = {}
 
     def find(self, name: str) -> PluginT:
         """Raises PluginError."""
+        if name not in self._found:  # to look at all installed packages takes some twenty milliseconds
+            self._found[name] = self._load(name)
+        return self._found[name]
+
+    def _load(self, name: str) -> PluginT:
         known = {entry.name: entry for entry in entry_points(group=self._group)} | self._built_in
         if name not in known:
             raise PluginError(

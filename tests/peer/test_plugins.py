@@ -1,9 +1,11 @@
 """Entry points of really installed packages, made on the spot."""
 
+from importlib.metadata import EntryPoints, entry_points
+
 import pytest
 
 from peer.models.registry import Architecture, build_module
-from peer.plugins import PluginError
+from peer.plugins import PluginError, Plugins
 from protocols.manifest import Model
 
 PLUGIN = """
@@ -59,3 +61,17 @@ def test_an_installed_package_cannot_replace_a_built_in():
 def test_what_is_no_model_is_named_in_the_error(name, message):
     with pytest.raises(PluginError, match=message):
         build_module(Model(architecture=name))
+
+
+@pytest.mark.usefixtures("installed")
+def test_installed_packages_are_looked_through_once(monkeypatch):
+    looks: list[str] = []
+
+    def look(group: str) -> EntryPoints:
+        looks.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr("peer.plugins.entry_points", look)
+    models = Plugins("model", "model.architecture", "peer.models", Architecture, {})
+    assert models.find("tiny") is models.find("tiny")
+    assert looks == ["peer.models"]
