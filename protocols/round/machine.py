@@ -923,7 +923,10 @@ class Round:
         holders = tuple(peer for peer in self.done.body.members if peer != self.setting.me)
         missing = [result for result in self.done.body.results if result not in self._held | self._fetching]
         self._fetching.update(missing)
-        self._actions += [Fetch(result, holders) for result in missing]
+        ours = int.from_bytes(place(self.setting.run, self.setting.epoch, self.setting.me)[:4])
+        for turn, result in enumerate(missing, ours):  # else all who lack it would ask the same holder first
+            first = turn % max(1, len(holders))
+            self._actions.append(Fetch(result, holders[first:] + holders[:first]))
 
     def _fetch_failed(self, result: PartResult, term: int | None, now: float) -> None:
         """`term` tells a fetch that still matters from one of an earlier term."""

@@ -1,5 +1,6 @@
 """What happened in one term does not count in another, unless it was voted for and can be proved."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from protocols.round.events import (
     Lost,
     PartHeld,
     Send,
+    Tick,
     Trained,
     UpdateReady,
 )
@@ -212,3 +214,19 @@ def test_who_waits_for_another_leader_than_the_one_that_follows_it_does_not_lead
     machine.hear(SECOND, ready(0))
     assert machine.round.leader is None
     assert machine.round.phase is Phase.GATHERING
+
+
+def test_those_who_lack_the_results_ask_different_holders_first() -> None:
+    """Else one of them would send the whole model to all."""
+    holders, asked = ALL, Counter[PeerId]()
+    results = tuple(PartResult(start=n, stop=n + 1, digest=digest(bytes([n]))) for n in range(CHUNKS))
+    done = Done(base=BASE, term=0, members=holders, results=results, votes=(b"checked by the driver",))
+    for me in PEERS[4:]:
+        setting = Setting(run=RUN, epoch=EPOCH, base=BASE, me=me, target_samples=1000, chunks=CHUNKS)
+        late = Round(setting, dict.fromkeys(holders, False), 0.0, electorate=holders)
+        late.handle(Heard(signed(FIRST, done, 1)), 0.1)
+        fetches = [action for action in late.handle(Tick(), 0.2) if isinstance(action, Fetch)]
+        assert [fetch.result for fetch in fetches] == list(results)
+        assert all(sorted(fetch.holders) == sorted(holders) for fetch in fetches)
+        asked.update(fetch.holders[0] for fetch in fetches)
+    assert set(asked.values()) == {asked.total() // len(holders)}
