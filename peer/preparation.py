@@ -21,8 +21,8 @@ from peer.home import Home
 from peer.learner import IdleLearner, Learner, TrainerLearner
 from peer.member import Member
 from peer.misbehaviour import (
+    FORGERIES,
     LABEL_FLIP,
-    MODEL_ATTACKS,
     FlippedLabels,
     MisbehavingGossipTrainer,
     MisbehavingLearner,
@@ -219,7 +219,7 @@ class Preparation:
     def _attack(self) -> str | None:
         """On what its learner gives."""
         attack = self._settings.misbehave
-        return attack if attack in MODEL_ATTACKS and attack != LABEL_FLIP else None
+        return attack if attack in FORGERIES else None
 
     async def _data(self) -> Dataset:
         """To train on."""

@@ -13,7 +13,7 @@ from peer.misbehaviour.excluding_leader import excluding_leader
 from peer.misbehaviour.false_charge import false_charge
 from peer.misbehaviour.gossip_attacks import MisbehavingGossipTrainer
 from peer.misbehaviour.inflated_samples import inflated_samples
-from peer.misbehaviour.model_attacks import LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner
+from peer.misbehaviour.model_attacks import FORGERIES, LABEL_FLIP, MODEL_ATTACKS, FlippedLabels, MisbehavingLearner
 from peer.misbehaviour.owners import WrongPart, withheld_part
 from peer.misbehaviour.pipelines import PIPELINE_ATTACKS, assemble_pipeline
 from peer.misbehaviour.strangers_words import forged_sender, replay
@@ -67,6 +67,7 @@ def make_participant(misbehaviour: str | None, **given: Any) -> Participant:
 
 __all__ = [
     "ATTACKS_ON_ROUNDS",
+    "FORGERIES",
     "LABEL_FLIP",
     "MISBEHAVIOURS",
     "MODEL_ATTACKS",

@@ -15,8 +15,9 @@ from protocols.sampling import Indices
 from protocols.vectors import Vector
 
 LABEL_FLIP = "label_flip"
-MODEL_ATTACKS = (LABEL_FLIP, *(name for name in ATTACKS if name != "nan"))
-"""NaN is refused where an update is encoded, so no daemon can send it."""
+FORGERIES = tuple(name for name in ATTACKS if name != "nan")
+"""Of what was trained as it should be. NaN is refused where an update is encoded, so no daemon can send it."""
+MODEL_ATTACKS = (LABEL_FLIP, *FORGERIES)
 REMEMBERED = 8
 
 

@@ -44,24 +44,29 @@ def participant_maker(misbehave: str | None) -> Callable[..., Participant]:
 
 def data_of(misbehave: str | None, training: Training) -> Training:
     """What a peer trains on that misbehaves so."""
-    return training.flipped if misbehave == "label_flip" and training.flipped is not None else training
+    if misbehave is None or training.flipped is None:
+        return training
+    from peer.misbehaviour import LABEL_FLIP  # noqa: PLC0415
+
+    return training.flipped() if misbehave == LABEL_FLIP else training
 
 
 def learner_of(misbehave: str | None, honest: Learner, peer: PeerId) -> Learner:
     """One that attacks the model, for attacks that do; else `honest`."""
     if misbehave is None:
         return honest
-    from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, MisbehavingLearner  # noqa: PLC0415
+    from peer.misbehaviour import FORGERIES, MisbehavingLearner  # noqa: PLC0415
 
-    attacks = misbehave in MODEL_ATTACKS and misbehave != LABEL_FLIP
-    return MisbehavingLearner(honest, misbehave, peer) if attacks else honest
+    return MisbehavingLearner(honest, misbehave, peer) if misbehave in FORGERIES else honest
 
 
 def gossip_trainer(misbehave: str | None, manifest: Manifest, objective: Objective, peer: PeerId) -> GossipTrainer:
-    if misbehave is None or misbehave == "label_flip":
+    if misbehave is None:
         return GossipTrainer(manifest, objective)
-    from peer.misbehaviour import MisbehavingGossipTrainer  # noqa: PLC0415
+    from peer.misbehaviour import FORGERIES, MisbehavingGossipTrainer  # noqa: PLC0415
 
+    if misbehave not in FORGERIES:
+        return GossipTrainer(manifest, objective)
     return MisbehavingGossipTrainer(manifest, objective, misbehave, peer)
 
 

@@ -24,8 +24,8 @@ class Training:
     trainer: Callable[[PeerId], Trains]
     objective: Callable[[PeerId], Objective]
     """Of a peer in a run without rounds."""
-    flipped: "Training | None" = None
-    """With the classes of the data in reverse, where there are some."""
+    flipped: "Callable[[], Training] | None" = None
+    """The same with the classes of the data in reverse, where there are some."""
 
 
 def training_of(scenario: Scenario, manifest: Manifest) -> Training:
@@ -50,12 +50,11 @@ def _on_data(origin: str, manifest: Manifest) -> Training:
     from peer.data.dataset import DatasetError  # noqa: PLC0415  (loads torch, which a problem does not need)
     from peer.data.registry import open_dataset  # noqa: PLC0415
     from peer.gossip.model_objective import ModelObjective  # noqa: PLC0415
-    from peer.misbehaviour import FlippedLabels  # noqa: PLC0415
     from peer.models.flat import FlatModel, initial_state  # noqa: PLC0415
     from peer.plugins import PluginError  # noqa: PLC0415
     from peer.trainer import Trainer  # noqa: PLC0415
 
-    def training_on(dataset: "Dataset", flipped: Training | None) -> Training:
+    def training_on(dataset: "Dataset", flipped: Callable[[], Training] | None = None) -> Training:
         return Training(
             initial,
             trainer=lambda peer: Trainer(manifest, FlatModel.of(manifest.model), dataset, peer),
@@ -68,4 +67,10 @@ def _on_data(origin: str, manifest: Manifest) -> Training:
         initial = initial_state(manifest)
     except (PluginError, DatasetError) as error:
         raise UsageError(f"{origin}: {error}") from error
-    return training_on(dataset, training_on(FlippedLabels(dataset), None))
+
+    def flipped() -> Training:
+        from peer.misbehaviour import FlippedLabels  # noqa: PLC0415
+
+        return training_on(FlippedLabels(dataset))
+
+    return training_on(dataset, flipped)

@@ -1,8 +1,8 @@
 """Bodies from the network: whatever the bytes, the outcome is a message or `Rejected`, soon and in little memory."""
 
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -19,6 +19,7 @@ from protocols.rejection import Reason, Rejected
 from protocols.round.messages import MAX_CHUNKS, MAX_MEMBERS, Begin, Contribution, Progress, Ready
 from tests.protocols.examples import BASE, EXAMPLES, RESULTS
 from tests.protocols.refusals import accepted_or_refused, plain_data, refusal
+from tests.steps import count_steps
 
 MEBIBYTE = 1024 * 1024
 KINDS = sorted({type(example) for example in EXAMPLES}, key=lambda kind: kind.kind)
@@ -65,29 +66,12 @@ def test_lengths_that_are_declared_cost_neither_memory_nor_work(data: bytes) -> 
     for call in (lambda: decode(data, len(data)), lambda: decode_scalars(data, 7)):
         tracemalloc.start()
         try:
-            steps = steps_until_refused(call)
+            steps = count_steps(partial(pytest.raises, EncodingError, call))
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert peak < 16 * MEBIBYTE
         assert steps < 25 * MAX_CONTAINERS
-
-
-def steps_until_refused(call: Callable[[], Any]) -> int:
-    """How many calls and returns of functions it takes; time would count other threads and Python's collector, too."""
-    steps = 0
-
-    def count(_frame: Any, _event: str, _argument: Any) -> None:
-        nonlocal steps
-        steps += 1
-
-    sys.setprofile(count)
-    try:
-        with pytest.raises(EncodingError):
-            call()
-    finally:
-        sys.setprofile(None)
-    return steps
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dht.simulated_link import Link
 from peer.gossip.exchanges import GOSSIP_KIND
 from peer.gossip.learner import GossipLearner
 from peer.gossip.participant import GossipParticipant
-from peer.misbehaviour import LABEL_FLIP, MODEL_ATTACKS, MisbehavingGossipTrainer
+from peer.misbehaviour import FORGERIES, MisbehavingGossipTrainer
 from peer.simulation.gossip_learner import PacedGossipLearner
 from peer.simulation.learner import Pace
 from peer.simulation.problems import ProblemObjective, Quadratic
@@ -24,15 +24,7 @@ from protocols.rejection import Reason
 from protocols.signed import Signer
 from protocols.vectors import Vector
 from tests.peer.evil_transport import EvilTransport, Tamper
-from tests.peer.gossip.gossiping import (
-    BATCH,
-    SPEED,
-    QuadraticGossipLearner,
-    gossip,
-    simulate_gossip,
-    start,
-    start_all,
-)
+from tests.peer.gossip.gossiping import BATCH, SPEED, QuadraticGossipLearner, gossip, simulate_gossip, start, start_all
 from tests.peer.simulated_swarm import SimulatedSwarm, distance
 from tests.peer.test_hostile_members import altered, lengthened, misnumbered, nothing, shortened, silent, without_number
 
@@ -172,7 +164,7 @@ def test_other_robust_mixing_withstands_it_too(mixing: str, rule: str) -> None:
     play(GossipParticipant, robust(mixing, rule), learns=Boundless)
 
 
-@pytest.mark.parametrize("attack", [name for name in MODEL_ATTACKS if name != LABEL_FLIP])
+@pytest.mark.parametrize("attack", FORGERIES)
 def test_attacks_on_models_are_withstood_by_a_rule(attack: str) -> None:
     shown: list[float] = []
 
