@@ -35,6 +35,10 @@ def join(
         str | None,
         typer.Option(metavar="SECONDS", help="In a run made for tests: wait instead of computing a microbatch."),
     ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(metavar="MB", help="Of a pipeline: memory for forward passes, not to compute them twice; 256."),
+    ] = None,
     client_mode: ClientMode = None,
     relay: Relay = None,
     serve_relay: ServeRelay = None,

@@ -10,6 +10,7 @@ from peer.misbehaviour.lying_transport import LyingTransport
 from peer.misbehaviour.owners import HELD_SECONDS
 from peer.swarm.compute import Backward, Compute
 from peer.swarm.factory import real_compute
+from peer.swarm.kept_passes import Passage
 from peer.swarm.server import COUNT_KIND, WORK_KIND
 from protocols.encoding import digest
 from protocols.manifest import Manifest
@@ -33,11 +34,17 @@ class WrongActivations(Compute):
     def __init__(self, honest: Compute) -> None:
         self._honest = honest
 
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
-        return -self._honest.forward(parameters, inputs)
+    @property
+    def keeps(self) -> bool:
+        return self._honest.keeps
 
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
-        return self._honest.backward(parameters, inputs, grad_outputs)
+    def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
+        return -self._honest.forward(parameters, inputs, passage)
+
+    def backward(
+        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+    ) -> Backward:
+        return self._honest.backward(parameters, inputs, grad_outputs, passage)
 
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward:
         return self._honest.backward_from_loss(parameters, inputs, targets)
@@ -49,11 +56,13 @@ class WrongGradients(WrongActivations):
     What it adds to its own sum is right.
     """
 
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
-        return self._honest.forward(parameters, inputs)
+    def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
+        return self._honest.forward(parameters, inputs, passage)
 
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
-        return _turned_round(super().backward(parameters, inputs, grad_outputs))
+    def backward(
+        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+    ) -> Backward:
+        return _turned_round(super().backward(parameters, inputs, grad_outputs, passage))
 
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward:
         return _turned_round(super().backward_from_loss(parameters, inputs, targets))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from peer.data.dataset import Loss
 from peer.models.flat import FlatModel
+from peer.swarm.kept_passes import KEPT_BYTES, ForwardPass, KeptPasses, Passage, SavedBytes
 from protocols.rejection import Reason, Rejected
 from protocols.vectors import Vector, all_finite, read_only
 
@@ -30,21 +31,33 @@ class Backward:
 class Compute(Protocol):
     """`StageCompute`, or what stands for it where computing is emulated."""
 
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor: ...
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward: ...
+    @property
+    def keeps(self) -> bool:
+        """Whether the next forward pass would be kept for its backward pass, if it is computed by itself."""
+        ...
+
+    def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor: ...
+    def backward(
+        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+    ) -> Backward: ...
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward: ...
 
 
-def forward_pass(compute: Compute, parameters: Vector, inputs: Tensor) -> Tensor:
+def forward_pass(compute: Compute, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
     """Outputs that can travel: zeros where one is not finite."""
-    outputs = compute.forward(parameters, inputs)
+    outputs = compute.forward(parameters, inputs, passage)
     return outputs if torch.isfinite(outputs).all() else torch.zeros_like(outputs)
 
 
-def backward_pass(compute: Compute, parameters: Vector, inputs: Tensor, other: Tensor, *, last: bool) -> Backward:
+def backward_pass(
+    compute: Compute, parameters: Vector, inputs: Tensor, other: Tensor, passage: Passage | None = None, *, last: bool
+) -> Backward:
     """`other`: the gradient of the outputs, or on the last stage the targets. What is for the trainer can travel: zeros
     and no loss where something is not finite. Raises Rejected."""
-    made = (compute.backward_from_loss if last else compute.backward)(parameters, inputs, other)
+    if last:
+        made = compute.backward_from_loss(parameters, inputs, other)
+    else:
+        made = compute.backward(parameters, inputs, other, passage)
     if made.finite:
         return made
     return replace(
@@ -65,64 +78,84 @@ def given_to_trainer(
 class StageCompute:
     """Forward and backward through one stage, with the parameters that the caller names: epochs may overlap.
 
-    Nothing is kept between the two passes: the backward pass computes the forward once more (Chen et al. 2016,
-    "Training deep nets with sublinear memory cost"). So any peer of the stage can do either, and a microbatch under way
-    takes no memory here.
+    Graphs of forward passes are kept as far as memory allows; where there is none, the backward pass computes the
+    forward once more (Chen et al. 2016, "Training deep nets with sublinear memory cost"). So any peer of the stage can
+    do either, and what a microbatch under way takes here is bounded.
 
     `parameters` are copied into the model when they are another vector than in the last call; whoever changes one in
     place changes nothing here. `inputs` fit the stage's `Tensors`.
     """
 
-    def __init__(self, model: FlatModel, *, first: bool, last: bool, loss: Loss) -> None:
-        """The model is this object's own from now on."""
+    def __init__(self, model: FlatModel, *, first: bool, last: bool, loss: Loss, kept_bytes: int = KEPT_BYTES) -> None:
+        """The model is this object's own from now on. `kept_bytes`: of graphs, at most."""
         self._model = model
         self._first, self._last = first, last
         self._loss = loss
         self._loaded: Vector | None = None
+        self._kept = KeptPasses(kept_bytes)
+
+    @property
+    def keeps(self) -> bool:
+        return self._kept.has_room
 
     def load(self, parameters: Vector) -> None:
         """Takes on these parameters, as the other calls do by themselves."""
         if parameters is not self._loaded:
+            self._kept.clear()  # their graphs read the parameters where they lie
             self._model.load(parameters)
             self._loaded = parameters
 
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
-        """The stage's outputs, which may be infinite or NaN."""
+    def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
+        """The stage's outputs, which may be infinite or NaN. With `passage` its backward pass need not compute them
+        again, if there is room."""
         self.load(parameters)
-        with torch.no_grad():
-            return self._model(inputs)
+        if passage is None or not self.keeps:
+            with torch.no_grad():
+                return self._model(inputs)
+        saved = SavedBytes(self._model.parameters)
+        with saved.counted():
+            inputs, outputs = self._with_graph(inputs)
+        self._kept.keep(passage, ForwardPass(inputs, outputs, saved.total))
+        return outputs.detach()
 
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
+    def backward(
+        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+    ) -> Backward:
         """The gradients from those of the outputs. Raises Rejected (wrong_shape) when these have another shape."""
-        inputs, outputs = self._recompute(parameters, inputs)
+        self.load(parameters)
+        kept = self._kept.take(passage) if passage is not None else None
+        if kept is not None and torch.equal(kept.inputs, inputs):
+            inputs, outputs = kept.inputs, kept.outputs
+        else:
+            inputs, outputs = self._with_graph(inputs)
         if grad_outputs.shape != outputs.shape:
             shapes = f"{tuple(grad_outputs.shape)}, and the outputs {tuple(outputs.shape)}"
             raise Rejected(Reason.WRONG_SHAPE, f"the gradient of the outputs has the shape {shapes}")
-        torch.autograd.backward(outputs, grad_outputs)
-        return self._gradients(inputs, None)
+        return self._gradients(inputs, outputs, grad_outputs)
 
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward:
         """On the last stage: the gradients of the mean loss. Raises Rejected (wrong_shape): targets do not fit."""
         assert self._last
-        inputs, outputs = self._recompute(parameters, inputs)
+        self.load(parameters)
+        inputs, outputs = self._with_graph(inputs)
         try:
             loss = self._loss(outputs, targets)
         except ValueError as error:
             raise Rejected(Reason.WRONG_SHAPE, f"the targets of a microbatch: {error}") from error
-        torch.autograd.backward(loss)
-        return self._gradients(inputs, loss.item())
+        return self._gradients(inputs, loss, None)
 
-    def _recompute(self, parameters: Vector, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_graph(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs that gather a gradient, and outputs."""
-        self.load(parameters)
-        self._model.clear_gradient()
         inputs = inputs.detach()
         if not self._first:
             inputs.requires_grad_()
         return inputs, self._model(inputs)
 
-    def _gradients(self, inputs: Tensor, loss: float | None) -> Backward:
-        gradient = read_only(self._model.gradient.numpy())
+    def _gradients(self, inputs: Tensor, result: Tensor, grad_result: Tensor | None) -> Backward:
+        """`result`: the outputs, and the gradient of these; or the loss."""
+        self._model.clear_gradient()
+        torch.autograd.backward(result, grad_result)
+        gradient, loss = read_only(self._model.gradient.numpy()), result.item() if grad_result is None else None
         finite = (
             all_finite(gradient)
             and (inputs.grad is None or bool(torch.isfinite(inputs.grad).all()))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from peer.models.stages import build_stage, parameter_count
 from peer.swarm.compute import Backward
+from peer.swarm.kept_passes import Passage
 from protocols.manifest import Manifest, Pipeline
 from protocols.vectors import Vector, read_only
 
@@ -31,13 +32,19 @@ class EmulatedCompute:
         self._shapes: dict[torch.Size, torch.Size] = {}
         self._gradient = read_only(torch.zeros(parameter_count(manifest, stage)).numpy())
 
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
+    @property
+    def keeps(self) -> bool:
+        return False
+
+    def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
         self._sleep(self._seconds * FORWARD_SHARE * len(inputs) / self._batch_size)
         if inputs.shape not in self._shapes:
             self._shapes[inputs.shape] = self._module(inputs.to("meta")).shape
         return torch.zeros(self._shapes[inputs.shape])
 
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
+    def backward(
+        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+    ) -> Backward:
         return self._waited(inputs)
 
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward:

@@ -11,6 +11,7 @@ from peer.models.stages import stage_model, stage_shape, stage_state, stage_tens
 from peer.saving import Saver
 from peer.snapshots import SnapshotStore
 from peer.swarm.compute import Compute, StageCompute
+from peer.swarm.kept_passes import KEPT_BYTES
 from peer.swarm.server import Accepted
 from peer.swarm.stage import InThread, Stage
 from protocols.activations import TensorBounds
@@ -20,11 +21,12 @@ from protocols.state import ModelState
 ComputeFactory = Callable[[Manifest, int], Compute]
 
 
-def real_compute(manifest: Manifest, number: int) -> Compute:
-    """Raises PluginError, DatasetError."""
+def real_compute(manifest: Manifest, number: int, *, kept_bytes: int = KEPT_BYTES) -> Compute:
+    """`kept_bytes` as in `StageCompute`. Raises PluginError, DatasetError."""
     assert isinstance(manifest.training, Pipeline)
+    model, loss = stage_model(manifest, number), loss_of(manifest.data)
     last = number == manifest.training.stages - 1
-    return StageCompute(stage_model(manifest, number), first=number == 0, last=last, loss=loss_of(manifest.data))
+    return StageCompute(model, first=number == 0, last=last, loss=loss, kept_bytes=kept_bytes)
 
 
 class StageFactory:

@@ -47,14 +47,23 @@ class Router:
         self._usual: dict[Task, float] = {}
 
     async def ask(
-        self, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds], exclude: Iterable[PeerId] = ()
+        self,
+        work: Work,
+        tensors: Sequence[Tensor],
+        accepted: Sequence[TensorBounds],
+        *,
+        exclude: Iterable[PeerId] = (),
+        wanted: PeerId | None = None,
     ) -> tuple[PeerId, Reply]:
-        """Who has done it, and what came of it; tries for as long as it takes. Raises Untimely."""
+        """Who has done it, and what came of it; tries for as long as it takes. `wanted`: who comes first, if it can.
+
+        Raises Untimely.
+        """
         task, clock = _task(work), self._transport.clock
         untimely_since: float | None = None
         while untimely_since is None or clock.monotonic() <= untimely_since + UNTIMELY_SECONDS:
             self._wiring.set_peers(work.stage, self._peers().get(work.stage, ()))
-            peer = self._wiring.choose(work.stage, clock.monotonic(), task, tuple(exclude))
+            peer = self._wiring.choose(work.stage, clock.monotonic(), task, tuple(exclude), wanted)
             if peer is None:
                 await clock.sleep(RETRY_SECONDS)
                 continue

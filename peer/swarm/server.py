@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import structlog
@@ -61,10 +62,7 @@ class _Job:
     priority: tuple[int, int, int]
     """By task, then by epoch, then as they came."""
     task: WorkTask = field(compare=False)
-    order: Order | None = field(compare=False)
-    """Of a backward pass."""
-    epoch: int = field(compare=False)
-    inputs: Tensor = field(compare=False)
+    order: Order = field(compare=False)
     done: "asyncio.Future[tuple[Tensor | None, float | None]]" = field(compare=False)
 
 
@@ -83,6 +81,11 @@ async def ask_coverage(transport: Transport, peer: PeerId, seconds: float) -> Co
     """What a peer says to have counted, if it serves a stage. Raises TransportError, Rejected."""
     answer = await transport.request(peer, COVERAGE_KIND, b"", seconds)
     return Coverage.from_bytes(answer) if answer else None
+
+
+def _go_together(one: Order, other: Order) -> bool:
+    """Whether the two forward passes can be computed as one."""
+    return one.epoch == other.epoch and one.inputs.shape[1:] == other.inputs.shape[1:]
 
 
 class Moved(Exception):
@@ -153,20 +156,21 @@ class StageServer:
         first = self._jobs[0]
         jobs = [first]
         if first.task == "forward":
-            alike = [job for job in self._jobs[1:] if job.task == "forward" and job.epoch == first.epoch]
-            jobs += [job for job in alike if job.inputs.shape[1:] == first.inputs.shape[1:]][: FORWARDS_TOGETHER - 1]
+            alike = (job for job in self._jobs[1:] if job.task == "forward" and _go_together(job.order, first.order))
+            jobs += islice(alike, FORWARDS_TOGETHER - 1)
         self._jobs = [job for job in self._jobs if job not in jobs]
         return jobs
 
     async def _compute(self, stage: Stage, jobs: list[_Job]) -> None:
         try:
-            if (order := jobs[0].order) is not None:
-                results = [await stage.backward(order)]
-            elif jobs[0].task == "evaluate":
-                results = [(await stage.evaluate_batch(jobs[0].epoch, jobs[0].inputs), None)]
-            else:
-                outputs = await stage.forward(jobs[0].epoch, [job.inputs for job in jobs])
-                results = [(each, None) for each in outputs]
+            match jobs[0].task:
+                case "backward":
+                    results = [await stage.backward(jobs[0].order)]
+                case "evaluate":
+                    results = [(await stage.evaluate_batch(jobs[0].order.epoch, jobs[0].order.inputs), None)]
+                case "forward":
+                    outputs = await stage.forward([job.order for job in jobs])
+                    results = [(each, None) for each in outputs]
         except (Rejected, EpochOver) as error:
             for job in jobs:
                 if not job.done.done():
@@ -247,17 +251,12 @@ class StageServer:
         self._waiting[trainer] += 1
         try:
             inputs = await self._decode(work, 0, payloads, accepted.inputs)
-            order = None
-            if work.task == "backward":
-                other = await self._decode(work, 1, payloads, accepted.other)
-                order = Order(work.epoch, work.microbatch, trainer, inputs, other)
+            other = await self._decode(work, 1, payloads, accepted.other) if work.task == "backward" else None
             self._came += 1
             job = _Job(
                 (_RANKS[work.task], work.epoch, self._came),
                 work.task,
-                order,
-                work.epoch,
-                inputs,
+                Order(work.epoch, work.microbatch, trainer, inputs, other),
                 asyncio.get_running_loop().create_future(),
             )
             self._jobs.append(job)

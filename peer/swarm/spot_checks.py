@@ -32,12 +32,17 @@ class SpotChecks:
         self._secret, self._rate = signer.secret("spot checks"), rate
 
     async def ask(
-        self, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+        self,
+        work: Work,
+        tensors: Sequence[Tensor],
+        accepted: Sequence[TensorBounds],
+        *,
+        wanted: PeerId | None = None,
     ) -> tuple[PeerId, Reply]:
         """As `Router.ask`; of what was checked, an answer that was found right."""
         assignment = Assignment(work, tuple(tensors))
         while True:
-            peer, reply = await self._router.ask(work, tensors, accepted)
+            peer, reply = await self._router.ask(work, tensors, accepted, wanted=wanted)
             if not self._is_drawn(work):
                 return peer, reply
             first = await self._arbiter.given(reply, assignment)
@@ -53,6 +58,7 @@ class SpotChecks:
                 return peer, reply
             if verdict.right:
                 return verdict.right[0].peer, verdict.right[0].reply
+            wanted = None
 
     async def ask_again(
         self, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
@@ -79,7 +85,7 @@ class SpotChecks:
             return None
         try:
             async with asyncio.timeout(self._router.patience(assignment.work)):
-                _, reply = await self._router.ask(assignment.work, assignment.tensors, accepted, exclude)
+                _, reply = await self._router.ask(assignment.work, assignment.tensors, accepted, exclude=exclude)
         except TimeoutError:
             return None
         return await self._arbiter.given(reply, assignment)

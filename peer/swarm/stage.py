@@ -1,7 +1,7 @@
 """The stage that this peer holds: computes microbatches, and is the learner of its rounds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from peer.models.stages import parameter_count
 from peer.signal import Signal
 from peer.swarm.compute import Backward, Compute, backward_pass, forward_pass, given_to_trainer
 from peer.swarm.gradients import Gradients
+from peer.swarm.kept_passes import Passage
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
 from protocols.round.events import Trained
@@ -41,14 +42,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A microbatch's backward pass."""
+    """What a trainer has the stage compute."""
 
     epoch: int
     microbatch: int
     trainer: PeerId
     inputs: Tensor
-    other: Tensor
-    """The gradient of the outputs, or on the last stage the targets."""
+    other: Tensor | None = None
+    """Of a backward pass: the gradient of the outputs, or on the last stage the targets."""
+
+    @property
+    def passage(self) -> Passage:
+        return Passage(self.trainer, self.epoch, self.microbatch)
 
 
 class Stage(Learner):
@@ -157,14 +162,21 @@ class Stage(Learner):
         if epoch == self.epoch - 1:
             self._parameters.setdefault(epoch, parameters)
 
-    async def forward(self, epoch: int, inputs: list[Tensor]) -> list[Tensor]:
-        """Of several microbatches of one shape, together."""
+    async def forward(self, orders: Sequence[Order]) -> list[Tensor]:
+        """Of several microbatches of one epoch and one shape: one after the other as long as each can be kept for its
+        backward pass, the others together."""
 
-        def run(parameters: Vector) -> list[Tensor]:
-            outputs = forward_pass(self._compute, parameters, inputs[0] if len(inputs) == 1 else torch.cat(inputs))
-            return list(torch.split(outputs, [len(each) for each in inputs]))
+        def run() -> list[Tensor]:
+            parameters, outputs = self._at(orders[0].epoch), list[Tensor]()
+            while len(outputs) < len(orders) and self._compute.keeps:
+                order = orders[len(outputs)]
+                outputs.append(forward_pass(self._compute, parameters, order.inputs, order.passage))
+            if others := [order.inputs for order in orders[len(outputs) :]]:
+                together = forward_pass(self._compute, parameters, others[0] if len(others) == 1 else torch.cat(others))
+                outputs += torch.split(together, [len(each) for each in others])
+            return outputs
 
-        return await self._timed("forward", len(inputs), lambda: run(self._at(epoch)))
+        return await self._timed("forward", len(orders), run)
 
     async def evaluate_batch(self, epoch: int, inputs: Tensor) -> Tensor:
         """The outputs of held-out samples at the state of that epoch."""
@@ -175,10 +187,12 @@ class Stage(Learner):
 
     async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
         """The gradient of the inputs, and the loss; the stage's own waits to be counted. Raises Rejected."""
+        other = order.other
+        assert other is not None
 
         def run() -> tuple[Backward, Vector]:
             parameters = self._at(order.epoch)
-            made = backward_pass(self._compute, parameters, order.inputs, order.other, last=self.last)
+            made = backward_pass(self._compute, parameters, order.inputs, other, order.passage, last=self.last)
             return made, made.gradient.copy() if made.finite else np.zeros_like(made.gradient)
 
         made, gradient = await self._timed("backward", 1, run)

@@ -230,7 +230,8 @@ class PipelineTrainer:
     async def _forward(self, microbatch: Microbatch, stage: int) -> Tensor:
         given = microbatch.inputs[stage]
         work = self._order("forward", microbatch, stage, given, None)
-        _, reply = await self._stages.ask(work, [given], [self._bounds(microbatch)])
+        peer, reply = await self._stages.ask(work, [given], [self._bounds(microbatch)])
+        microbatch.forwarded[stage] = peer
         assert reply.tensor is not None
         return reply.tensor
 
@@ -240,8 +241,11 @@ class PipelineTrainer:
         work = self._order("backward", microbatch, stage, given, other)
         accepted = [self._bounds(microbatch)] if stage else []
         is_known = stage - 1 in microbatch.others
-        ask = self._stages.ask_again if is_known else self._stages.ask
-        peer, reply = await ask(work, [given, other], accepted)
+        if is_known:
+            peer, reply = await self._stages.ask_again(work, [given, other], accepted)
+        else:
+            wanted = microbatch.forwarded.get(stage)
+            peer, reply = await self._stages.ask(work, [given, other], accepted, wanted=wanted)
         if reply.answer.loss is not None:
             self._on_loss(reply.answer.loss)
             microbatch.loss = reply.answer.loss

@@ -17,7 +17,7 @@ from protocols.identity import PeerId
 SMOOTHING = 0.2
 """Weight of the newest response time."""
 BACKWARD_FORWARDS = 2.5
-"""A backward pass, which computes the forward pass once more, takes about so many times as long."""
+"""A backward pass takes about so many times as long: twice, or three times where the forward pass is computed again."""
 OUT_SECONDS, MOST_OUT_SECONDS = 0.5, 10.0
 """Who fails for the first time is struck out for so long, then twice as long each time, up to the second."""
 
@@ -73,8 +73,13 @@ class Wiring:
         for peer in sorted(wanted - known.keys()):
             known[peer] = _Peer(self._random(), first)
 
-    def choose(self, stage: int, now: float, task: Task, exclude: Collection[PeerId] = ()) -> PeerId | None:
-        """Who does the next one; None when all are struck out, busy or excluded. `now`: monotonic seconds."""
+    def choose(
+        self, stage: int, now: float, task: Task, exclude: Collection[PeerId] = (), wanted: PeerId | None = None
+    ) -> PeerId | None:
+        """Who does the next one: `wanted` if it can; None when all are struck out, busy or excluded.
+
+        `now`: monotonic seconds.
+        """
         able = {
             peer: each
             for peer, each in self._stages.get(stage, {}).items()
@@ -82,9 +87,12 @@ class Wiring:
         }
         if not able:
             return None
-        fewest = min(each.under_way for each in able.values())
-        free = (peer for peer, each in able.items() if each.under_way == fewest)
-        chosen = min(free, key=lambda peer: (able[peer].given, able[peer].place))
+        if wanted in able:
+            chosen = wanted
+        else:
+            fewest = min(each.under_way for each in able.values())
+            free = (peer for peer, each in able.items() if each.under_way == fewest)
+            chosen = min(free, key=lambda peer: (able[peer].given, able[peer].place))
         able[chosen].given += able[chosen].expected(task, self._usual(stage))
         return chosen
 

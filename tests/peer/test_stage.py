@@ -9,6 +9,7 @@ from torch import Tensor
 from dht.clock import SystemClock
 from peer.models.stages import parameter_count, stage_state
 from peer.swarm.compute import Backward
+from peer.swarm.kept_passes import Passage
 from peer.swarm.stage import Order, Stage
 from protocols.identity import PeerId
 from protocols.vectors import Vector
@@ -25,12 +26,16 @@ class Held:
         self.begun, self.to_end = threading.Event(), threading.Event()
         self._gradient: Vector = torch.ones(parameter_count(MANIFEST, 0)).numpy()
 
-    def forward(self, _parameters: Vector, _inputs: Tensor) -> Tensor:
+    keeps = False
+
+    def forward(self, _parameters: Vector, _inputs: Tensor, _passage: Passage | None = None) -> Tensor:
         self.begun.set()
         self.to_end.wait()
         return GRADIENT
 
-    def backward(self, _parameters: Vector, _inputs: Tensor, _grad_outputs: Tensor) -> Backward:
+    def backward(
+        self, _parameters: Vector, _inputs: Tensor, _grad_outputs: Tensor, _passage: Passage | None = None
+    ) -> Backward:
         return Backward(None, self._gradient, None, finite=True)
 
     def backward_from_loss(self, _parameters: Vector, _inputs: Tensor, _targets: Tensor) -> Backward:
@@ -44,7 +49,7 @@ async def test_who_has_something_counted_does_not_wait_for_what_is_computed() ->
     await stage.backward(Order(0, 3, TRAINER, INPUTS, GRADIENT))
     try:
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-            computing = tasks.create_task(stage.forward(0, [INPUTS]))
+            computing = tasks.create_task(stage.forward([Order(0, 4, TRAINER, INPUTS)]))
             await asyncio.to_thread(held.begun.wait)
             assert await stage.count(0, 0b1000, TRAINER) == 0b1000
             update = await stage.update()

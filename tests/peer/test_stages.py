@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +24,8 @@ from peer.models.stages import (
 )
 from peer.plugins import PluginError, PluginOptions
 from peer.swarm.compute import StageCompute
+from peer.swarm.kept_passes import Passage, SavedBytes
+from protocols.identity import PeerId
 from protocols.manifest import Data, Manifest, Model, Pipeline, Sgd
 from protocols.rejection import Reason
 from tests.protocols.refusals import refusal
@@ -33,6 +36,7 @@ OPTIONS = {
     "mlp": {"layers": LAYERS, "width": 24, "inputs": 64, "classes": 10},
 }
 DATA = {"gpt": Data(dataset="text", options={"context": 20}), "mlp": Data(dataset="digits")}
+PASSAGE = Passage(PeerId("trainer"), 0, 3)
 every_architecture = pytest.mark.parametrize("architecture", OPTIONS)
 every_cut = pytest.mark.parametrize("cut", [2, 3, 5, [1, 4], [3, 1, 1]], ids=str)
 
@@ -72,6 +76,26 @@ def computes_of(manifest):
 
 def parameters_of(manifest):
     return [stage_state(manifest, stage).parameters for stage in stages_of(manifest)]
+
+
+def activations_of(manifest, architecture):
+    """What each stage takes."""
+    inputs, _ = batch_of(architecture)
+    taken = [inputs]
+    for compute, vector in zip(computes_of(manifest), parameters_of(manifest), strict=True):
+        taken.append(compute.forward(vector, taken[-1]))
+    return taken[:-1]
+
+
+def gradients_of(result):
+    """A copy."""
+    return result.grad_inputs, result.gradient.copy()
+
+
+def equal(one, other):
+    """To the bit."""
+    same_inputs = one[0] is other[0] is None or torch.equal(one[0], other[0])
+    return same_inputs and np.array_equal(one[1], other[1])
 
 
 def whole_with(manifest, parameters):
@@ -213,6 +237,65 @@ def test_recomputing_gives_the_gradients_of_a_graph_that_was_kept(architecture):
     computes[0].backward(parameters[0], inputs, result.grad_inputs)
     again = computes[0].backward(parameters[0], inputs, result.grad_inputs)  # gradients do not add up
     assert np.array_equal(again.gradient, kept[0].gradient.numpy())
+
+
+@every_architecture
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_forward_pass_that_was_kept_is_not_computed_again(architecture, stage):
+    manifest = manifest_of(architecture, 3)
+    inputs = activations_of(manifest, architecture)[stage]
+    model, parameters = stage_model(manifest, stage), parameters_of(manifest)[stage]
+    calls = []
+    model.module.register_forward_pre_hook(lambda *_: calls.append(stage))
+    compute = StageCompute(model, first=stage == 0, last=False, loss=loss_of(manifest.data))
+    outputs = compute.forward(parameters, inputs)
+    wanted = gradients_of(compute.backward(parameters, inputs, outputs.sin()))
+
+    assert torch.equal(compute.forward(parameters, inputs, PASSAGE), outputs)
+    compute.forward(parameters, inputs, replace(PASSAGE, microbatch=4))
+    assert not compute.forward(parameters, inputs, replace(PASSAGE, epoch=1)).requires_grad
+    calls.clear()
+    assert equal(gradients_of(compute.backward(parameters, inputs, outputs.sin(), PASSAGE)), wanted)
+    assert not calls
+    assert equal(gradients_of(compute.backward(parameters, inputs, outputs.sin(), PASSAGE)), wanted)
+    assert len(calls) == 1  # asked for once more, it is
+
+
+def test_a_forward_pass_of_other_inputs_or_parameters_is_no_use():
+    manifest = manifest_of("mlp")
+    compute, parameters = computes_of(manifest)[0], parameters_of(manifest)[0]
+    inputs, _ = batch_of("mlp")
+    for others in ((parameters, inputs + 1), (parameters * np.float32(2), inputs)):
+        wanted = gradients_of(compute.backward(*others, torch.ones(4, 24)))
+        compute.forward(parameters, inputs, PASSAGE)
+        assert equal(gradients_of(compute.backward(*others, torch.ones(4, 24), PASSAGE)), wanted)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100, 5000])
+def test_what_there_is_no_room_for_is_computed_again(kept_bytes):
+    manifest = manifest_of("mlp")
+    inputs, _ = batch_of("mlp")
+    parameters = parameters_of(manifest)[0]
+    compute = StageCompute(
+        stage_model(manifest, 0), first=True, last=False, loss=loss_of(manifest.data), kept_bytes=kept_bytes
+    )
+    passages = [replace(PASSAGE, microbatch=number) for number in range(4)]
+    for passage in passages:
+        compute.forward(parameters, inputs, passage)
+    assert not compute.keeps
+    wanted = gradients_of(compute.backward(parameters, inputs, torch.ones(4, 24)))
+    for passage in passages:
+        assert equal(gradients_of(compute.backward(parameters, inputs, torch.ones(4, 24), passage)), wanted)
+
+
+def test_a_graph_takes_what_it_has_saved_beside_the_parameters():
+    manifest = manifest_of("mlp", LAYERS)
+    model = stage_model(manifest, 1)
+    saved = SavedBytes(model.parameters)
+    activations = torch.rand(4, 24, requires_grad=True)
+    with saved.counted():
+        outputs = model(activations)
+    assert saved.total == 4 * (activations.numel() + outputs.numel())
 
 
 def test_each_call_computes_with_the_parameters_that_it_names():

@@ -63,6 +63,17 @@ def test_who_is_five_times_slower_gets_a_fifth() -> None:
     assert done[A] / done[B] == pytest.approx(5, rel=0.1)
 
 
+def test_who_is_wanted_is_chosen_if_it_can() -> None:
+    made = wiring(A, B, C)
+    assert [made.choose(STAGE, 0.0, Task.BACKWARD, wanted=C) for _ in range(5)] == [C] * 5
+    assert {made.choose(STAGE, 0.0, Task.FORWARD) for _ in range(4)} == {A, B}  # C has been given the most
+    made.failed(STAGE, C, 0.0)
+    assert made.choose(STAGE, 0.0, Task.BACKWARD, wanted=C) in (A, B)
+    assert made.choose(STAGE, OUT_SECONDS + 1, Task.BACKWARD, wanted=C) == C
+    assert made.choose(STAGE, OUT_SECONDS + 1, Task.BACKWARD, {C}, wanted=C) in (A, B)
+    assert made.choose(STAGE, 0.0, Task.BACKWARD, wanted=PeerId("stranger")) in (A, B)
+
+
 def test_a_peer_that_became_slow_does_not_hold_all_works() -> None:
     """Though what was known of it was better, and nothing else is known as long as it does not answer."""
     made = wiring(A, B)
