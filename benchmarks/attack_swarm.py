@@ -45,9 +45,11 @@ class Student(Learner):
         self.trainer, self._clock, self._evaluates = trainer, clock, evaluates
         self.samples_per_second = BATCH / STEP_SECONDS
         self.epoch = 0
+        self.made: Vector | None = None
+        """This epoch's update, once it is there."""
 
     async def begin(self, state: ModelState) -> None:
-        self.epoch = state.epoch
+        self.epoch, self.made = state.epoch, None
         self.trainer.start_epoch(state)
 
     async def step(self) -> Trained:
@@ -56,8 +58,8 @@ class Student(Learner):
         return Trained(self.trainer.samples, self.trainer.complete, self.samples_per_second)
 
     async def update(self) -> tuple[Vector, int] | None:
-        made = self.trainer.update()
-        return (made, self.trainer.samples) if self.trainer.samples else None
+        self.made = self.trainer.update()
+        return (self.made, self.trainer.samples) if self.trainer.samples else None
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return self.trainer.evaluate(state) if self._evaluates else {}
@@ -76,7 +78,7 @@ class Attacker(Student):
             return None
         own, weight = made
         await self._clock.sleep(STEP_SECONDS / 2)  # until they are done
-        honest = [s.trainer.update() for s in self._honest if s.epoch == self.epoch and s.trainer.samples]
+        honest = [s.made for s in self._honest if s.epoch == self.epoch and s.made is not None and s.trainer.samples]
         return self._forger.update(self.epoch, own, honest or [own]), weight
 
 

@@ -8,6 +8,7 @@ import os
 import time
 
 import numpy as np
+import torch
 import uvloop
 from loop_lag import LoopLag
 from our_peer import Prepared, command, in_rounds, our_peer
@@ -45,16 +46,21 @@ def manifest_of(peers: int, codec: str, rule: str = "mean", byzantine: int = 0, 
 
 
 class ReadyLearner(Learner):
-    """Has its one sample, and its update, as soon as it is told to go."""
+    """Has its one sample, and its update, as soon as it is told to go.
 
-    def __init__(self, update: Vector) -> None:
-        self._update = update
+    As of a trainer, the update is handed over to the round; what it is made of is there all the time.
+    """
+
+    def __init__(self, source: Vector) -> None:
+        self._source = source
+        self._update: Vector | None = None
         self.waiting, self.go = asyncio.Event(), asyncio.Event()
 
     async def begin(self, state: ModelState) -> None:
         pass
 
     async def step(self) -> Trained:
+        self._update = self._source.copy()
         self.waiting.set()
         await self.go.wait()
         self.waiting.clear()
@@ -62,7 +68,9 @@ class ReadyLearner(Learner):
         return Trained(1, True, 1.0)
 
     async def update(self) -> tuple[Vector, int]:
-        return self._update, 1
+        update, self._update = self._update, None
+        assert update is not None
+        return update, 1
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return {}
@@ -93,14 +101,16 @@ class PausingParticipant(Participant):
 
 
 async def serve(settings: Command) -> None:
+    torch.set_num_threads(1)  # as a daemon here, and as the other side
     reports = Reports()
+    source = vector(settings["seed"], settings["size"])  # torch's, as of a gradient: before the memory is looked at
 
     def prepare(_peer: PeerId, _node: Node) -> Prepared:
         named = ("peers", "codec", "rule", "byzantine", "validators")
         manifest = manifest_of(*(settings[name] for name in named))
         slots = make_optimizer(manifest.training.outer, ROUNDS).initial_slots(settings["size"])
         state = ModelState(manifest.run_id, 0, np.zeros(settings["size"], np.float32), slots)
-        return Prepared(manifest, state, ReadyLearner(vector(settings["seed"], settings["size"])))
+        return Prepared(manifest, state, ReadyLearner(source))
 
     async with our_peer(settings, reports, prepare, in_rounds(settings, PausingParticipant)) as participant:
         await play(participant, participant.learner, settings, reports)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from peer.data.dataset import Dataset
 from peer.models.flat import FlatModel
@@ -47,14 +48,12 @@ class Trainer:
         self._epoch = 0
         self._microbatches = 0
         self._start: Vector = np.zeros(0, np.float32)
-        self._gradient_sum = torch.zeros(0)
+        self._gradient_sum: Tensor | None = None
         self._inner: torch.optim.Optimizer | None = None
         self.samples = 0
         """Behind the update of this epoch."""
         self.dropped = 0
         """Microbatches, in all epochs."""
-        if isinstance(self._training, DataParallel):
-            self._gradient_sum = torch.zeros(model.parameter_count)
 
     @property
     def complete(self) -> bool:
@@ -69,8 +68,9 @@ class Trainer:
         self._start = state.parameters
         self._model.load(state.parameters)
         self._microbatches = self.samples = 0
-        self._gradient_sum.zero_()
-        if isinstance(self._training, LocalSgd):
+        if isinstance(self._training, DataParallel):
+            self._gradient_sum = torch.zeros(self._model.parameter_count)
+        elif isinstance(self._training, LocalSgd):
             if self._inner is None or self._manifest.verification.validators:
                 self._inner = _torch_optimizer(self._training.inner, self._model.parameters)
             rate = learning_rate(self._training.inner, state.epoch, self._manifest.epochs)
@@ -96,6 +96,7 @@ class Trainer:
         if self._inner is not None:
             self._inner.step()
         else:
+            assert self._gradient_sum is not None
             self._gradient_sum.add_(self._model.gradient, alpha=size)
         self.samples += size
         return StepReport(size, loss)
@@ -103,13 +104,17 @@ class Trainer:
     def update(self) -> Vector:
         """This epoch's update; it stands for `samples` samples, and is zero when there are none.
 
-        Should it have run away to infinity, its microbatches count as dropped and `samples` becomes 0.
+        It is the caller's own from now on, and the epoch has no second one. Should it have run away to infinity, its
+        microbatches count as dropped and `samples` becomes 0.
         """
         if isinstance(self._training, DataParallel):
-            update: Vector = (self._gradient_sum / max(1, self.samples)).numpy()
+            assert self._gradient_sum is not None
+            update: Vector = self._gradient_sum.div_(max(1, self.samples)).numpy()
+            self._gradient_sum = None
         else:
+            update = self._model.store()
             with np.errstate(over="ignore", invalid="ignore"):
-                update = self._start - self._model.store()
+                np.subtract(self._start, update, out=update)
         if not all_finite(update):
             self.dropped += self.samples // self._training.batch_size
             self.samples = 0

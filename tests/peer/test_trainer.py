@@ -133,10 +133,30 @@ def test_a_new_epoch_forgets_the_old_one():
     later = ModelState(state.run, 1, state.parameters, state.slots)
     trainer.start_epoch(later)
     assert trainer.samples == 0
-    assert not trainer.update().any()
     trainer.train_microbatch()
     indices = sample_indices(state.run, 1, PEERS[0], start=0, count=4, population=50)
     np.testing.assert_allclose(trainer.update(), gradient_at(state.parameters, indices), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [DATA_PARALLEL, LOCAL_SGD])
+def test_without_samples_the_update_is_zero(training):
+    trainer, state = trainer_of(training)
+    trainer.start_epoch(state)
+    assert trainer.samples == 0
+    assert not trainer.update().any()
+
+
+@pytest.mark.parametrize("training", [DATA_PARALLEL, LOCAL_SGD])
+def test_an_update_is_the_callers_own(training):
+    """It may still be on its way when the next epoch begins."""
+    trainer, state = trainer_of(training)
+    trainer.start_epoch(state)
+    trainer.train_microbatch()
+    update = trainer.update()
+    before = update.copy()
+    trainer.start_epoch(state)
+    trainer.train_microbatch()
+    assert np.array_equal(update, before)
 
 
 @pytest.mark.parametrize("training", [DATA_PARALLEL, LOCAL_SGD])
@@ -148,10 +168,11 @@ def test_a_microbatch_that_is_not_finite_is_dropped_and_counted(training):
     assert [report.samples for report in reports] == [4, 0, 4]
     assert np.isnan(reports[1].loss)
     assert (trainer.samples, trainer.dropped) == (8, 1)
-    assert np.isfinite(trainer.update()).all()
+    update = trainer.update()
+    assert np.isfinite(update).all()
     if training is DATA_PARALLEL:
         clean = gradient_at(state.parameters, np.delete(order, range(4, 8)))
-        np.testing.assert_allclose(trainer.update(), clean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(update, clean, rtol=1e-4, atol=1e-6)
 
 
 def test_inner_steps_that_run_away_contribute_nothing():
