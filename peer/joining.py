@@ -20,8 +20,10 @@ from protocols.state import ModelState
 
 RETRY_SECONDS = 0.25
 EMPTY_CLAIMS = 3
-"""Whose state could not be had so many times is not asked what the swarm's is: who claims what nobody has would keep
-all who start beside it from ever starting."""
+"""Whose state could not be had so many times is not asked what the swarm's is for a while: who claims what nobody has
+would keep all who start beside it from ever starting …"""
+DISBELIEF_SECONDS, LONGEST_DISBELIEF_SECONDS = 30.0, 600.0
+"""… for so long, then twice as long each time: it may have been our line, or theirs."""
 FETCHES_IN_A_ROW = 3
 """So many states are fetched one after the other without a round in between before we rest …"""
 LONGEST_REST_SECONDS = 300.0
@@ -43,6 +45,14 @@ class Found:
     """Who was there before us, where nobody has made the state that we start from."""
 
 
+def _doubled(seconds: float, times: int, most: float) -> float:
+    return min(most, seconds * 2.0 ** min(times, 32))
+
+
+def _names(choice: Choice, state: ModelState) -> bool:
+    return (choice.epoch, choice.digest) == (state.epoch, state.digest)
+
+
 class Joining:
     def __init__(
         self,
@@ -57,6 +67,8 @@ class Joining:
         self._profile, self._probation = profile, probation
         self._empty_claims: Counter[PeerId] = Counter()
         """How often nobody gave the state that these said to hold, since we have fetched one."""
+        self._disbelieved: dict[PeerId, float] = {}
+        """Until when."""
         self._fetches, self._fetch_seconds = 0, 0.0
         """How often we have fetched the swarm's state since we were last in step, and how long that took last time."""
 
@@ -71,16 +83,25 @@ class Joining:
         """
         await self._company.membership.introduce()
         await self._company.directives.catch_up()
-        believed = [peer for peer in fellows.peers if self._empty_claims[peer] < EMPTY_CLAIMS]
-        choice = await self._heads.choose(believed, snapshot=ours if ours.epoch else None)
+        choice = await self._choose(ours, fellows)
+        if choice is not None and not _names(choice, ours) and (pause := self._rest_seconds):
+            await self._rest(pause)
+            choice = await self._choose(ours, fellows)  # what it was before is a thing of the past
         if choice is None:
             return Found(ours, self._group(None, ours.epoch), fetched=False)
         self._company.ban_all(choice.banned)
-        if (choice.epoch, choice.digest) == (ours.epoch, ours.digest):
+        if _names(choice, ours):
             return Found(ours, self._group(choice, ours.epoch), fetched=False, elders=choice.tellers)
-        await self._rest_when_too_slow()
         state = await self._fetch(choice, ours)
         return Found(state, self._group(choice, state.epoch), fetched=True) if state else None
+
+    def believed(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """Those who are asked what the swarm's state is."""
+        now = self._transport.clock.monotonic()
+        return [peer for peer in peers if self._disbelieved.get(peer, now) <= now]
+
+    async def _choose(self, ours: ModelState, fellows: Fellows) -> Choice | None:
+        return await self._heads.choose(self.believed(fellows.peers), snapshot=ours if ours.epoch else None)
 
     async def _fetch(self, choice: Choice, ours: ModelState) -> ModelState | None:
         began = self._transport.clock.monotonic()
@@ -88,26 +109,36 @@ class Joining:
             state = await fetch_state(self._transport, ours, choice)
         except (ContentNotFound, Rejected) as error:
             log.info("the swarm's state could not be fetched, trying again", epoch=choice.epoch, error=str(error))
-            self._empty_claims.update(choice.holders)
+            self._note_empty_claims(choice)
             await self._transport.clock.sleep(RETRY_SECONDS)
             return None
         self._empty_claims.clear()
+        self._disbelieved.clear()
         self._fetches += 1
         self._fetch_seconds = self._transport.clock.monotonic() - began
         log.info("synced", epoch=state.epoch, digest=state.digest.hex()[:16], holders=len(choice.holders))
         return state
 
-    async def _rest_when_too_slow(self) -> None:
+    def _note_empty_claims(self, choice: Choice) -> None:
+        now = self._transport.clock.monotonic()
+        self._empty_claims.update(choice.holders)
+        for peer in choice.holders:
+            if (again := self._empty_claims[peer] - EMPTY_CLAIMS) >= 0:
+                self._disbelieved[peer] = now + _doubled(DISBELIEF_SECONDS, again, LONGEST_DISBELIEF_SECONDS)
+
+    @property
+    def _rest_seconds(self) -> float:
         """Whose state is a thing of the past each time that it has fetched it asks the others for it less and less."""
-        if (too_many := self._fetches - FETCHES_IN_A_ROW) < 0:
-            return
-        pause = min(LONGEST_REST_SECONDS, self._fetch_seconds * 2**too_many)
+        too_many = self._fetches - FETCHES_IN_A_ROW
+        return _doubled(self._fetch_seconds, too_many, LONGEST_REST_SECONDS) if too_many >= 0 else 0.0
+
+    async def _rest(self, seconds: float) -> None:
         log.warning(
             "this line is too slow for the run: by the time that its state is here, the others are epochs ahead",
             state_seconds=round(self._fetch_seconds, 1),
-            again_in_seconds=round(pause),
+            again_in_seconds=round(seconds),
         )
-        await self._transport.clock.sleep(pause)
+        await self._transport.clock.sleep(seconds)
 
     def _group(self, choice: Choice | None, epoch: int) -> dict[PeerId, bool]:
         """Nobody where the run starts; we alone when the state is our own snapshot, and nobody has another."""

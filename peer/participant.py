@@ -626,7 +626,8 @@ class Participant:
             if now < asked_at + pause:
                 continue
             asked_at, pause = now, min(2 * pause, LONGEST_WATCH_SECONDS)
-            if (choice := await self._heads.choose(self.fellows.peers, companions=self.fellows.companions)) is not None:
+            believed = self._joining.believed(self.fellows.peers)
+            if (choice := await self._heads.choose(believed, companions=self.fellows.companions)) is not None:
                 self.company.ban_all(choice.banned)
                 self._compare(choice)
 

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dht.interfaces import Frame, Stream, TransportError
+from dht.interfaces import Frame, Stream, Transport, TransportError
 from dht.simulated_link import Link
 from dht.wrapped_transport import WrappedStream, WrappedTransport
+from peer import joining
+from peer.content_fetch import ContentNotFound
 from peer.contents import BLOCKS_KIND, INDEX_KIND
 from peer.listing import PUBLISH_SECONDS
 from peer.membership import HELLO_KIND, LOOKUP_SECONDS
@@ -21,7 +23,7 @@ from peer.participant import GRACE_EVERY, Participant
 from peer.rounds.exchange import PART_KIND
 from peer.rounds.post import ROUND_KIND
 from peer.sync import HEAD_KIND
-from protocols.heads import Head
+from protocols.heads import Choice, Head
 from protocols.identity import PeerId
 from protocols.manifest import Averaging, Manifest
 from protocols.records import RosterEntry
@@ -29,6 +31,7 @@ from protocols.rejection import Reason
 from protocols.round.machine import Phase, Round
 from protocols.round.messages import Progress, Standing
 from protocols.signed import Signer
+from protocols.state import ModelState
 from tests.peer.block_counts import CountingTransport
 from tests.peer.simulated_swarm import (
     SimulatedSwarm,
@@ -235,8 +238,35 @@ def test_who_is_too_slow_for_the_run_fetches_its_state_less_and_less() -> None:
         await swarm.until(lambda: slow.participant._joining._fetches == 4, within=120)
         await swarm.network.clock.sleep(4 * 12)  # as long as it rests, and fetches once more
         assert slow.participant._joining._fetches <= 5
+        await swarm.until(lambda: slow.participant._joining._fetches == 7, within=400)  # but goes on doing so
 
     simulate(scenario, data_parallel(epochs=2000, target_batch=6000), parameters=18_000)
+
+
+def test_a_joiner_that_could_not_fetch_the_state_for_a_while_is_not_alone_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its line has failed, not the others; and until it has their state, it plays no epochs of its own against them."""
+    fetch, failures = joining.fetch_state, 2 * joining.EMPTY_CLAIMS
+
+    async def fails_at_first(transport: Transport, like: ModelState, choice: Choice) -> ModelState:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ContentNotFound("nobody gives it")
+        return await fetch(transport, like, choice)
+
+    monkeypatch.setattr(joining, "fetch_state", fails_at_first)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.epoch(4)
+        joiner = await swarm.start(3)
+        await swarm.until(lambda: not failures and joiner.participant.joined, within=400)
+        await swarm.until(lambda: joiner.participant.samples_contributed, within=60)
+        check_nobody_was_charged(swarm)
+
+    simulate(scenario, data_parallel(epochs=2000))
 
 
 class Laggard(Participant):
