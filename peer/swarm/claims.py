@@ -1,6 +1,6 @@
 """A trainer's word with the keeper of the board: what it is at work on, and how much more it wants."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -23,8 +23,10 @@ log = structlog.get_logger()
 class Surroundings:
     """What the members say of themselves."""
 
-    servers: Callable[[], Iterable[PeerId]]
+    servers: Callable[[], Collection[PeerId]]
     """Who serves a stage and can be dialled; the keeper of the board is one of them."""
+    trainers: Callable[[], Collection[PeerId]]
+    """Who begins microbatches, as we do."""
     epoch: Callable[[], int]
     """That some stage has still to step."""
     paused: Callable[[int], bool]

@@ -156,7 +156,7 @@ class PipelinePeer:
             self.spot_checks,
             self._client,
             self.keeper,
-            Surroundings(self._dialable, self._epoch_of_all, self.participant.directives.log.paused),
+            Surroundings(self._dialable, self.trainers, self._epoch_of_all, self.participant.directives.log.paused),
             self._border,
             self._observe,
         )
@@ -352,7 +352,7 @@ class PipelinePeer:
         """Which of them evaluates that epoch's state, as things are now."""
         return next(iter(order(self._manifest.run_id, epoch, self.trainers())), None)
 
-    def _dialable(self) -> Iterable[PeerId]:
+    def _dialable(self) -> list[PeerId]:
         """Who may keep the board."""
         return [peer for peers in self._peers_by_stage().values() for peer in peers]
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from math import ceil
 from typing import Literal
 
 import structlog
@@ -33,6 +34,11 @@ from protocols.swarm.messages import Grant, Work
 
 CLAIM_SECONDS, IDLE_CLAIM_SECONDS = 0.3, 0.1
 """How often the board hears of us, at least; the second while we have nothing to do, as at an epoch's end."""
+UNDER_WAY_PER_SERVER = 3
+"""Microbatches of all trainers: one that is computed, one that is there, one on its way. With more of them, more wait
+between their two passes through a stage, which keeps what it can of them in memory (`kept_passes`)."""
+FEWEST_UNDER_WAY, MOST_UNDER_WAY = 2, 64
+"""Of one trainer."""
 LOST_SECONDS = 1.5
 """A stage that is said to lack what it has counted for us so long ago has lost it, unless its peer says otherwise."""
 DISPUTE_SECONDS = 6.0
@@ -68,7 +74,7 @@ class PipelineTrainer:
         self._held: dict[tuple[int, int], Microbatch] = {}
         self._working: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._changed = Signal()
-        self._depth = 2 * manifest.training.stages
+        self._depth = FEWEST_UNDER_WAY
         """So many microbatches are under way at once."""
 
     # -- claiming ----------------------------------------------------------------------------------------------------
@@ -77,7 +83,7 @@ class PipelineTrainer:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                grant = None
+                grant, self._depth = None, self._suitable_depth
                 async with self._border.around("claiming microbatches"):
                     keeper = self._claims.choose_keeper(working=bool(self._working))
                     if keeper is not None:
@@ -90,6 +96,12 @@ class PipelineTrainer:
                         await self._changed.wait()
                 if idle:
                     await self._transport.clock.sleep(0.02)  # of several that end together one claim tells
+
+    @property
+    def _suitable_depth(self) -> int:
+        """Our share of what keeps all who serve a stage busy."""
+        together = UNDER_WAY_PER_SERVER * len(self._run.servers())
+        return min(MOST_UNDER_WAY, max(FEWEST_UNDER_WAY, ceil(together / max(1, len(self._run.trainers())))))
 
     @property
     def _at_work_on(self) -> dict[int, int]:
