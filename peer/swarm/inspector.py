@@ -85,11 +85,11 @@ class AnswerInspector:
                 return known
             verdict = await self._arbiter.settle(assignment, (first, second))
             if verdict is None:
-                self._charge(assignment, first, second)
+                self._charge(assignment, first, second, self._members())
                 return None
             for wrong in verdict.wrong:
                 against = next(each for each in (*verdict.right, *verdict.wrong) if each is not wrong)
-                self._charge(assignment, wrong, against)
+                self._charge(assignment, wrong, against, self._members())
             self._ban_all(verdict)
             return verdict
 
@@ -111,13 +111,13 @@ class AnswerInspector:
             self.found_wrong += 1
             self._ban(wrong.peer, WRONG_ANSWER)
 
-    def _charge(self, assignment: Assignment, first: Given, second: Given) -> None:
+    def _charge(self, assignment: Assignment, first: Given, second: Given, before: Iterable[PeerId]) -> None:
         replies = [first.reply, second.reply]
         charge = AnswerCharge(work=assignment.work, first=replies[0].statement.wire, second=replies[1].statement.wire)
         tensors = [*assignment.tensors, *(reply.tensor for reply in replies if reply.tensor is not None)]
         self._evidence.keep(charge, [tensor.payload for tensor in tensors])
         statement = self._signer.sign(charge, assignment.work.epoch)
-        for peer in self._members():
+        for peer in before:
             self._outbox.relay(peer, statement)
 
     # -- what others have found --------------------------------------------------------------------------------------
@@ -168,6 +168,15 @@ class AnswerInspector:
         verdict = await self._arbiter.settle(assignment, given)
         if verdict is not None:
             self._ban_all(verdict)
+            if given[0] in verdict.right:
+                self._clear_the_accused(assignment, verdict)
+
+    def _clear_the_accused(self, assignment: Assignment, verdict: Verdict) -> None:
+        """Of a false charge those hear from us who serve that stage, and may be accused of more: the accuser shows them
+        nothing, for it has banned them."""
+        fellows = [peer for peer in self._recomputation.serving(assignment.work.stage) if not self._is_banned(peer)]
+        for wrong in verdict.wrong:
+            self._charge(assignment, wrong, verdict.right[0], fellows)
 
     async def _opened(
         self, charge: AnswerCharge, answers: tuple[Signed[Answer], Signed[Answer]], payloads: list[Payload]

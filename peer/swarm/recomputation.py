@@ -55,6 +55,10 @@ class Recomputation:
         self._heads = Heads(transport, signer, border)
         self._training = factory.training
 
+    def serving(self, stage: int) -> Iterable[PeerId]:
+        """The others who serve it."""
+        return self._peers_at(stage)
+
     def outputs(self, work: Work) -> list[TensorBounds]:
         """What the tensor is like that comes of a work; of the first stage's backward pass comes none."""
         if work.stage:
