@@ -4,9 +4,9 @@
     python benchmarks/swarm.py --stages 2 --codec int8 --implementations ours,torch --json
 
 The same gpt, cut into the same stages, the same microbatches and epochs; one thread of torch in every process. Ours are
-real daemons, one for each stage (`peer join`), that average, sign, publish and save as always. Stages of ours compute a
-microbatch's forward pass twice, which saves memory and lets any peer take the backward pass; `torch` keeps activations
-instead, `torch_recompute` does as ours.
+real daemons, one for each stage (`peer join`), that average, sign, publish and save as always. Stages of ours keep what
+`--activations` allows of a microbatch's forward pass, and compute the rest again; `torch` keeps all, `torch_recompute`
+nothing.
 """
 
 import argparse

@@ -14,7 +14,7 @@ SCHEDULES = {"1f1b": Schedule1F1B, "gpipe": ScheduleGPipe}
 
 
 class Recomputed(nn.Module):
-    """Keeps the inputs of a microbatch and computes the rest of its forward pass anew, as stages of ours do."""
+    """Keeps the inputs of a microbatch and computes the rest of its forward pass anew."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from peer.models.stages import stage_shape, whole_model
 from peer.signal import Signal
 from peer.swarm.compute import Backward
 from peer.swarm.factory import StageFactory
+from peer.swarm.kept_passes import Passage
 from peer.swarm.microbatch import Tensor as Encoded
 from peer.swarm.server import StageServer
 from peer.swarm.stage import Stage
@@ -127,14 +128,18 @@ def test_a_peer_that_dies_in_an_evaluation_is_replaced_by_another(monkeypatch: p
 class Recording:
     """Computes nothing, and writes down what it was asked for."""
 
+    keeps = False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def forward(self, parameters: Vector, inputs: Tensor) -> Tensor:
+    def forward(self, parameters: Vector, inputs: Tensor, _passage: Passage | None = None) -> Tensor:
         self.asked.append(f"{len(inputs)} forward at {parameters[0]:.0f}")
         return torch.zeros(len(inputs), 16)
 
-    def backward(self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor) -> Backward:
+    def backward(
+        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, _passage: Passage | None = None
+    ) -> Backward:
         self.asked.append(f"{len(inputs)} backward at {parameters[0]:.0f}")
         return Backward(None, np.zeros(1, np.float32), None, finite=True)
 
