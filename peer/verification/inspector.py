@@ -6,7 +6,7 @@ for it, so neither a crash nor a slow line is an offence.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,7 +52,9 @@ EARLY = 256
 EARLY_OF_ONE = 4
 GROUPS_KEPT = 32
 """Of so many epochs it is known who was in the group: others have nobody to charge, and are not worth a ban."""
-CHARGES_WAITING = 16
+CHARGES_WAITING, CHARGES_OF_ONE = 32, 8
+"""A charge that is refused does not come again, and a validator may find several at once. Those of a false accuser cost
+no more than the first: it is banned then."""
 
 log = structlog.get_logger()
 
@@ -93,8 +95,8 @@ class Inspector:
         self._revealed = Signal()
         self._accounts: asyncio.Queue[tuple[RoundAccount, ModelState]] = asyncio.Queue()
         self._charges: asyncio.Queue[Signed[Any]] = asyncio.Queue(CHARGES_WAITING)
-        self._charging: set[PeerId] = set()
-        """Whose charge waits, or is looked into."""
+        self._charging = Counter[PeerId]()
+        """Whose charges wait, or are looked into."""
         self._outbox = Outbox(transport, signer, _nothing, _nothing, border, request_kind=VERIFY_KIND, replaces=False)
         self._groups: dict[int, frozenset[PeerId]] = {}
         self._fellows: frozenset[PeerId] = frozenset()
@@ -186,9 +188,9 @@ class Inspector:
         """Looked into in its turn; only a member of the round has anybody to charge."""
         if statement.sender not in self._groups.get(statement.epoch, ()):
             raise Rejected(Reason.UNEXPECTED, "a charge by somebody who was not in that round")
-        if self._charges.full() or statement.sender in self._charging:
+        if self._charges.full() or self._charging[statement.sender] >= CHARGES_OF_ONE:
             raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
-        self._charging.add(statement.sender)
+        self._charging[statement.sender] += 1
         self._charges.put_nowait(statement)
 
     def _hear_reveal(self, statement: Signed[SeedWord]) -> None:
@@ -216,7 +218,8 @@ class Inspector:
             charge = await self._charges.get()
             async with self._border.around(f"looking into a charge by {charge.sender}"):
                 await self._look_into(charge)
-            self._charging.discard(charge.sender)
+            self._charging[charge.sender] -= 1
+            self._charging += Counter()  # forgets the zeros
 
     async def _look_into(self, charge: Signed[Any]) -> None:
         if charge.sender in self._guilty:

@@ -1,5 +1,6 @@
 """Members check each other: liars of every kind are found out and banned by all honest members, and nobody else is."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,16 +15,17 @@ from dht.interfaces import Refused, Unreachable
 from dht.simulated_link import Link
 from peer.misbehaviour import PROTOCOL_ATTACKS
 from peer.participant import Participant
-from peer.verification.checks import WRONG_OBSERVATION, WRONG_PART
+from peer.verification.checks import WRONG_OBSERVATION, WRONG_PART, Checks
 from peer.verification.inputs import INPUTS_KIND
-from peer.verification.inspector import VERIFY_KIND
+from peer.verification.inspector import CHARGES_OF_ONE, VERIFY_KIND
 from protocols.encoding import digest
+from protocols.identity import PeerId
 from protocols.manifest import Averaging, Manifest, Verification
 from protocols.message import Message
 from protocols.rejection import Reason
 from protocols.round.messages import PartResult, Prepared
 from protocols.rules import DistanceRule, Matrix
-from protocols.signed import Signer
+from protocols.signed import Signed, Signer
 from protocols.verification.charges import OwnerCharge, SenderCharge
 from protocols.verification.equivocation import Equivocation, Testimony
 from protocols.verification.seed import Reveal, SeedWord
@@ -73,6 +75,35 @@ def test_who_sends_something_else_than_its_work_is_banned_by_all(attack: Any, ru
         assert await until_banned(swarm, liars) <= EPOCHS_UNTIL_BANNED
 
     simulate(scenario, verified(rule), seed=1)
+
+
+def test_one_who_finds_out_several_at_once_is_heard_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A charge that is refused does not come again; and whom only some have banned may get into no round any more, so
+    that nobody else finds it out. But nobody fills the others' time."""
+    judged = asyncio.Event()
+
+    async def slow(_checks: Checks, _charge: Signed[Any], _group: frozenset[PeerId]) -> None:
+        await judged.wait()
+
+    monkeypatch.setattr(Checks, "judge", slow)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(HONEST)
+        await swarm.epoch(3)
+        accuser, judge = swarm.peers[0].participant, swarm.peers[1]
+        answers = []
+        for number in range(CHARGES_OF_ONE + 2):
+            body = SenderCharge(begin=b"", contribution=b"", chunk=number, payload=b"")
+            wire = accuser._signer.sign(body, judge.state.epoch - 1).wire
+            try:
+                await swarm.peers[0].transport.request(judge.peer, VERIFY_KIND, wire, 5.0)
+                answers.append("")
+            except Refused as error:
+                answers.append(error.reason)
+        judged.set()
+        assert answers == [""] * CHARGES_OF_ONE + [Reason.BUSY] * 2
+
+    simulate(scenario, verified(), seed=1)
 
 
 @pytest.mark.parametrize("codec", ["none", "float16", "int8"])
