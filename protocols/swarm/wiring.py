@@ -76,7 +76,9 @@ class Wiring:
     def choose(
         self, stage: int, now: float, task: Task, exclude: Collection[PeerId] = (), wanted: PeerId | None = None
     ) -> PeerId | None:
-        """Who does the next one: `wanted` if it can; None when all are struck out, busy or excluded.
+        """Who does the next one: `wanted` if it can, and has no more to do than others.
+
+        None when all are struck out, busy or excluded.
 
         `now`: monotonic seconds.
         """
@@ -87,10 +89,10 @@ class Wiring:
         }
         if not able:
             return None
-        if wanted in able:
+        fewest = min(each.under_way for each in able.values())
+        if wanted in able and able[wanted].under_way <= fewest + 1:
             chosen = wanted
         else:
-            fewest = min(each.under_way for each in able.values())
             free = (peer for peer, each in able.items() if each.under_way == fewest)
             chosen = min(free, key=lambda peer: (able[peer].given, able[peer].place))
         able[chosen].given += able[chosen].expected(task, self._usual(stage))

@@ -67,6 +67,10 @@ def test_who_is_wanted_is_chosen_if_it_can() -> None:
     made = wiring(A, B, C)
     assert [made.choose(STAGE, 0.0, Task.BACKWARD, wanted=C) for _ in range(5)] == [C] * 5
     assert {made.choose(STAGE, 0.0, Task.FORWARD) for _ in range(4)} == {A, B}  # C has been given the most
+    with made.under_way(STAGE, C):
+        assert made.choose(STAGE, 0.0, Task.BACKWARD, wanted=C) == C
+        with made.under_way(STAGE, C):
+            assert made.choose(STAGE, 0.0, Task.BACKWARD, wanted=C) in (A, B)  # it is slower, or has too much to do
     made.failed(STAGE, C, 0.0)
     assert made.choose(STAGE, 0.0, Task.BACKWARD, wanted=C) in (A, B)
     assert made.choose(STAGE, OUT_SECONDS + 1, Task.BACKWARD, wanted=C) == C
