@@ -18,6 +18,7 @@ from dht.border import Border
 from dht.control import Control, ControlError
 from dht.hivemind_quietly import DHTNode, PeerID
 from dht.tasks import OwnedTasks
+from protocols.backoff import doubled
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,7 @@ class Bootstrap:
                 self._connected.set()
                 pause = CHECK_SECONDS * random.uniform(0.75, 1.25)  # noqa: S311
             else:
-                pause = min(FIRST_RETRY_SECONDS * 2**known.failures, LAST_RETRY_SECONDS)
+                pause = doubled(FIRST_RETRY_SECONDS, known.failures, LAST_RETRY_SECONDS)
                 pause *= random.uniform(0.5, 1.0)  # noqa: S311
                 known.failures = min(known.failures + 1, 16)
             await self._pause(known, pause)

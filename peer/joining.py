@@ -12,6 +12,7 @@ from peer.content_fetch import ContentNotFound
 from peer.fellows import Fellows
 from peer.profile import Profile
 from peer.sync import Heads, fetch_state
+from protocols.backoff import doubled
 from protocols.heads import Choice
 from protocols.identity import PeerId
 from protocols.probation import Probation
@@ -43,10 +44,6 @@ class Found:
     """Whether it is another one than we had."""
     elders: frozenset[PeerId] = field(default_factory=frozenset)
     """Who was there before us, where nobody has made the state that we start from."""
-
-
-def _doubled(seconds: float, times: int, most: float) -> float:
-    return min(most, seconds * 2.0 ** min(times, 32))
 
 
 def _names(choice: Choice, state: ModelState) -> bool:
@@ -124,13 +121,13 @@ class Joining:
         self._empty_claims.update(choice.holders)
         for peer in choice.holders:
             if (again := self._empty_claims[peer] - EMPTY_CLAIMS) >= 0:
-                self._disbelieved[peer] = now + _doubled(DISBELIEF_SECONDS, again, LONGEST_DISBELIEF_SECONDS)
+                self._disbelieved[peer] = now + doubled(DISBELIEF_SECONDS, again, LONGEST_DISBELIEF_SECONDS)
 
     @property
     def _rest_seconds(self) -> float:
         """Whose state is a thing of the past each time that it has fetched it asks the others for it less and less."""
         too_many = self._fetches - FETCHES_IN_A_ROW
-        return _doubled(self._fetch_seconds, too_many, LONGEST_REST_SECONDS) if too_many >= 0 else 0.0
+        return doubled(self._fetch_seconds, too_many, LONGEST_REST_SECONDS) if too_many >= 0 else 0.0
 
     async def _rest(self, seconds: float) -> None:
         log.warning(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from protocols.backoff import doubled
 from protocols.identity import PeerId
 
 SMOOTHING = 0.2
@@ -78,9 +79,7 @@ class Wiring:
     ) -> PeerId | None:
         """Who does the next one: `wanted` if it can, and has no more to do than others.
 
-        None when all are struck out, busy or excluded.
-
-        `now`: monotonic seconds.
+        None when all are struck out, busy or excluded. `now`: monotonic seconds.
         """
         able = {
             peer: each
@@ -120,7 +119,7 @@ class Wiring:
     def failed(self, stage: int, peer: PeerId, now: float) -> None:
         """It could not be reached, or did not answer in time; it comes back behind nobody, and before nobody."""
         if (known := self._peer(stage, peer)) is not None:
-            known.out_until = now + min(MOST_OUT_SECONDS, OUT_SECONDS * 2.0**known.failures)
+            known.out_until = now + doubled(OUT_SECONDS, known.failures, MOST_OUT_SECONDS)
             known.failures += 1
             self._catch_up(stage, known)
 
