@@ -85,6 +85,16 @@ def kill_whole(daemon: Daemon) -> None:
     daemon.process.wait()
 
 
+def assert_one_history_from_now(run: Members, seconds: float) -> None:
+    """All members, who have been in a round of all, go on in one history.
+
+    Who was cut off may have gone on alone to epochs that the others have not seen: only those beyond them count.
+    """
+    shown = max(epoch for watcher in run.watchers for epoch in watcher.digests)
+    run.wait_all(shown, seconds)
+    assert_one_state_from(run, shown + 1)
+
+
 def assert_one_state_from(run: Members, epoch: int) -> None:
     """All members showed one state at every epoch from this one on."""
     for later in {later for watcher in run.watchers for later in watcher.digests if later >= epoch}:

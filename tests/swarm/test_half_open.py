@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.netlab import NetLab
-from tests.swarm.hosts import BACK_SECONDS, SMALL_RECIPE, assert_one_state_from, hosts, kill_whole, needs_networks
+from tests.swarm.hosts import BACK_SECONDS, SMALL_RECIPE, assert_one_history_from_now, hosts, kill_whole, needs_networks
 from tests.swarm.processes import Swarm
 
 pytestmark = [needs_networks, pytest.mark.timeout(600)]
@@ -35,4 +35,4 @@ def test_half_open_connections_of_a_machine_that_restarts_are_replaced(
         run.wait_all(back - 1, TOGETHER_SECONDS)
         print(f"in rounds of all {time.monotonic() - plugged:.1f} s after the cable was back")
         assert [watcher.resyncs for watcher in others] == resyncs
-        assert_one_state_from(run, run.epoch() - 1)
+        assert_one_history_from_now(run, TOGETHER_SECONDS)

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.netlab import NetLab
-from tests.swarm.hosts import BACK_SECONDS, PORT, SMALL_RECIPE, assert_one_state_from, hosts, needs_networks
+from tests.swarm.hosts import BACK_SECONDS, PORT, SMALL_RECIPE, assert_one_history_from_now, hosts, needs_networks
 from tests.swarm.processes import Swarm
 
 pytestmark = [needs_networks, pytest.mark.timeout(600)]
@@ -29,4 +29,4 @@ def test_a_machine_that_gets_another_address_is_found_there(swarm: Swarm, monkey
             watcher.wait("beyond the epoch", lambda s: s.self_.epoch > at + 1, BACK_SECONDS)
         run.wait_all(run.epoch() - 1, TOGETHER_SECONDS)
         print(f"noticed after {noticed:.1f} s, in rounds of all after {time.monotonic() - moved:.1f} s")
-        assert_one_state_from(run, run.epoch() - 1)
+        assert_one_history_from_now(run, TOGETHER_SECONDS)

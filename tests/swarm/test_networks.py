@@ -12,6 +12,7 @@ from tests.swarm.hosts import (
     BACK_SECONDS,
     SENDING_RECIPE,
     SMALL_RECIPE,
+    assert_one_history_from_now,
     assert_one_state_from,
     hosts,
     needs_networks,
@@ -51,7 +52,7 @@ def test_a_cable_pulled_in_a_round_and_put_back(swarm: Swarm, monkeypatch: pytes
             f"all in rounds of four by epoch {run.epoch()}"
         )
         assert [watcher.resyncs for watcher in others] == resyncs
-        assert_one_state_from(run, back + 1)
+        assert_one_history_from_now(run, BACK_SECONDS)
 
 
 @pytest.mark.alone
