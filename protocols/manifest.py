@@ -5,6 +5,8 @@ A manifest is data alone: it names a registered model and data set, and carries 
 """
 
 import base64
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -411,10 +413,15 @@ class Manifest(Item):
         """The canonical encoding."""
         return encode(self.model_dump())
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         text = base64.b32encode(digest(self.to_bytes())).decode().lower()
         return f"{self.name}-{text[:26]}"
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("run_id", None)
+        return copy
 
     @classmethod
     def from_bytes(cls, data: bytes, run_id: str) -> "Manifest":
