@@ -38,11 +38,14 @@ class WrongActivations(Compute):
     def keeps(self) -> bool:
         return self._honest.keeps
 
+    def has_kept(self, passage: Passage) -> bool:
+        return self._honest.has_kept(passage)
+
     def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
         return -self._honest.forward(parameters, inputs, passage)
 
     def backward(
-        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+        self, parameters: Vector, inputs: Tensor | None, grad_outputs: Tensor, passage: Passage | None = None
     ) -> Backward:
         return self._honest.backward(parameters, inputs, grad_outputs, passage)
 
@@ -60,7 +63,7 @@ class WrongGradients(WrongActivations):
         return self._honest.forward(parameters, inputs, passage)
 
     def backward(
-        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+        self, parameters: Vector, inputs: Tensor | None, grad_outputs: Tensor, passage: Passage | None = None
     ) -> Backward:
         return _turned_round(super().backward(parameters, inputs, grad_outputs, passage))
 

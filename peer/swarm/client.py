@@ -16,7 +16,7 @@ from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signed, Signer, open_signed
 from protocols.swarm.coverage import from_bytes, to_bytes
-from protocols.swarm.messages import Answer, Count, Coverage, Work, work_digest
+from protocols.swarm.messages import Answer, Count, Coverage, Delivery, Work, work_digest
 
 COUNT_SECONDS = 5.0
 KEPT_STREAMS = 4
@@ -43,26 +43,36 @@ class StageClient:
         self._idle: defaultdict[PeerId, list[Stream]] = defaultdict(list)
 
     async def ask(
-        self, peer: PeerId, work: Work, payloads: Sequence[Payload], accepted: Sequence[TensorBounds], seconds: float
+        self,
+        peer: PeerId,
+        work: Work,
+        payloads: Sequence[Payload],
+        accepted: Sequence[TensorBounds],
+        seconds: float,
+        *,
+        kept: bool = False,
     ) -> Reply:
-        """What the stage's peer makes of it; `accepted` are the tensors that may come back.
+        """What the stage's peer makes of it; `accepted` are the tensors that may come back. `kept`: it has said to have
+        kept the inputs.
 
         Raises Unreachable, TimedOut, Rejected.
         """
         if peer == self._transport.peer_id:
-            answer, payload = await self._own.handle(peer, work, payloads)
+            answer, payload = await self._own.handle(peer, Delivery(work=work), payloads)
             tensor = Tensor(answer.tensor, payload) if answer.tensor is not None else None
             return Reply(self._signer.sign(answer, work.epoch), tensor)
         try:
             async with asyncio.timeout(seconds):
-                stream, kept = await self._stream(peer)
+                stream, is_old = await self._stream(peer)
                 try:
-                    reply = await self._exchange(stream, work, payloads, accepted)
+                    reply = await self._exchange(stream, work, payloads, accepted, kept)
                 except Unreachable:
-                    if not kept:
+                    if not is_old:
                         raise
-                    stream = await self._transport.open_stream(peer, WORK_KIND)  # the other had grown old
-                    reply = await self._exchange(stream, work, payloads, accepted)
+                    stream = await self._transport.open_stream(peer, WORK_KIND)
+                    reply = await self._exchange(stream, work, payloads, accepted, kept)
+                if kept and reply.answer.outcome == "forgotten":
+                    reply = await self._exchange(stream, work, payloads, accepted, kept=False)
         except TimeoutError as error:
             raise TimedOut(f"{peer} has not done its work within {seconds:.1f} s") from error
         if reply.answer.outcome == "moved" or len(self._idle[peer]) >= KEPT_STREAMS:
@@ -103,17 +113,18 @@ class StageClient:
         return await self._transport.open_stream(peer, WORK_KIND), False
 
     async def _exchange(
-        self, stream: Stream, work: Work, payloads: Sequence[Payload], accepted: Sequence[TensorBounds]
+        self, stream: Stream, work: Work, payloads: Sequence[Payload], accepted: Sequence[TensorBounds], kept: bool
     ) -> Reply:
         try:
-            await send_message(stream, work.to_bytes(), payloads)
+            digests = [digest(memoryview(payload)) for payload in payloads]
+            delivery = Delivery(work=work, kept=digests[0] if kept else None)
+            await send_message(stream, delivery.to_bytes(), payloads[1:] if kept else payloads)
             frame = await stream.receive()
             if frame is None:
                 raise Unreachable(f"{stream.peer} has closed its stream")
             statement = open_signed(frame.header, Answer, run=self._signer.run, sender=stream.peer)
             answer = statement.body
-            named = map(_digest, payloads) if answer.outcome == "done" else ()
-            if answer.work != work_digest(work, *named):
+            if answer.work != work_digest(work, *(digests if answer.outcome == "done" else ())):
                 raise Rejected(Reason.WRONG_DIGEST, "the answer is to other work")
             if answer.tensor is None:
                 if answer.outcome == "done" and accepted:
@@ -128,7 +139,3 @@ class StageClient:
             stream.abort()
             raise
         return Reply(statement, Tensor(answer.tensor, payload))
-
-
-def _digest(payload: Payload) -> bytes:
-    return digest(memoryview(payload))

@@ -28,6 +28,10 @@ class Backward:
     """Whether all of these are."""
 
 
+class Forgotten(Exception):
+    """A backward pass without inputs, whose forward pass is not kept any more."""
+
+
 class Compute(Protocol):
     """`StageCompute`, or what stands for it where computing is emulated."""
 
@@ -36,9 +40,13 @@ class Compute(Protocol):
         """Whether the next forward pass would be kept for its backward pass, if it is computed by itself."""
         ...
 
+    def has_kept(self, passage: Passage) -> bool:
+        """Whether its backward pass needs no inputs. In any thread; a moment later it may."""
+        ...
+
     def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor: ...
     def backward(
-        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+        self, parameters: Vector, inputs: Tensor | None, grad_outputs: Tensor, passage: Passage | None = None
     ) -> Backward: ...
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward: ...
 
@@ -50,11 +58,22 @@ def forward_pass(compute: Compute, parameters: Vector, inputs: Tensor, passage: 
 
 
 def backward_pass(
-    compute: Compute, parameters: Vector, inputs: Tensor, other: Tensor, passage: Passage | None = None, *, last: bool
+    compute: Compute,
+    parameters: Vector,
+    inputs: Tensor | None,
+    other: Tensor,
+    passage: Passage | None = None,
+    *,
+    last: bool,
 ) -> Backward:
-    """`other`: the gradient of the outputs, or on the last stage the targets. What is for the trainer can travel: zeros
-    and no loss where something is not finite. Raises Rejected."""
+    """`other`: the gradient of the outputs, or on the last stage the targets. `inputs`: None where those of `passage`
+    are kept. What is for the trainer can travel: zeros and no loss where something is not finite.
+
+    Raises Rejected, Forgotten.
+    """
     if last:
+        if inputs is None:
+            raise Forgotten
         made = compute.backward_from_loss(parameters, inputs, other)
     else:
         made = compute.backward(parameters, inputs, other, passage)
@@ -98,6 +117,9 @@ class StageCompute:
     def keeps(self) -> bool:
         return self._kept.has_room
 
+    def has_kept(self, passage: Passage) -> bool:
+        return passage in self._kept
+
     def load(self, parameters: Vector) -> None:
         """Takes on these parameters, as the other calls do by themselves."""
         if parameters is not self._loaded:
@@ -119,15 +141,20 @@ class StageCompute:
         return outputs.detach()
 
     def backward(
-        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+        self, parameters: Vector, inputs: Tensor | None, grad_outputs: Tensor, passage: Passage | None = None
     ) -> Backward:
-        """The gradients from those of the outputs. Raises Rejected (wrong_shape) when these have another shape."""
+        """The gradients from those of the outputs. `inputs`: None where those of `passage` are kept.
+
+        Raises Rejected (wrong_shape) when the outputs have another shape, Forgotten.
+        """
         self.load(parameters)
         kept = self._kept.take(passage) if passage is not None else None
-        if kept is not None and torch.equal(kept.inputs, inputs):
+        if kept is not None:
             inputs, outputs = kept.inputs, kept.outputs
-        else:
+        elif inputs is not None:
             inputs, outputs = self._with_graph(inputs)
+        else:
+            raise Forgotten
         if grad_outputs.shape != outputs.shape:
             shapes = f"{tuple(grad_outputs.shape)}, and the outputs {tuple(outputs.shape)}"
             raise Rejected(Reason.WRONG_SHAPE, f"the gradient of the outputs has the shape {shapes}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from peer.models.stages import build_stage, parameter_count
-from peer.swarm.compute import Backward
+from peer.swarm.compute import Backward, Forgotten
 from peer.swarm.kept_passes import Passage
 from protocols.manifest import Manifest, Pipeline
 from protocols.vectors import Vector, read_only
@@ -36,6 +36,9 @@ class EmulatedCompute:
     def keeps(self) -> bool:
         return False
 
+    def has_kept(self, passage: Passage) -> bool:
+        return False
+
     def forward(self, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
         self._sleep(self._seconds * FORWARD_SHARE * len(inputs) / self._batch_size)
         if inputs.shape not in self._shapes:
@@ -43,8 +46,10 @@ class EmulatedCompute:
         return torch.zeros(self._shapes[inputs.shape])
 
     def backward(
-        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, passage: Passage | None = None
+        self, parameters: Vector, inputs: Tensor | None, grad_outputs: Tensor, passage: Passage | None = None
     ) -> Backward:
+        if inputs is None:
+            raise Forgotten
         return self._waited(inputs)
 
     def backward_from_loss(self, parameters: Vector, inputs: Tensor, targets: Tensor) -> Backward:

@@ -1,7 +1,8 @@
 """Forward passes whose graphs are kept until their backward pass comes, as far as memory allows.
 
-A backward pass that finds its forward pass here need not compute it again, a quarter of a stage's work. Nobody relies
-on it: what is not here is computed again, so any peer of the stage can take the backward pass.
+A backward pass that finds its forward pass here need not compute it again, a quarter of a stage's work, nor be given
+the inputs once more. Nobody relies on it: of what is not here the inputs are sent, and it is computed again, so any
+peer of the stage can take the backward pass.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from protocols.activations import TensorHeader
 from protocols.identity import PeerId
 
 KEPT_BYTES = 256_000_000
@@ -26,6 +28,10 @@ class Passage:
     trainer: PeerId
     epoch: int
     microbatch: int
+    header: TensorHeader
+    """Of its inputs, …"""
+    inputs: bytes
+    """… and the digest of their bytes: a passage of other inputs is another one."""
 
 
 @dataclass(slots=True)
@@ -68,6 +74,10 @@ class KeptPasses:
             if each.overtaken > MOST_OVERTAKEN:
                 self._drop(other)
         return taken
+
+    def __contains__(self, passage: Passage) -> bool:
+        """Whether it is here; in any thread, and a moment later it may be no more."""
+        return passage in self._passes
 
     def clear(self) -> None:
         self._passes.clear()

@@ -54,8 +54,8 @@ class Microbatch:
     """Stage → what it takes …"""
     others: dict[int, Tensor] = field(default_factory=dict)
     """… and the gradient of what it gives, or the targets."""
-    forwarded: dict[int, PeerId] = field(default_factory=dict)
-    """Stage → who has done the forward pass, and may have kept its graph."""
+    kept_by: dict[int, PeerId] = field(default_factory=dict)
+    """Stage → who has done the forward pass, and says to have kept it."""
     counted: dict[int, Counted] = field(default_factory=dict)
     loss: float | None = None
 

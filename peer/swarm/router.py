@@ -55,7 +55,8 @@ class Router:
         exclude: Iterable[PeerId] = (),
         wanted: PeerId | None = None,
     ) -> tuple[PeerId, Reply]:
-        """Who has done it, and what came of it; tries for as long as it takes. `wanted`: who comes first, if it can.
+        """Who has done it, and what came of it; tries for as long as it takes. `wanted`: who has kept the inputs, and
+        comes first, if it can.
 
         Raises Untimely.
         """
@@ -67,7 +68,7 @@ class Router:
             if peer is None:
                 await clock.sleep(RETRY_SECONDS)
                 continue
-            reply = await self._ask_one(peer, work, tensors, accepted)
+            reply = await self._ask_one(peer, work, tensors, accepted, kept=peer == wanted)
             if reply is not None and reply.answer.outcome == "done":
                 return peer, reply
             if reply is None or reply.answer.outcome not in ("early", "late"):
@@ -108,13 +109,13 @@ class Router:
         return [peer for peer in self._peers().get(stage, ()) if peer not in but]
 
     async def _ask_one(
-        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds], kept: bool = False
     ) -> Reply | None:
         """Its answer, whatever the outcome; the wiring learns of it."""
         task, clock = _task(work), self._transport.clock
         began = clock.monotonic()
         with self._wiring.under_way(work.stage, peer):
-            reply = await self._try(peer, work, tensors, accepted)
+            reply = await self._try(peer, work, tensors, accepted, kept)
         now = clock.monotonic()
         match reply.answer.outcome if reply is not None else None:
             case "done":
@@ -128,11 +129,11 @@ class Router:
         return reply
 
     async def _try(
-        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds]
+        self, peer: PeerId, work: Work, tensors: Sequence[Tensor], accepted: Sequence[TensorBounds], kept: bool
     ) -> Reply | None:
         payloads = [tensor.payload for tensor in tensors]
         try:
-            return await self._client.ask(peer, work, payloads, accepted, self.patience(work, peer))
+            return await self._client.ask(peer, work, payloads, accepted, self.patience(work, peer), kept=kept)
         except TransportError as error:
             log.debug("a stage's peer fails", stage=work.stage, peer=peer, error=str(error))
             self._client.forget(peer)

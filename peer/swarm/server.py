@@ -19,10 +19,12 @@ from torch import Tensor
 from dht.border import Border
 from dht.interfaces import Frame, Stream, Transport
 from peer.signal import Signal
+from peer.swarm.compute import Forgotten
+from peer.swarm.kept_passes import Passage
 from peer.swarm.receiving import Receiving
 from peer.swarm.stage import EpochOver, Order, Stage
 from peer.swarm.tensor_frames import check_announced, send_message
-from protocols.activations import TensorBounds, decode_tensor, encode_tensor
+from protocols.activations import TensorBounds, TensorHeader, decode_tensor, encode_tensor
 from protocols.codecs import Payload
 from protocols.encoding import digest
 from protocols.identity import PeerId
@@ -30,7 +32,7 @@ from protocols.manifest import Pipeline
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signed, Signer, open_signed
 from protocols.swarm.coverage import everything, from_bytes, to_bytes
-from protocols.swarm.messages import Answer, Count, Coverage, OpenEpoch, Outcome, Work, WorkTask, work_digest
+from protocols.swarm.messages import Answer, Count, Coverage, Delivery, OpenEpoch, Outcome, Work, WorkTask, work_digest
 
 WORK_KIND = "swarm-work"
 COUNT_KIND = "swarm-count"
@@ -85,7 +87,7 @@ async def ask_coverage(transport: Transport, peer: PeerId, seconds: float) -> Co
 
 def _go_together(one: Order, other: Order) -> bool:
     """Whether the two forward passes can be computed as one."""
-    return one.epoch == other.epoch and one.inputs.shape[1:] == other.inputs.shape[1:]
+    return one.epoch == other.epoch and one.given.shape[1:] == other.given.shape[1:]
 
 
 class Moved(Exception):
@@ -167,11 +169,11 @@ class StageServer:
                 case "backward":
                     results = [await stage.backward(jobs[0].order)]
                 case "evaluate":
-                    results = [(await stage.evaluate_batch(jobs[0].order.epoch, jobs[0].order.inputs), None)]
+                    results = [(await stage.evaluate_batch(jobs[0].order.epoch, jobs[0].order.given), None)]
                 case "forward":
                     outputs = await stage.forward([job.order for job in jobs])
                     results = [(each, None) for each in outputs]
-        except (Rejected, EpochOver) as error:
+        except (Rejected, EpochOver, Forgotten) as error:
             for job in jobs:
                 if not job.done.done():
                     job.done.set_exception(error)
@@ -190,16 +192,20 @@ class StageServer:
         """One work after the other. Raises Rejected, Unreachable."""
         self._admit(stream.peer)
         while (frame := await self._next_frame(stream)) is not None:
-            work, accepted = Work.from_bytes(frame.header), self._accepted
+            delivery, accepted = Delivery.from_bytes(frame.header), self._accepted
+            work = delivery.work
             if accepted is None or self.stage is None or work.stage != self.stage.number:
                 await self._answer(stream, work, Answer(outcome="moved", work=work_digest(work)))
                 return
             check_work(work, accepted, self._training)
-            payloads = await self._receiving.receive(stream, frame, [header.payload_bytes for header in work.tensors])
+            if delivery.kept is not None and work.task != "backward":
+                raise Rejected(Reason.MALFORMED, "only of a backward pass the inputs may be here already")
+            sizes = [header.payload_bytes for header in delivery.tensors]
+            payloads = await self._receiving.receive(stream, frame, sizes)
             if payloads is None:
                 await self._answer(stream, work, Answer(outcome="busy", work=work_digest(work), queue=self.queue))
             else:
-                await self._answer(stream, work, *await self.handle(stream.peer, work, payloads))
+                await self._answer(stream, work, *await self.handle(stream.peer, delivery, payloads))
 
     async def _next_frame(self, stream: Stream) -> Frame | None:
         """None when the trainer has no more work, or none for long: it keeps its streams as long as it needs them."""
@@ -209,26 +215,44 @@ class StageServer:
         except TimeoutError:
             return None
 
-    async def handle(self, trainer: PeerId, work: Work, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
+    async def handle(self, trainer: PeerId, delivery: Delivery, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
         """The answer, and the tensor that goes with it. Raises Rejected."""
-        refused = work_digest(work)
-        outcome, accepted = self._refusal(work, trainer), self._accepted
-        if outcome is not None or accepted is None:
-            return Answer(outcome=outcome or "moved", work=refused, queue=self.queue), b""
+        work, stage, accepted = delivery.work, self.stage, self._accepted
+        outcome = self._refusal(work, trainer)
+        if outcome is not None or stage is None or accepted is None:
+            return self._refuse(work, outcome or "moved")
+        digests = [digest(memoryview(payload)) for payload in payloads]
+        if delivery.kept is not None:
+            digests.insert(0, delivery.kept)
+        passage = Passage(trainer, work.epoch, work.microbatch, work.inputs, digests[0])
+        if delivery.kept is not None and not stage.has_kept(passage):
+            return self._refuse(work, "forgotten")
         try:
-            tensor, loss = await self._do(trainer, work, payloads, accepted)
+            tensor, loss = await self._do(passage, delivery, payloads, accepted)
         except EpochOver:
-            return Answer(outcome="late", work=refused, queue=self.queue), b""
+            return self._refuse(work, "late")
+        except Forgotten:
+            return self._refuse(work, "forgotten")
         except Moved:
-            return Answer(outcome="moved", work=refused), b""
-        asked = work_digest(work, *(digest(memoryview(payload)) for payload in payloads))
+            return self._refuse(work, "moved")
+        asked = work_digest(work, *digests)
         if tensor is None:
             return Answer(outcome="done", work=asked, loss=loss, queue=self.queue), b""
         header, payload = await self._transport.in_thread(encode_tensor, tensor.numpy(), self._training.codec)
-        its_digest = digest(memoryview(payload))
         self.answer_bytes[work.task] = header.payload_bytes
-        answer = Answer(outcome="done", work=asked, tensor=header, payload=its_digest, loss=loss, queue=self.queue)
+        answer = Answer(
+            outcome="done",
+            work=asked,
+            tensor=header,
+            payload=digest(memoryview(payload)),
+            loss=loss,
+            kept=work.task == "forward" and stage.has_kept(passage),
+            queue=self.queue,
+        )
         return answer, payload
+
+    def _refuse(self, work: Work, outcome: Outcome) -> tuple[Answer, Payload]:
+        return Answer(outcome=outcome, work=work_digest(work), queue=self.queue), b""
 
     def _refusal(self, work: Work, trainer: PeerId) -> Outcome | None:
         stage = self.stage
@@ -245,18 +269,19 @@ class StageServer:
         return None
 
     async def _do(
-        self, trainer: PeerId, work: Work, payloads: Sequence[Payload], accepted: Accepted
+        self, passage: Passage, delivery: Delivery, payloads: Sequence[Payload], accepted: Accepted
     ) -> tuple[Tensor | None, float | None]:
-        """Raises Rejected, EpochOver, Moved."""
+        """Raises Rejected, EpochOver, Forgotten, Moved."""
+        work, trainer = delivery.work, passage.trainer
         self._waiting[trainer] += 1
         try:
-            inputs = await self._decode(work, 0, payloads, accepted.inputs)
-            other = await self._decode(work, 1, payloads, accepted.other) if work.task == "backward" else None
+            inputs = await self._decode(work.inputs, payloads[0], accepted.inputs) if delivery.kept is None else None
+            other = await self._decode(work.other, payloads[-1], accepted.other) if work.other is not None else None
             self._came += 1
             job = _Job(
                 (_RANKS[work.task], work.epoch, self._came),
                 work.task,
-                Order(work.epoch, work.microbatch, trainer, inputs, other),
+                Order(passage, inputs, other),
                 asyncio.get_running_loop().create_future(),
             )
             self._jobs.append(job)
@@ -266,10 +291,8 @@ class StageServer:
             self._waiting[trainer] -= 1
             self._waiting += Counter()  # forgets the zeros
 
-    async def _decode(
-        self, work: Work, number: int, payloads: Sequence[Payload], accepted: tuple[TensorBounds, ...]
-    ) -> Tensor:
-        values = await self._transport.in_thread(decode_tensor, work.tensors[number], payloads[number], accepted)
+    async def _decode(self, header: TensorHeader, payload: Payload, accepted: tuple[TensorBounds, ...]) -> Tensor:
+        values = await self._transport.in_thread(decode_tensor, header, payload, accepted)
         return torch.from_numpy(np.ascontiguousarray(values))
 
     async def _answer(self, stream: Stream, work: Work, answer: Answer, payload: Payload = b"") -> None:

@@ -44,16 +44,21 @@ log = structlog.get_logger()
 class Order:
     """What a trainer has the stage compute."""
 
-    epoch: int
-    microbatch: int
-    trainer: PeerId
-    inputs: Tensor
+    passage: Passage
+    inputs: Tensor | None
+    """None: those that were kept of the forward pass."""
     other: Tensor | None = None
     """Of a backward pass: the gradient of the outputs, or on the last stage the targets."""
 
     @property
-    def passage(self) -> Passage:
-        return Passage(self.trainer, self.epoch, self.microbatch)
+    def epoch(self) -> int:
+        return self.passage.epoch
+
+    @property
+    def given(self) -> Tensor:
+        """The inputs, of any work but a backward pass."""
+        assert self.inputs is not None
+        return self.inputs
 
 
 class Stage(Learner):
@@ -162,6 +167,10 @@ class Stage(Learner):
         if epoch == self.epoch - 1:
             self._parameters.setdefault(epoch, parameters)
 
+    def has_kept(self, passage: Passage) -> bool:
+        """Whether a backward pass of it needs no inputs."""
+        return self._compute.has_kept(passage)
+
     async def forward(self, orders: Sequence[Order]) -> list[Tensor]:
         """Of several microbatches of one epoch and one shape: one after the other as long as each can be kept for its
         backward pass, the others together."""
@@ -170,8 +179,8 @@ class Stage(Learner):
             parameters, outputs = self._at(orders[0].epoch), list[Tensor]()
             while len(outputs) < len(orders) and self._compute.keeps:
                 order = orders[len(outputs)]
-                outputs.append(forward_pass(self._compute, parameters, order.inputs, order.passage))
-            if others := [order.inputs for order in orders[len(outputs) :]]:
+                outputs.append(forward_pass(self._compute, parameters, order.given, order.passage))
+            if others := [order.given for order in orders[len(outputs) :]]:
                 together = forward_pass(self._compute, parameters, others[0] if len(others) == 1 else torch.cat(others))
                 outputs += torch.split(together, [len(each) for each in others])
             return outputs
@@ -186,18 +195,22 @@ class Stage(Learner):
         return await self._in_thread(lambda: forward_pass(self._compute, parameters, inputs))
 
     async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
-        """The gradient of the inputs, and the loss; the stage's own waits to be counted. Raises Rejected."""
-        other = order.other
+        """The gradient of the inputs, and the loss; the stage's own waits to be counted.
+
+        Raises Rejected, EpochOver, Forgotten.
+        """
+        passage, other = order.passage, order.other
         assert other is not None
 
         def run() -> tuple[Backward, Vector]:
             parameters = self._at(order.epoch)
-            made = backward_pass(self._compute, parameters, order.inputs, other, order.passage, last=self.last)
+            made = backward_pass(self._compute, parameters, order.inputs, other, passage, last=self.last)
             return made, made.gradient.copy() if made.finite else np.zeros_like(made.gradient)
 
         made, gradient = await self._timed("backward", 1, run)
         self.dropped += not made.finite
-        await self._summing(lambda: self._gradients.offer(order.epoch, order.microbatch, order.trainer, gradient))
+        trainer = passage.trainer
+        await self._summing(lambda: self._gradients.offer(passage.epoch, passage.microbatch, trainer, gradient))
         return made.grad_inputs, made.loss
 
     async def redo(self, epoch: int, inputs: Tensor, other: Tensor | None) -> tuple[Tensor | None, float | None]:

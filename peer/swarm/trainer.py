@@ -243,7 +243,8 @@ class PipelineTrainer:
         given = microbatch.inputs[stage]
         work = self._order("forward", microbatch, stage, given, None)
         peer, reply = await self._stages.ask(work, [given], [self._bounds(microbatch)])
-        microbatch.forwarded[stage] = peer
+        if reply.answer.kept:
+            microbatch.kept_by[stage] = peer
         assert reply.tensor is not None
         return reply.tensor
 
@@ -256,7 +257,7 @@ class PipelineTrainer:
         if is_known:
             peer, reply = await self._stages.ask_again(work, [given, other], accepted)
         else:
-            wanted = microbatch.forwarded.get(stage)
+            wanted = microbatch.kept_by.get(stage)
             peer, reply = await self._stages.ask(work, [given, other], accepted, wanted=wanted)
         if reply.answer.loss is not None:
             self._on_loss(reply.answer.loss)

@@ -21,15 +21,14 @@ OPEN_EPOCHS = 2
 StageNumber = Annotated[int, Field(ge=0, lt=MAX_STAGES)]
 Microbatch = Annotated[int, Field(ge=0, lt=MAX_MICROBATCHES)]
 WorkTask = Literal["forward", "backward", "evaluate"]
-Outcome = Literal["done", "busy", "early", "late", "moved"]
+Outcome = Literal["done", "busy", "early", "late", "moved", "forgotten"]
 
 
 class Work(Message):
-    """From a trainer, before the tensors: what a stage is to do with a microbatch.
+    """What a stage is to do with a microbatch.
 
-    forward: the inputs follow. backward: the inputs, then the gradient of the outputs, on the last stage the targets.
-    evaluate: the inputs of held-out samples follow, for the state of that epoch; the number of the microbatch means
-    nothing.
+    forward: takes the inputs. backward: the inputs, and the gradient of the outputs, on the last stage the targets.
+    evaluate: the inputs of held-out samples, for the state of that epoch; the number of the microbatch means nothing.
     """
 
     kind: ClassVar[str] = "work"
@@ -46,12 +45,27 @@ class Work(Message):
         return (self.inputs,) if self.other is None else (self.inputs, self.other)
 
 
+class Delivery(Message):
+    """From a trainer: a work, whose tensors follow, the inputs first."""
+
+    kind: ClassVar[str] = "delivery"
+    limit_bytes: ClassVar[int] = Work.limit_bytes + 256
+    work: Work
+    kept: Digest | None = None
+    """Of a backward pass: its inputs, by their bytes' digest, do not follow: the peer has them of the forward pass."""
+
+    @property
+    def tensors(self) -> tuple[TensorHeader, ...]:
+        """Those that follow."""
+        return self.work.tensors if self.kept is None else self.work.tensors[1:]
+
+
 class Answer(Message):
     """To a trainer, before the tensor.
 
     done: forward, evaluate: the outputs follow; backward: the gradient of the inputs, but on the first stage, and the
     stage's own waits here to be counted. busy: not now. early: this peer has not come to that epoch. late: it has left
-    it behind. moved: it serves another stage.
+    it behind. moved: it serves another stage. forgotten: the inputs must be sent once more.
     """
 
     kind: ClassVar[str] = "answer"
@@ -63,6 +77,8 @@ class Answer(Message):
     payload: Digest | None = None
     """Of the tensor's bytes."""
     loss: Annotated[float, Field(ge=-1e30, le=1e30)] | None = None
+    kept: bool = False
+    """Of a forward pass: its backward pass does without the inputs here, and without computing it again."""
     queue: Number = 0
     """Microbatches that wait here."""
 

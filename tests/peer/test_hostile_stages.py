@@ -8,7 +8,7 @@ from peer.models.stages import join
 from protocols.codecs import Payload
 from protocols.encoding import digest
 from protocols.identity import PeerId
-from protocols.swarm.messages import Answer, Work, work_digest
+from protocols.swarm.messages import Answer, Delivery, work_digest
 from tests.peer.pipeline_swarm import PipelineSwarm, pipeline, simulate
 from tests.peer.test_pipeline import in_one_process
 
@@ -16,8 +16,10 @@ from tests.peer.test_pipeline import in_one_process
 def test_work_that_is_done_without_a_tensor_is_no_work() -> None:
     manifest = pipeline(epochs=6, stages=2)
 
-    async def nothing(_trainer: PeerId, work: Work, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
-        return Answer(outcome="done", work=work_digest(work, *(digest(memoryview(each)) for each in payloads))), b""
+    async def nothing(_trainer: PeerId, delivery: Delivery, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
+        return Answer(
+            outcome="done", work=work_digest(delivery.work, *(digest(memoryview(each)) for each in payloads))
+        ), b""
 
     async def scenario(swarm: PipelineSwarm) -> np.ndarray:
         liar = await swarm.start(0, stage=1, role="stage")

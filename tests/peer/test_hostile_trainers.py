@@ -13,12 +13,13 @@ from peer.models.stages import join
 from peer.swarm.microbatch import Tensor
 from peer.swarm.receiving import MOST_WORKS_OF_ONE
 from peer.swarm.server import COUNT_KIND, WORK_KIND, StageServer
+from protocols.encoding import digest
 from protocols.identity import Identity, PeerId
 from protocols.message import Message
 from protocols.rejection import Reason
 from protocols.signed import Signer, open_signed
 from protocols.swarm.coverage import everything, from_bytes, to_bytes
-from protocols.swarm.messages import Answer, Count, Work, work_digest
+from protocols.swarm.messages import Answer, Count, Delivery, Work, work_digest
 from tests.peer.attacks import Attacker
 from tests.peer.pipeline_swarm import Peer, PipelineSwarm, pipeline, simulate
 from tests.peer.simulated_swarm import identity
@@ -132,7 +133,7 @@ def test_counts_that_are_none_are_refused() -> None:
             (attacker.wire(count(everything(4096)), EPOCH), Reason.UNEXPECTED),
             (another.sign(good, EPOCH).wire, Reason.WRONG_RUN),
             (forged.sign(good, EPOCH).wire, Reason.WRONG_SENDER),
-            (attacker.wire(good, EPOCH)[:-1] + b"\x00", Reason.BAD_SIGNATURE),
+            (attacker.wire(good, EPOCH)[:-1] + b"\xff", Reason.BAD_SIGNATURE),
             (attacker.wire(good, EPOCH)[:-1], Reason.MALFORMED),
             (b"", Reason.MALFORMED),
             (bytes(64 * 1024), Reason.OVERSIZED),
@@ -155,6 +156,10 @@ def work(**changes: Any) -> Work:
     return Work(**(fields | changes))
 
 
+def delivery(kept: bytes | None = None, **changes: Any) -> bytes:
+    return Delivery(work=work(**changes), kept=kept).to_bytes()
+
+
 def of_shape(*shape: int) -> Any:
     return INPUTS.header.model_copy(update={"shape": shape})
 
@@ -163,16 +168,18 @@ WHOLE, INCOMPLETE = bytes(INPUTS.payload), bytes(INPUTS.payload)[:-1]
 BAD_WORKS = [
     ([Frame(b"", b"x")], Reason.MALFORMED),
     ([Frame(b"no work")], Reason.MALFORMED),
-    ([Frame(work(inputs=of_shape(8, 65)).to_bytes())], Reason.WRONG_SHAPE),
-    ([Frame(work(inputs=of_shape(2**20, 64)).to_bytes())], Reason.WRONG_SHAPE),
-    ([Frame(work(task="backward").to_bytes())], Reason.MALFORMED),
-    ([Frame(work(other=GRADIENT.header).to_bytes())], Reason.MALFORMED),
-    ([Frame(work(task="backward", other=INPUTS.header).to_bytes())], Reason.WRONG_SHAPE),
-    ([Frame(work(microbatch=MICROBATCHES).to_bytes())], Reason.UNEXPECTED),
-    ([Frame(work().to_bytes())], Reason.WRONG_SHAPE),
-    ([Frame(work().to_bytes(), WHOLE + b"x")], Reason.WRONG_SHAPE),
-    ([Frame(work().to_bytes(), INCOMPLETE), Frame()], Reason.WRONG_SHAPE),
-    ([Frame(work().to_bytes(), np.full((8, 64), np.nan, np.float32).tobytes())], Reason.NON_FINITE),
+    ([Frame(delivery(inputs=of_shape(8, 65)))], Reason.WRONG_SHAPE),
+    ([Frame(delivery(inputs=of_shape(2**20, 64)))], Reason.WRONG_SHAPE),
+    ([Frame(delivery(task="backward"))], Reason.MALFORMED),
+    ([Frame(delivery(other=GRADIENT.header))], Reason.MALFORMED),
+    ([Frame(delivery(task="backward", other=INPUTS.header))], Reason.WRONG_SHAPE),
+    ([Frame(delivery(microbatch=MICROBATCHES))], Reason.UNEXPECTED),
+    ([Frame(delivery(kept=bytes(32)), WHOLE)], Reason.MALFORMED),
+    ([Frame(delivery(kept=bytes(32), task="backward", other=GRADIENT.header), WHOLE)], Reason.WRONG_SHAPE),
+    ([Frame(delivery())], Reason.WRONG_SHAPE),
+    ([Frame(delivery(), WHOLE + b"x")], Reason.WRONG_SHAPE),
+    ([Frame(delivery(), INCOMPLETE), Frame()], Reason.WRONG_SHAPE),
+    ([Frame(delivery(), np.full((8, 64), np.nan, np.float32).tobytes())], Reason.NON_FINITE),
 ]
 
 
@@ -184,6 +191,38 @@ def test_works_that_are_none_are_refused() -> None:
             assert victim.rejections.by_peer[attacker.peer, reason] == before + 1, number
 
     assert under(attack).total() == len(BAD_WORKS)
+
+
+def test_who_has_had_no_such_forward_pass_done_must_send_the_inputs() -> None:
+    """Neither another's nor one of other inputs stands for it: the answer would be signed for what was not computed."""
+    outcomes: list[str] = []
+
+    async def attack(attacker: Attacker, victim: Peer, swarm: PipelineSwarm) -> None:
+        async def ask(wire: bytes, payload: bytes) -> Answer:
+            stream = await attacker.transport.open_stream(victim.transport.peer_id, WORK_KIND)
+            await stream.send(Frame(wire, payload))
+            said = await answer(stream)
+            stream.abort()
+            outcomes.append(said.outcome)
+            return said
+
+        stage = victim.pipeline.server.stage
+        assert stage is not None
+        epoch, gradient = stage.epoch, bytes(GRADIENT.payload)
+        back: dict[str, Any] = {"task": "backward", "other": GRADIENT.header, "epoch": epoch}
+        ours = digest(WHOLE)
+        await ask(delivery(kept=ours, **back), gradient)
+        forward = await ask(delivery(epoch=epoch), WHOLE)
+        assert forward.kept
+        await ask(delivery(kept=digest(b"others"), **back), gradient)
+        await ask(delivery(kept=ours, microbatch=1, **back), gradient)
+        await ask(delivery(kept=ours, inputs=of_shape(8, 1, 64), **back), gradient)
+        done = await ask(delivery(kept=ours, **back), gradient)
+        assert done.work == work_digest(work(**back), ours, digest(gradient))
+        await ask(delivery(kept=ours, **back), gradient)
+
+    assert under(attack) == Counter()
+    assert outcomes == ["forgotten", "done", "forgotten", "forgotten", "forgotten", "done", "forgotten"]
 
 
 async def answer(stream: Stream) -> Answer:
@@ -198,7 +237,7 @@ def test_who_begins_to_send_many_works_hears_busy_and_is_served_when_it_has_ende
     async def attack(attacker: Attacker, victim: Peer, swarm: PipelineSwarm) -> None:
         streams = [await attacker.transport.open_stream(victim.transport.peer_id, WORK_KIND) for _ in range(20)]
         for stream in streams:
-            await stream.send(Frame(work().to_bytes(), WHOLE[:half]))
+            await stream.send(Frame(delivery(), WHOLE[:half]))
         for stream in streams[MOST_WORKS_OF_ONE:]:
             await stream.send(Frame(b"", WHOLE[half:]))
             refusal = await answer(stream)
@@ -208,7 +247,7 @@ def test_who_begins_to_send_many_works_hears_busy_and_is_served_when_it_has_ende
         await streams[0].send(Frame(b"", WHOLE[half:]))
         assert (await answer(streams[0])).outcome in ("done", "late")
         for stream in streams[MOST_WORKS_OF_ONE:]:
-            await stream.send(Frame(work().to_bytes(), WHOLE))
+            await stream.send(Frame(delivery(), WHOLE))
             assert (await answer(stream)).outcome in ("done", "late")
 
     assert under(attack) == Counter()
@@ -221,7 +260,7 @@ def test_thousands_of_streams_hold_up_nobody() -> None:
         async def hold() -> bool:
             stream = await attacker.transport.open_stream(victim.transport.peer_id, WORK_KIND)
             try:
-                await stream.send(Frame(work().to_bytes(), INCOMPLETE))
+                await stream.send(Frame(delivery(), INCOMPLETE))
                 return await stream.receive() is None
             except Unreachable:
                 return False

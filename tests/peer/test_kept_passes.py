@@ -1,15 +1,19 @@
 """Forward passes wait for their backward passes within a budget, and not for ever."""
 
+from dataclasses import replace
+
 import torch
 
 from peer.swarm.kept_passes import MOST_OVERTAKEN, ForwardPass, KeptPasses, Passage
+from protocols.activations import TensorHeader
 from protocols.identity import PeerId
 
 TRAINER, OTHER = PeerId("trainer"), PeerId("other")
+HEADER = TensorHeader(encoding="none", shape=(1,))
 
 
-def passage(microbatch: int, trainer: PeerId = TRAINER) -> Passage:
-    return Passage(trainer, 0, microbatch)
+def passage(microbatch: int, trainer: PeerId = TRAINER, inputs: bytes = b"inputs") -> Passage:
+    return Passage(trainer, 0, microbatch, HEADER, inputs)
 
 
 def forward(size: int) -> ForwardPass:
@@ -38,6 +42,16 @@ def test_one_that_comes_again_takes_its_place() -> None:
     kept.keep(passage(0), again)
     assert kept.used_bytes == 60
     assert kept.take(passage(0)) is again
+
+
+def test_other_inputs_are_another_passage() -> None:
+    kept = KeptPasses(budget_bytes=100)
+    kept.keep(passage(0), forward(40))
+    other_shape = replace(passage(0), header=TensorHeader(encoding="none", shape=(1, 1)))
+    for other in (passage(0, inputs=b"others"), passage(0, OTHER), other_shape):
+        assert other not in kept
+        assert kept.take(other) is None
+    assert passage(0) in kept
 
 
 def test_nothing_is_kept_without_a_budget_or_beyond_it() -> None:

@@ -33,9 +33,9 @@ def works(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[PeerId, str]]:
     done: Counter[tuple[PeerId, str]] = Counter()
     handle = StageServer.handle
 
-    async def counted(self: StageServer, trainer: PeerId, work: Any, payloads: Any) -> Any:
-        answer, payload = await handle(self, trainer, work, payloads)
-        done[self._transport.peer_id, work.task] += answer.outcome == "done"
+    async def counted(self: StageServer, trainer: PeerId, delivery: Any, payloads: Any) -> Any:
+        answer, payload = await handle(self, trainer, delivery, payloads)
+        done[self._transport.peer_id, delivery.work.task] += answer.outcome == "done"
         return answer, payload
 
     monkeypatch.setattr(StageServer, "handle", counted)

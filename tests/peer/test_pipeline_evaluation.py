@@ -23,7 +23,7 @@ from peer.swarm.server import StageServer
 from peer.swarm.stage import Stage
 from protocols.manifest import Evaluation, Manifest, Pipeline
 from protocols.signed import Signer
-from protocols.swarm.messages import Work, WorkTask
+from protocols.swarm.messages import Delivery, Work, WorkTask
 from protocols.vectors import Vector
 from tests.peer.pipeline_swarm import PipelineSwarm, pipeline, simulate
 from tests.peer.simulated_swarm import identity
@@ -130,6 +130,9 @@ class Recording:
 
     keeps = False
 
+    def has_kept(self, _passage: Passage) -> bool:
+        return False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 
@@ -138,8 +141,9 @@ class Recording:
         return torch.zeros(len(inputs), 16)
 
     def backward(
-        self, parameters: Vector, inputs: Tensor, grad_outputs: Tensor, _passage: Passage | None = None
+        self, parameters: Vector, inputs: Tensor | None, grad_outputs: Tensor, _passage: Passage | None = None
     ) -> Backward:
+        assert inputs is not None
         self.asked.append(f"{len(inputs)} backward at {parameters[0]:.0f}")
         return Backward(None, np.zeros(1, np.float32), None, finite=True)
 
@@ -168,7 +172,7 @@ def test_training_goes_before_what_is_evaluated() -> None:
             tensors = [samples, gradients] if task == "backward" else [samples]
             other = gradients.header if task == "backward" else None
             order = Work(task=task, epoch=epoch, stage=0, microbatch=0, inputs=samples.header, other=other)
-            return server.handle(me.peer_id, order, [tensor.payload for tensor in tensors])
+            return server.handle(me.peer_id, Delivery(work=order), [tensor.payload for tensor in tensors])
 
         orders: list[tuple[WorkTask, int]] = [("evaluate", 5), ("evaluate", 5), ("forward", 7), ("forward", 7)]
         async with asyncio.TaskGroup() as tasks:

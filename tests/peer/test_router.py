@@ -32,15 +32,17 @@ class Client:
 
     def __init__(self, clock: Clock, seconds: Mapping[PeerId, float]) -> None:
         self.seconds, self.done, self.given_up = dict(seconds), Counter[PeerId](), Counter[PeerId]()
+        self.without_inputs = Counter[PeerId]()
         self._clock = clock
         self._signer = Signer(identity(0), "run", 0)
 
-    async def ask(self, peer: PeerId, work: Work, _payloads: Any, _accepted: Any, seconds: float) -> Reply:
+    async def ask(self, peer: PeerId, work: Work, _payloads: Any, _accepted: Any, seconds: float, kept: bool) -> Reply:
         await self._clock.sleep(min(seconds, self.seconds[peer]))
         if seconds < self.seconds[peer]:
             self.given_up[peer] += 1
             raise TimedOut(f"{peer} is slow")
         self.done[peer] += 1
+        self.without_inputs[peer] += kept
         return Reply(self._signer.sign(Answer(outcome=self.outcome, work=work_digest(work)), work.epoch), None)
 
     def forget(self, peer: PeerId) -> None:
@@ -88,6 +90,19 @@ def test_who_hangs_is_passed_by() -> None:
         assert client.given_up[SLOW] <= 4
 
     routed({FAST: 0.1, SLOW: 1e6}, scenario)
+
+
+def test_only_who_has_kept_the_inputs_is_not_sent_them() -> None:
+    async def scenario(router: Router, client: Client) -> None:
+        for _ in range(20):
+            await router.ask(WORK, [INPUTS], [], wanted=SLOW)
+        assert client.without_inputs == client.done == Counter({SLOW: 20})
+        for _ in range(20):
+            await router.ask(WORK, [INPUTS], [], exclude=[SLOW], wanted=SLOW)
+        assert client.without_inputs == Counter({SLOW: 20})
+        assert client.done[FAST] == 20
+
+    routed({FAST: 0.1, SLOW: 0.2}, scenario)
 
 
 def test_work_whose_epoch_is_over_is_given_up() -> None:

@@ -23,8 +23,9 @@ from peer.models.stages import (
     whole_model,
 )
 from peer.plugins import PluginError, PluginOptions
-from peer.swarm.compute import StageCompute
+from peer.swarm.compute import Forgotten, StageCompute
 from peer.swarm.kept_passes import Passage, SavedBytes
+from protocols.activations import TensorHeader
 from protocols.identity import PeerId
 from protocols.manifest import Data, Manifest, Model, Pipeline, Sgd
 from protocols.rejection import Reason
@@ -36,7 +37,7 @@ OPTIONS = {
     "mlp": {"layers": LAYERS, "width": 24, "inputs": 64, "classes": 10},
 }
 DATA = {"gpt": Data(dataset="text", options={"context": 20}), "mlp": Data(dataset="digits")}
-PASSAGE = Passage(PeerId("trainer"), 0, 3)
+PASSAGE = Passage(PeerId("trainer"), 0, 3, TensorHeader(encoding="none", shape=(4, 64)), b"inputs")
 every_architecture = pytest.mark.parametrize("architecture", OPTIONS)
 every_cut = pytest.mark.parametrize("cut", [2, 3, 5, [1, 4], [3, 1, 1]], ids=str)
 
@@ -255,20 +256,27 @@ def test_a_forward_pass_that_was_kept_is_not_computed_again(architecture, stage)
     compute.forward(parameters, inputs, replace(PASSAGE, microbatch=4))
     assert not compute.forward(parameters, inputs, replace(PASSAGE, epoch=1)).requires_grad
     calls.clear()
-    assert equal(gradients_of(compute.backward(parameters, inputs, outputs.sin(), PASSAGE)), wanted)
+    assert compute.has_kept(PASSAGE)
+    assert equal(gradients_of(compute.backward(parameters, None, outputs.sin(), PASSAGE)), wanted)
     assert not calls
+    assert not compute.has_kept(PASSAGE)
+    with pytest.raises(Forgotten):
+        compute.backward(parameters, None, outputs.sin(), PASSAGE)
     assert equal(gradients_of(compute.backward(parameters, inputs, outputs.sin(), PASSAGE)), wanted)
     assert len(calls) == 1  # asked for once more, it is
 
 
-def test_a_forward_pass_of_other_inputs_or_parameters_is_no_use():
+def test_a_forward_pass_with_other_parameters_is_no_use():
     manifest = manifest_of("mlp")
     compute, parameters = computes_of(manifest)[0], parameters_of(manifest)[0]
     inputs, _ = batch_of("mlp")
-    for others in ((parameters, inputs + 1), (parameters * np.float32(2), inputs)):
-        wanted = gradients_of(compute.backward(*others, torch.ones(4, 24)))
-        compute.forward(parameters, inputs, PASSAGE)
-        assert equal(gradients_of(compute.backward(*others, torch.ones(4, 24), PASSAGE)), wanted)
+    others = parameters * np.float32(2)
+    wanted = gradients_of(compute.backward(others, inputs, torch.ones(4, 24)))
+    compute.forward(parameters, inputs, PASSAGE)
+    assert equal(gradients_of(compute.backward(others, inputs, torch.ones(4, 24), PASSAGE)), wanted)
+    compute.forward(parameters, inputs, PASSAGE)
+    with pytest.raises(Forgotten):
+        compute.backward(others, None, torch.ones(4, 24), PASSAGE)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 100, 5000])

@@ -86,11 +86,11 @@ def test_claim_is_refused(bad: Signed[Message]) -> None:
 
 OTHERS_BEGIN = signer(MEMBERS[0], OTHER_RUN).sign(begin(), EPOCH)
 FORGERIES = {
-    "begin": (claiming(origin=(begun().wire[:-1] + b"\x00",)), Reason.BAD_SIGNATURE),
+    "begin": (claiming(origin=(begun().wire[:-1] + b"\xff",)), Reason.BAD_SIGNATURE),
     "begin of another run": (claiming(origin=(OTHERS_BEGIN.wire,)), Reason.WRONG_RUN),
     "reassignment by another": (claiming(origin=(begun().wire, reassigned(MEMBERS[1]))), Reason.WRONG_SENDER),
     "random origin": (claiming(origin=(b"random",)), Reason.MALFORMED),
-    "proof": (adopting(claiming(), proof=(claiming().wire[:-1] + b"\x00",)), Reason.BAD_SIGNATURE),
+    "proof": (adopting(claiming(), proof=(claiming().wire[:-1] + b"\xff",)), Reason.BAD_SIGNATURE),
     "random proof": (adopting(claiming(), proof=(b"random",)), Reason.MALFORMED),
 }
 

@@ -231,7 +231,7 @@ BAD_DONES = {
     "by votes of another run": (done(tuple(vote(m, run=OTHER_RUN) for m in THREE)), Reason.WRONG_RUN),
     "by votes that are no votes": (done((STATEMENTS[0].wire,) * 3), Reason.WRONG_KIND),
     "by random bytes": (done((b"random",) * 3), Reason.MALFORMED),
-    "by forged votes": (done(tuple(vote(m)[:-1] + b"\x00" for m in THREE)), Reason.BAD_SIGNATURE),
+    "by forged votes": (done(tuple(vote(m)[:-1] + b"\xff" for m in THREE)), Reason.BAD_SIGNATURE),
     "of a group with a member twice": (done(members=(*PEERS, PEERS[0])), Reason.MALFORMED),
     "of half of the vector": (
         done(tuple(vote(m, results=RESULTS[:1]) for m in THREE), results=RESULTS[:1]),

@@ -65,7 +65,7 @@ def signed(body: Answer, signer: Signer = SECOND, epoch: int = 3) -> bytes:
         (lambda: Signer(SECOND.identity, "other-" + "a" * 26, 1).sign(answer(b"lies"), 3).wire, Reason.WRONG_RUN),
         (lambda: SECOND.sign(WORK, 3).wire, Reason.WRONG_KIND),
         (lambda: signed(answer(b"lies"))[:-1], Reason.MALFORMED),
-        (lambda: signed(answer(b"lies"))[:-1] + b"\x00", Reason.BAD_SIGNATURE),
+        (lambda: signed(answer(b"lies"))[:-1] + b"\xff", Reason.BAD_SIGNATURE),
         (lambda: b"", Reason.MALFORMED),
     ],
     ids=[
