@@ -17,9 +17,8 @@ def test_work_that_is_done_without_a_tensor_is_no_work() -> None:
     manifest = pipeline(epochs=6, stages=2)
 
     async def nothing(_trainer: PeerId, delivery: Delivery, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
-        return Answer(
-            outcome="done", work=work_digest(delivery.work, *(digest(memoryview(each)) for each in payloads))
-        ), b""
+        asked = work_digest(delivery.work, *(digest(memoryview(payload)) for payload in payloads))
+        return Answer(outcome="done", work=asked), b""
 
     async def scenario(swarm: PipelineSwarm) -> np.ndarray:
         liar = await swarm.start(0, stage=1, role="stage")
