@@ -7,6 +7,8 @@ Needs root, network namespaces and iproute2; `reason_why_not` says what is missi
         lab.unplug(1)
         lab.plug(1)
         lab.set_rate(2, "5mbit")
+
+    with NetLab(hosts=3, routed=[3], network="45.78") as lab:             # 192.168.3.2 behind 45.78.0.3
 """
 
 import json
@@ -14,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -22,16 +25,35 @@ BURST = "256k"
 LONG_CABLE = Path(__file__).with_name("long_cable.py")
 QUEUE = "100ms"
 """How long a packet may wait before a link drops it."""
+ROUTER = """
+table ip lab {
+    chain translate {
+        type nat hook postrouting priority srcnat;
+        oifname eth0 masquerade
+    }
+    chain guard_itself {
+        type filter hook input priority filter;
+        iifname eth0 ct state new,invalid drop
+    }
+    chain guard_inside {
+        type filter hook forward priority filter;
+        iifname eth0 ct state new,invalid drop
+    }
+}
+"""
+"""As at home: who is inside has its address outside, and nobody comes in who was not called."""
 
 
-def reason_why_not() -> str | None:
-    """None when networks can be made here."""
+def reason_why_not(*, routers: bool = False) -> str | None:
+    """None when networks can be made here; `routers`: those with routers, too."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if missing := [tool for tool in ("ip", "tc") if shutil.which(tool) is None]:
         return f"{' and '.join(missing)} of iproute2 not installed"
+    if routers and shutil.which("nft") is None:
+        return "nftables not installed"
     try:
-        with NetLab(1):
+        with NetLab(1, routed=[1] if routers else ()):
             return None
     except subprocess.CalledProcessError as error:
         return f"no network namespaces here: {(error.stderr or '').strip()}"
@@ -40,9 +62,22 @@ def reason_why_not() -> str | None:
 class NetLab:
     """`hosts` namespaces, numbered from 1, and one more that is the switch; gone when the context ends."""
 
-    def __init__(self, hosts: int, rate: str = "100mbit", delay_seconds: float = 0.0) -> None:
-        """`delay_seconds`: from a host to the switch, and from there to a host; four times that there and back."""
+    def __init__(
+        self,
+        hosts: int,
+        rate: str = "100mbit",
+        delay_seconds: float = 0.0,
+        *,
+        routed: Collection[int] = (),
+        network: str = "10.78",
+    ) -> None:
+        """`delay_seconds`: from a host to the switch, and from there to a host; four times that there and back.
+
+        `routed`: hosts that are behind a router each, which has their address; needs nftables. `network`: of all
+        addresses, for those who care whether they are public.
+        """
         self.hosts = range(1, hosts + 1)
+        self._routed, self._network = frozenset(routed), network
         self._rate, self._delay = rate, delay_seconds
         self._switch = f"lab{os.getpid()}"
         self._resources = ExitStack()
@@ -61,7 +96,12 @@ class NetLab:
         self._resources.close()
 
     def address(self, host: int) -> str:
-        return f"10.78.0.{host}"
+        """By which the others know it."""
+        return f"{self._network}.0.{host}"
+
+    def own_address(self, host: int) -> str:
+        """By which it knows itself."""
+        return f"192.168.{host}.2" if host in self._routed else self.address(host)
 
     def inside(self, host: int) -> list[str]:
         """What to put before a command to run it on that host."""
@@ -104,6 +144,8 @@ class NetLab:
     def _connect(self, host: int, resources: ExitStack) -> None:
         name, port = self._name(host), f"port{host}"
         self._add(name, resources)
+        if host in self._routed:
+            name = self._set_up_router(host, resources)
         if self._delay:
             self._lay_long_cable(name, port, resources)
         else:
@@ -115,6 +157,24 @@ class NetLab:
         self._bridge_port(host, master="switch")
         self._ip(self._switch, "link", "set", port, "up")
         self.set_rate(host, self._rate)
+
+    def _set_up_router(self, host: int, resources: ExitStack) -> str:
+        """Between the host and the switch."""
+        name, router = self._name(host), f"{self._name(host)}r"
+        self._add(router, resources)
+        self._ip(name, "link", "add", "name", "eth0", "type", "veth", "peer", "name", "inside", "netns", router)
+        for namespace, device, address in (
+            (name, "eth0", self.own_address(host)),
+            (router, "inside", f"192.168.{host}.1"),
+        ):
+            self._ip(namespace, "address", "add", f"{address}/24", "dev", device)
+            self._ip(namespace, "link", "set", device, "up")
+        self._ip(name, "link", "set", "lo", "up")
+        self._ip(name, "route", "add", "default", "via", f"192.168.{host}.1")
+        within = ("ip", "netns", "exec", router)
+        _run(*within, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        subprocess.run([*within, "nft", "-f", "-"], input=ROUTER, check=True, capture_output=True, text=True)
+        return router
 
     def _lay_long_cable(self, name: str, port: str, resources: ExitStack) -> None:
         command = ["ip", "netns", "exec", self._switch, sys.executable, str(LONG_CABLE), port, "far", str(self._delay)]
