@@ -83,12 +83,14 @@ class Stage(Learner):
         self.rate = 0.0
         """Microbatches per second that it computes, forward and backward, smoothed; 0: not known."""
         self.dropped = 0
-        """Microbatches whose gradient was not finite: they count, and add nothing."""
+        """Microbatches whose gradient, or a sum of such, is not finite: they count, and add nothing."""
         self._manifest, self._training, self._compute, self._clock = manifest, manifest.training, compute, clock
         self._parameters: dict[int, Vector] = {}
         """State epoch → its parameters."""
         self.parameter_count = parameter_count(manifest, number)
-        self._gradients = Gradients(self.parameter_count, manifest.training.batch_size)
+        self._gradients = Gradients(
+            self.parameter_count, manifest.training.batch_size, manifest.training.microbatches
+        )
         self._told: tuple[int, int] | None = None
         """The epoch and what was counted of it, as the round has heard it last."""
         self._seconds = {"forward": 0.0, "backward": 0.0}
@@ -190,13 +192,14 @@ class Stage(Learner):
         other = order.other
         assert other is not None
 
-        def run() -> tuple[Backward, Vector]:
+        def run() -> tuple[Backward, Vector, bool]:
             parameters = self._at(order.epoch)
             made = backward_pass(self._compute, parameters, order.inputs, other, order.passage, last=self.last)
-            return made, made.gradient.copy() if made.finite else np.zeros_like(made.gradient)
+            adds = made.finite and self._gradients.can_be_summed(made.gradient)
+            return made, made.gradient.copy() if adds else np.zeros_like(made.gradient), adds
 
-        made, gradient = await self._timed("backward", 1, run)
-        self.dropped += not made.finite
+        made, gradient, adds = await self._timed("backward", 1, run)
+        self.dropped += not adds
         await self._summing(lambda: self._gradients.offer(order.epoch, order.microbatch, order.trainer, gradient))
         return made.grad_inputs, made.loss
 
