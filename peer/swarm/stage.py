@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import structlog
-import torch
 from torch import Tensor
 
 from dht.interfaces import Clock
 from peer.learner import Learner
 from peer.models.stages import parameter_count
 from peer.signal import Signal
-from peer.swarm.compute import Backward, Compute, backward_pass, forward_pass, given_to_trainer
+from peer.swarm.compute import Backward, Compute, backward_pass, forward_pass, forward_passes, given_to_trainer
 from peer.swarm.gradients import Gradients
 from peer.swarm.kept_passes import Passage
 from protocols.identity import PeerId
@@ -88,9 +87,7 @@ class Stage(Learner):
         self._parameters: dict[int, Vector] = {}
         """State epoch → its parameters."""
         self.parameter_count = parameter_count(manifest, number)
-        self._gradients = Gradients(
-            self.parameter_count, manifest.training.batch_size, manifest.training.microbatches
-        )
+        self._gradients = Gradients(self.parameter_count, manifest.training.batch_size, manifest.training.microbatches)
         self._told: tuple[int, int] | None = None
         """The epoch and what was counted of it, as the round has heard it last."""
         self._seconds = {"forward": 0.0, "backward": 0.0}
@@ -174,8 +171,7 @@ class Stage(Learner):
                 order = orders[len(outputs)]
                 outputs.append(forward_pass(self._compute, parameters, order.inputs, order.passage))
             if others := [order.inputs for order in orders[len(outputs) :]]:
-                together = forward_pass(self._compute, parameters, others[0] if len(others) == 1 else torch.cat(others))
-                outputs += torch.split(together, [len(each) for each in others])
+                outputs += forward_passes(self._compute, parameters, others)
             return outputs
 
         return await self._timed("forward", len(orders), run)
