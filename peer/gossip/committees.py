@@ -10,7 +10,7 @@ round again when nobody has come further for a while.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -25,7 +25,7 @@ from peer.signal import Signal
 from peer.streams import next_request
 from protocols.admission import Admission
 from protocols.codecs import Codec
-from protocols.gossip.committee import Aggregation, Sampling
+from protocols.gossip.committee import Aggregation, Sampling, newest_round
 from protocols.gossip.messages import CommitteeModel
 from protocols.identity import PeerId
 from protocols.manifest import Committee
@@ -114,8 +114,8 @@ class Committees:
         await self._transport.serve_streams(MODEL_KIND, self._serve, MODEL_FRAME_BYTES)
 
     async def run(self) -> None:
-        """Plays until the last round's state is held by anybody."""
-        while max(self._host.holders().values()) < self._rounds:
+        """Plays until the last round's state is held by most of those who aggregate it."""
+        while self._newest_of(self._host.holders()) < self._rounds:
             async with self._border.around("a committee's round"):
                 await self._play()
 
@@ -170,7 +170,7 @@ class Committees:
     def _should_begin(self) -> bool:
         """Whether it is for us to begin a round: we hold the newest state, and nobody has come further for too long."""
         holders, now = self._host.holders(), self._transport.clock.monotonic()
-        newest = max(holders.values())
+        newest = self._newest_of(holders)
         if newest > self._newest:
             if self._newest >= 0:
                 self._round_seconds = (now - self._newest_at) / (newest - self._newest)
@@ -181,9 +181,12 @@ class Committees:
             return False
         if self._begins == 0 and newest > 0:
             return False  # whoever has come there has handed its state on
-        holding = [peer for peer, held in holders.items() if held == newest]
+        holding = [peer for peer, held in holders.items() if newest <= held < self._rounds]
         first = order(self._signer.run, newest, holding)[: self._spec.aggregators << min(self._begins, 16)]
         return self._transport.peer_id in first
+
+    def _newest_of(self, holders: Mapping[PeerId, int]) -> int:
+        return newest_round(holders.values(), self._spec.aggregators)
 
     # -- sampling -----------------------------------------------------------------------------------------------------
 
@@ -258,7 +261,7 @@ class Committees:
 
     def _check(self, head: Signed[CommitteeModel]) -> None:
         """Raises Rejected."""
-        newest = max(self._host.holders().values())
+        newest = self._newest_of(self._host.holders())
         if head.body.to != self._transport.peer_id:
             raise Rejected(Reason.UNEXPECTED, "a model for somebody else")
         if head.epoch > min(self._rounds, newest + LEAP):
