@@ -17,10 +17,10 @@ from typing import Literal, Protocol
 import structlog
 
 from dht.border import Border
-from dht.interfaces import Frame, Stream, Transport, TransportError
+from dht.interfaces import Frame, Stream, TimedOut, Transport, TransportError
 from peer.gossip.exchanges import Counts
 from peer.gossip.models import MODEL_FRAME_BYTES, Encoded, encoded_bytes, receive_chunks, send_model
-from peer.gossip.patience import FIRST_SILENCE_SECONDS
+from peer.gossip.patience import FIRST_SECONDS, FIRST_SILENCE_SECONDS
 from peer.signal import Signal
 from peer.streams import next_request
 from protocols.admission import Admission
@@ -102,6 +102,8 @@ class Committees:
         """… and what has come of it; None while it has not."""
         self._wanted = Signal()
         self._receiving = asyncio.Semaphore(MODELS_AT_ONCE)
+        self._sending: set[PeerId] = set()
+        """Whose models are being received, or wait for it."""
         self._answering = 1.0
         """How many of those who are asked answer, on average of late."""
         self._newest, self._newest_at, self._begins = -1, transport.clock.monotonic(), 0
@@ -165,7 +167,7 @@ class Committees:
     def _is_ripe(self, number: int) -> bool:
         """Whether to aggregate now: there are enough models, or the others are not worth to be waited for."""
         waited = self._transport.clock.monotonic() - self._begun[number]
-        return self._aggregations[number].complete or waited > max(WAIT_SECONDS, WAIT_ROUNDS * self._round_seconds)
+        return self._aggregations[number].complete or waited > self._wait_seconds
 
     def _should_begin(self) -> bool:
         """Whether it is for us to begin a round: we hold the newest state, and nobody has come further for too long."""
@@ -250,14 +252,36 @@ class Committees:
         self._replays.admit(head)
         self._check(head)
         if self._is_wanted(head.epoch, head.body.task):
-            async with self._receiving:
+            model = await self._receive(stream, head)
+            self._take(stream.peer, head.epoch, head.body.task, model, head.body.samples)
+        await stream.send(TAKEN)
+
+    async def _receive(self, stream: Stream, head: Signed[CommitteeModel]) -> Vector:
+        """Raises Rejected, TransportError."""
+        if stream.peer in self._sending:
+            raise Rejected(Reason.BUSY, "one model of each at a time")
+        self._sending.add(stream.peer)
+        try:
+            async with self._receiving, asyncio.timeout(self._model_seconds):
                 elements = len(self._host.held()[1])
                 model = await receive_chunks(
                     stream, head.body.chunks, elements, self._codec, self._transport, FIRST_SILENCE_SECONDS
                 )
-            self.counts.bytes_received += encoded_bytes(elements, self._codec)
-            self._take(stream.peer, head.epoch, head.body.task, model, head.body.samples)
-        await stream.send(TAKEN)
+        except TimeoutError as error:
+            raise TimedOut(f"a model of {stream.peer} takes longer than a round") from error
+        finally:
+            self._sending.discard(stream.peer)
+        self.counts.bytes_received += encoded_bytes(elements, self._codec)
+        return model
+
+    @property
+    def _model_seconds(self) -> float:
+        """No aggregator waits longer for a model."""
+        return self._wait_seconds if self._round_seconds else FIRST_SECONDS
+
+    @property
+    def _wait_seconds(self) -> float:
+        return max(WAIT_SECONDS, WAIT_ROUNDS * self._round_seconds)
 
     def _check(self, head: Signed[CommitteeModel]) -> None:
         """Raises Rejected."""
