@@ -92,7 +92,9 @@ class PipelinePeer:
         )
         self._router = Router(transport, self._client, self.wiring, self._peers_by_stage)
         others = Others(lambda: [member.peer for member in self._members()], self._peers_at)
-        self._restorer = Restorer(transport, signer, factory, participant.contents, others, border, quota_bytes)
+        self._restorer = Restorer(
+            transport, signer, factory, participant.contents, others, border, quota_bytes, participant.require
+        )
         self._previous = PreviousParameters(
             transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
         )
@@ -306,7 +308,7 @@ class PipelinePeer:
             if self._fixed is not None or self.participant.finished:
                 continue
             async with self._border.around("looking where we are needed"):
-                move = next_move(self._loads(), self._training.stages)
+                move = await self._transport.in_thread(next_move, self._loads(), self._training.stages)
                 if move is not None and move.peer == self._transport.peer_id:
                     log.info("moving to another stage", source=move.source, target=move.target)
                     empty = not list(self._peers_at(move.target))
