@@ -10,22 +10,22 @@ round again when nobody has come further for a while.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
 
 import structlog
 
 from dht.border import Border
-from dht.interfaces import Frame, Stream, Transport, TransportError
+from dht.interfaces import Frame, Stream, TimedOut, Transport, TransportError
 from peer.gossip.exchanges import Counts
 from peer.gossip.models import MODEL_FRAME_BYTES, Encoded, encoded_bytes, receive_chunks, send_model
-from peer.gossip.patience import FIRST_SILENCE_SECONDS
+from peer.gossip.patience import FIRST_SECONDS, FIRST_SILENCE_SECONDS
 from peer.signal import Signal
 from peer.streams import next_request
 from protocols.admission import Admission
 from protocols.codecs import Codec
-from protocols.gossip.committee import Aggregation, Sampling
+from protocols.gossip.committee import Aggregation, Sampling, newest_round
 from protocols.gossip.messages import CommitteeModel
 from protocols.identity import PeerId
 from protocols.manifest import Committee
@@ -102,6 +102,8 @@ class Committees:
         """… and what has come of it; None while it has not."""
         self._wanted = Signal()
         self._receiving = asyncio.Semaphore(MODELS_AT_ONCE)
+        self._sending: set[PeerId] = set()
+        """Whose models are being received, or wait for it."""
         self._answering = 1.0
         """How many of those who are asked answer, on average of late."""
         self._newest, self._newest_at, self._begins = -1, transport.clock.monotonic(), 0
@@ -114,8 +116,8 @@ class Committees:
         await self._transport.serve_streams(MODEL_KIND, self._serve, MODEL_FRAME_BYTES)
 
     async def run(self) -> None:
-        """Plays until the last round's state is held by anybody."""
-        while max(self._host.holders().values()) < self._rounds:
+        """Plays until the last round's state is held by most of those who aggregate it."""
+        while self._newest_of(self._host.holders()) < self._rounds:
             async with self._border.around("a committee's round"):
                 await self._play()
 
@@ -165,12 +167,12 @@ class Committees:
     def _is_ripe(self, number: int) -> bool:
         """Whether to aggregate now: there are enough models, or the others are not worth to be waited for."""
         waited = self._transport.clock.monotonic() - self._begun[number]
-        return self._aggregations[number].complete or waited > max(WAIT_SECONDS, WAIT_ROUNDS * self._round_seconds)
+        return self._aggregations[number].complete or waited > self._wait_seconds
 
     def _should_begin(self) -> bool:
         """Whether it is for us to begin a round: we hold the newest state, and nobody has come further for too long."""
         holders, now = self._host.holders(), self._transport.clock.monotonic()
-        newest = max(holders.values())
+        newest = self._newest_of(holders)
         if newest > self._newest:
             if self._newest >= 0:
                 self._round_seconds = (now - self._newest_at) / (newest - self._newest)
@@ -181,9 +183,12 @@ class Committees:
             return False
         if self._begins == 0 and newest > 0:
             return False  # whoever has come there has handed its state on
-        holding = [peer for peer, held in holders.items() if held == newest]
+        holding = [peer for peer, held in holders.items() if newest <= held < self._rounds]
         first = order(self._signer.run, newest, holding)[: self._spec.aggregators << min(self._begins, 16)]
         return self._transport.peer_id in first
+
+    def _newest_of(self, holders: Mapping[PeerId, int]) -> int:
+        return newest_round(holders.values(), self._spec.aggregators)
 
     # -- sampling -----------------------------------------------------------------------------------------------------
 
@@ -247,18 +252,40 @@ class Committees:
         self._replays.admit(head)
         self._check(head)
         if self._is_wanted(head.epoch, head.body.task):
-            async with self._receiving:
+            model = await self._receive(stream, head)
+            self._take(stream.peer, head.epoch, head.body.task, model, head.body.samples)
+        await stream.send(TAKEN)
+
+    async def _receive(self, stream: Stream, head: Signed[CommitteeModel]) -> Vector:
+        """Raises Rejected, TransportError."""
+        if stream.peer in self._sending:
+            raise Rejected(Reason.BUSY, "one model of each at a time")
+        self._sending.add(stream.peer)
+        try:
+            async with self._receiving, asyncio.timeout(self._model_seconds):
                 elements = len(self._host.held()[1])
                 model = await receive_chunks(
                     stream, head.body.chunks, elements, self._codec, self._transport, FIRST_SILENCE_SECONDS
                 )
-            self.counts.bytes_received += encoded_bytes(elements, self._codec)
-            self._take(stream.peer, head.epoch, head.body.task, model, head.body.samples)
-        await stream.send(TAKEN)
+        except TimeoutError as error:
+            raise TimedOut(f"a model of {stream.peer} takes longer than a round") from error
+        finally:
+            self._sending.discard(stream.peer)
+        self.counts.bytes_received += encoded_bytes(elements, self._codec)
+        return model
+
+    @property
+    def _model_seconds(self) -> float:
+        """No aggregator waits longer for a model."""
+        return self._wait_seconds if self._round_seconds else FIRST_SECONDS
+
+    @property
+    def _wait_seconds(self) -> float:
+        return max(WAIT_SECONDS, WAIT_ROUNDS * self._round_seconds)
 
     def _check(self, head: Signed[CommitteeModel]) -> None:
         """Raises Rejected."""
-        newest = max(self._host.holders().values())
+        newest = self._newest_of(self._host.holders())
         if head.body.to != self._transport.peer_id:
             raise Rejected(Reason.UNEXPECTED, "a model for somebody else")
         if head.epoch > min(self._rounds, newest + LEAP):

@@ -1,6 +1,7 @@
 """What a peer computes on the stage that it holds. Blocking, for a worker thread; one call at a time."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -52,8 +53,18 @@ class Compute(Protocol):
 
 
 def forward_pass(compute: Compute, parameters: Vector, inputs: Tensor, passage: Passage | None = None) -> Tensor:
-    """Outputs that can travel: zeros where one is not finite."""
-    outputs = compute.forward(parameters, inputs, passage)
+    """Outputs that can travel (`that_travel`)."""
+    return that_travel(compute.forward(parameters, inputs, passage))
+
+
+def forward_passes(compute: Compute, parameters: Vector, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Of several microbatches at once: the outputs of each, whatever those of the others are."""
+    together = compute.forward(parameters, inputs[0] if len(inputs) == 1 else torch.cat(list(inputs)))
+    return [that_travel(outputs) for outputs in torch.split(together, [len(each) for each in inputs])]
+
+
+def that_travel(outputs: Tensor) -> Tensor:
+    """Those of one microbatch; zeros where one is not finite."""
     return outputs if torch.isfinite(outputs).all() else torch.zeros_like(outputs)
 
 

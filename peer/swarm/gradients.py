@@ -30,6 +30,8 @@ class EpochGradients:
 class Gradients:
     parameter_count: int
     batch_size: int
+    microbatches: int
+    """Of an epoch."""
     _epochs: dict[int, EpochGradients] = field(default_factory=dict)
     _waiting: OrderedDict[tuple[int, int, PeerId], Vector] = field(default_factory=OrderedDict)
     """(epoch, microbatch, trainer) → its mean gradient."""
@@ -50,6 +52,11 @@ class Gradients:
     def covered(self, epoch: int) -> int:
         """The mask of what is counted."""
         return self._epochs[epoch].covered if epoch in self._epochs else 0
+
+    def can_be_summed(self, gradient: Vector) -> bool:
+        """Whether the sum over an epoch's samples is finite, if all microbatches have gradients as large as this."""
+        largest = _LARGEST / (2 * self.batch_size * self.microbatches)
+        return all(bool((np.abs(gradient[piece]) <= largest).all()) for piece in slices(len(gradient)))
 
     def offer(self, epoch: int, microbatch: int, trainer: PeerId, gradient: Vector) -> None:
         """Keeps the mean gradient of a microbatch until it is counted; it is this object's own from now on."""
@@ -83,3 +90,6 @@ class Gradients:
         """What is counted of this epoch is to be done again: another peer has counted some of it, too."""
         if epoch in self._epochs:
             self._epochs[epoch] = EpochGradients(np.zeros(self.parameter_count, np.float32))
+
+
+_LARGEST = float(np.finfo(np.float32).max)

@@ -13,6 +13,7 @@ from dht.border import Border
 from dht.interfaces import Transport, TransportError
 from dht.rates import Rates
 from peer.rounds.post import Outbox
+from peer.signal import Signal
 from peer.swarm.arbiter import Arbiter, Given, Verdict
 from peer.swarm.client import Reply
 from peer.swarm.evidence import EvidenceStore, fetch_evidence
@@ -25,9 +26,10 @@ from protocols.rejection import Reason, Rejected
 from protocols.signed import ENVELOPE_BYTES, ReplayGuard, Signed, Signer, open_signed
 from protocols.swarm.charges import AnswerCharge, open_answers
 from protocols.swarm.messages import Answer
+from protocols.verification.docket import Docket
 
 CHARGE_KIND = "swarm-charge"
-CHARGES_WAITING = 16
+CHARGES_WAITING, CHARGES_OF_ONE = 32, 4
 CHARGES_PER_SECOND, CHARGES_AT_ONCE = 0.1, 4.0
 """By one member: each costs as much as the work that it is about, and more."""
 WRONG_ANSWER = "its answer is not what its stage makes of the work"
@@ -58,9 +60,10 @@ class AnswerInspector:
         self._outbox = Outbox(transport, signer, _nothing, _nothing, border, request_kind=CHARGE_KIND, replaces=False)
         self._replays = ReplayGuard()
         self._rates = Rates(CHARGES_PER_SECOND, CHARGES_AT_ONCE)
-        self._charges: asyncio.Queue[Signed[AnswerCharge]] = asyncio.Queue(CHARGES_WAITING)
+        self._charges: Docket[Signed[AnswerCharge]] = Docket(CHARGES_WAITING, CHARGES_OF_ONE)
+        self._charged = Signal()
         self._judging = asyncio.Lock()
-        """One at a time: the first verdict on a liar spares the others."""
+        """One at a time: the first verdict on a liar spares the others. Not while evidence is waited for."""
 
     async def serve(self) -> None:
         limit = AnswerCharge.limit_bytes + ENVELOPE_BYTES
@@ -126,21 +129,31 @@ class AnswerInspector:
         self._admit(sender)
         statement = open_signed(wire, AnswerCharge, run=self._signer.run, sender=sender)
         self._replays.admit(statement)
-        if not self._rates.take(sender, self._transport.clock.monotonic()) or self._charges.full():
+        if sender not in self._members():
+            raise Rejected(Reason.UNEXPECTED, "a charge by somebody who is no member")
+        if not self._rates.take(sender, self._transport.clock.monotonic()):
             raise Rejected(Reason.BUSY, "too many charges")
-        self._charges.put_nowait(statement)
+        if not self._charges.put(sender, statement):
+            raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
+        self._charged.notify()
         return b""
 
     async def _keep_judging(self) -> None:
         while True:
-            statement = await self._charges.get()
-            async with self._border.around(f"looking into a charge by {statement.sender}"), self._judging:
-                try:
-                    await self._judge(statement)
-                except Rejected as error:
-                    self._transport.reject(statement.sender, error.reason, f"{statement.kind}: {error}")
-                except (TransportError, TimeoutError) as error:
-                    log.debug("no evidence", accuser=statement.sender, error=str(error))
+            while (statement := self._charges.take()) is None:
+                await self._charged.wait()
+            began = self._transport.clock.monotonic()
+            async with self._border.around(f"looking into a charge by {statement.sender}"):
+                await self._look_into(statement)
+            self._charges.done(self._transport.clock.monotonic() - began)
+
+    async def _look_into(self, statement: Signed[AnswerCharge]) -> None:
+        try:
+            await self._judge(statement)
+        except Rejected as error:
+            self._transport.reject(statement.sender, error.reason, f"{statement.kind}: {error}")
+        except (TransportError, TimeoutError) as error:
+            log.debug("no evidence", accuser=statement.sender, error=str(error))
 
     async def _judge(self, statement: Signed[AnswerCharge]) -> None:
         """Raises Rejected, TransportError, TimeoutError."""
@@ -162,6 +175,14 @@ class AnswerInspector:
             self._recomputation.outputs(charge.work),
             self._factory.training,
         )
+        async with self._judging:
+            if not any(self._is_banned(answer.sender) for answer in answers):
+                await self._settle(charge, answers, payloads)
+
+    async def _settle(
+        self, charge: AnswerCharge, answers: tuple[Signed[Answer], Signed[Answer]], payloads: list[Payload]
+    ) -> None:
+        """Raises Rejected."""
         assignment, given = await self._opened(charge, answers, payloads)
         if self._arbiter.agree(given[0].product, given[1].product):
             raise Rejected(Reason.UNEXPECTED, "a charge about answers that are as good as the same")

@@ -92,7 +92,9 @@ class PipelinePeer:
         )
         self._router = Router(transport, self._client, self.wiring, self._peers_by_stage)
         others = Others(lambda: [member.peer for member in self._members()], self._peers_at)
-        self._restorer = Restorer(transport, signer, factory, participant.contents, others, border, quota_bytes)
+        self._restorer = Restorer(
+            transport, signer, factory, participant.contents, others, border, quota_bytes, participant.require
+        )
         self._previous = PreviousParameters(
             transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
         )
@@ -288,12 +290,11 @@ class PipelinePeer:
 
     def _run_epoch(self, without: int) -> int:
         """The epoch that the other stages have to step, all but one of which may have done so."""
-        epochs = self.participant.membership.roster.stage_epochs()
-        return min((epoch for stage, epoch in epochs.items() if stage != without), default=0)
+        return min((epoch for stage, epoch in self._stage_epochs().items() if stage != without), default=0)
 
     def _epoch_of_all(self) -> int:
         """That all stages have come to which somebody serves."""
-        epochs, participant = self.participant.membership.roster.stage_epochs(), self.participant
+        epochs, participant = self._stage_epochs(), self.participant
         if participant.stage is not None and participant.joined:
             epochs[participant.stage] = max(participant.state.epoch, epochs.get(participant.stage, 0))
         return min(epochs.values(), default=0)
@@ -307,7 +308,7 @@ class PipelinePeer:
             if self._fixed is not None or self.participant.finished:
                 continue
             async with self._border.around("looking where we are needed"):
-                move = next_move(self._loads(), self._training.stages)
+                move = await self._transport.in_thread(next_move, self._loads(), self._training.stages)
                 if move is not None and move.peer == self._transport.peer_id:
                     log.info("moving to another stage", source=move.source, target=move.target)
                     empty = not list(self._peers_at(move.target))
@@ -325,7 +326,14 @@ class PipelinePeer:
     # -- the others --------------------------------------------------------------------------------------------------
 
     def _members(self) -> Iterator[Member]:
-        return iter(self.participant.membership.roster)
+        """But those who say to serve a stage that there is not."""
+        roster, stages = self.participant.membership.roster, self._training.stages
+        return (member for member in roster if member.entry.stage is None or member.entry.stage < stages)
+
+    def _stage_epochs(self) -> dict[int, int]:
+        """Stage → the newest epoch that one of its peers has come to."""
+        epochs = self.participant.membership.roster.stage_epochs()
+        return {stage: epoch for stage, epoch in epochs.items() if stage < self._training.stages}
 
     def _peers_at(self, stage: int) -> Iterable[PeerId]:
         return [member.peer for member in self._members() if member.entry.stage == stage]

@@ -27,6 +27,8 @@ KEPT_KIND = "swarm-kept"
 ASK_SECONDS = 5.0
 FOREIGN_SECONDS = 30.0
 """How often the snapshot of a foreign stage is renewed."""
+SHOWN_SECONDS = 5.0
+"""So long what was read of a stage is said to whoever asks."""
 
 log = structlog.get_logger()
 
@@ -50,11 +52,15 @@ class Restorer:
         others: Others,
         border: Border,
         quota_bytes: int,
+        admit: Callable[[PeerId], None],
     ) -> None:
-        """`quota_bytes`: a larger foreign state is not kept."""
+        """`quota_bytes`: a larger foreign state is not kept. `admit` raises Rejected for who may not take part."""
         self._transport, self._signer, self._factory = transport, signer, factory
         self._contents, self._others, self._border, self._quota = contents, others, border, quota_bytes
-        self._stages = factory.training.stages
+        self._stages, self._admit = factory.training.stages, admit
+        self._reading = asyncio.Lock()
+        self._shown: dict[int, tuple[float, bytes | None]] = {}
+        """Stage → when its snapshot was read from the disk, and what is said of it."""
 
     async def serve(self) -> None:
         await self._transport.serve_requests(KEPT_KIND, self._answer)
@@ -129,13 +135,27 @@ class Restorer:
                 self._transport.reject(peer, error.reason, str(error))
         return None
 
-    async def _answer(self, _peer: PeerId, body: bytes) -> bytes:
+    async def _answer(self, peer: PeerId, body: bytes) -> bytes:
         """What is kept here of a stage, ready to be fetched."""
+        self._admit(peer)
         if len(body) != 1 or body[0] >= self._stages:
             raise Rejected(Reason.MALFORMED, "not the number of a stage")
-        state: ModelState | None = await self._transport.in_thread(self._factory.saved, body[0])
-        if state is None:
+        async with self._reading:  # a state is large, and anybody may ask
+            said = await self._say(body[0])
+        if said is None:
             raise Rejected(Reason.ABSENT, "no snapshot of that stage is kept here")
-        index = await self._transport.in_thread(lambda: state.index)
-        self._contents.put(index, state.buffers())
-        return self._signer.sign(Kept(stage=body[0], state=index.digest), state.epoch).wire
+        return said
+
+    async def _say(self, stage: int) -> bytes | None:
+        read_at, said = self._shown.get(stage, (float("-inf"), None))
+        now = self._transport.clock.monotonic()
+        if now < read_at + SHOWN_SECONDS:
+            return said
+        state: ModelState | None = await self._transport.in_thread(self._factory.saved, stage)
+        said = None
+        if state is not None:
+            index = await self._transport.in_thread(lambda: state.index)
+            self._contents.put(index, state.buffers())
+            said = self._signer.sign(Kept(stage=stage, state=index.digest), state.epoch).wire
+        self._shown[stage] = now, said
+        return said

@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import structlog
-import torch
 from torch import Tensor
 
 from dht.interfaces import Clock
 from peer.learner import Learner
 from peer.models.stages import parameter_count
 from peer.signal import Signal
-from peer.swarm.compute import Backward, Compute, backward_pass, forward_pass, given_to_trainer
+from peer.swarm.compute import Backward, Compute, backward_pass, forward_pass, forward_passes, given_to_trainer
 from peer.swarm.gradients import Gradients
 from peer.swarm.kept_passes import Passage
 from protocols.identity import PeerId
@@ -88,12 +87,12 @@ class Stage(Learner):
         self.rate = 0.0
         """Microbatches per second that it computes, forward and backward, smoothed; 0: not known."""
         self.dropped = 0
-        """Microbatches whose gradient was not finite: they count, and add nothing."""
+        """Microbatches whose gradient, or a sum of such, is not finite: they count, and add nothing."""
         self._manifest, self._training, self._compute, self._clock = manifest, manifest.training, compute, clock
         self._parameters: dict[int, Vector] = {}
         """State epoch → its parameters."""
         self.parameter_count = parameter_count(manifest, number)
-        self._gradients = Gradients(self.parameter_count, manifest.training.batch_size)
+        self._gradients = Gradients(self.parameter_count, manifest.training.batch_size, manifest.training.microbatches)
         self._told: tuple[int, int] | None = None
         """The epoch and what was counted of it, as the round has heard it last."""
         self._seconds = {"forward": 0.0, "backward": 0.0}
@@ -181,8 +180,7 @@ class Stage(Learner):
                 order = orders[len(outputs)]
                 outputs.append(forward_pass(self._compute, parameters, order.given, order.passage))
             if others := [order.given for order in orders[len(outputs) :]]:
-                together = forward_pass(self._compute, parameters, others[0] if len(others) == 1 else torch.cat(others))
-                outputs += torch.split(together, [len(each) for each in others])
+                outputs += forward_passes(self._compute, parameters, others)
             return outputs
 
         return await self._timed("forward", len(orders), run)
@@ -202,13 +200,14 @@ class Stage(Learner):
         passage, other = order.passage, order.other
         assert other is not None
 
-        def run() -> tuple[Backward, Vector]:
+        def run() -> tuple[Backward, Vector, bool]:
             parameters = self._at(order.epoch)
             made = backward_pass(self._compute, parameters, order.inputs, other, passage, last=self.last)
-            return made, made.gradient.copy() if made.finite else np.zeros_like(made.gradient)
+            adds = made.finite and self._gradients.can_be_summed(made.gradient)
+            return made, made.gradient.copy() if adds else np.zeros_like(made.gradient), adds
 
-        made, gradient = await self._timed("backward", 1, run)
-        self.dropped += not made.finite
+        made, gradient, adds = await self._timed("backward", 1, run)
+        self.dropped += not adds
         trainer = passage.trainer
         await self._summing(lambda: self._gradients.offer(passage.epoch, passage.microbatch, trainer, gradient))
         return made.grad_inputs, made.loss

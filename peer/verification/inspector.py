@@ -6,7 +6,7 @@ for it, so neither a crash nor a slow line is an offence.
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,6 +33,7 @@ from protocols.rules import Rule
 from protocols.signed import ReplayGuard, Signed, Signer, open_signed, signed_run_and_kind
 from protocols.state import ModelState
 from protocols.verification.charges import OwnerCharge, SenderCharge
+from protocols.verification.docket import Docket
 from protocols.verification.duties import duties
 from protocols.verification.equivocation import Equivocation, Testimony, Witness, open_binding, proved_guilty
 from protocols.verification.seed import Reveal, SeedRound, SeedWord
@@ -94,9 +95,8 @@ class Inspector:
         """Of rounds that are not over here."""
         self._revealed = Signal()
         self._accounts: asyncio.Queue[tuple[RoundAccount, ModelState]] = asyncio.Queue()
-        self._charges: asyncio.Queue[Signed[Any]] = asyncio.Queue(CHARGES_WAITING)
-        self._charging = Counter[PeerId]()
-        """Whose charges wait, or are looked into."""
+        self._charges: Docket[Signed[Any]] = Docket(CHARGES_WAITING, CHARGES_OF_ONE)
+        self._charged = Signal()
         self._outbox = Outbox(transport, signer, _nothing, _nothing, border, request_kind=VERIFY_KIND, replaces=False)
         self._groups: dict[int, frozenset[PeerId]] = {}
         self._fellows: frozenset[PeerId] = frozenset()
@@ -188,10 +188,9 @@ class Inspector:
         """Looked into in its turn; only a member of the round has anybody to charge."""
         if statement.sender not in self._groups.get(statement.epoch, ()):
             raise Rejected(Reason.UNEXPECTED, "a charge by somebody who was not in that round")
-        if self._charges.full() or self._charging[statement.sender] >= CHARGES_OF_ONE:
+        if not self._charges.put(statement.sender, statement):
             raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
-        self._charging[statement.sender] += 1
-        self._charges.put_nowait(statement)
+        self._charged.notify()
 
     def _hear_reveal(self, statement: Signed[SeedWord]) -> None:
         if statement.epoch not in self._seeds:
@@ -215,11 +214,12 @@ class Inspector:
     async def _judge(self) -> None:
         """One charge after the other: each costs as much as the work that it is about."""
         while True:
-            charge = await self._charges.get()
+            while (charge := self._charges.take()) is None:
+                await self._charged.wait()
+            began = self._transport.clock.monotonic()
             async with self._border.around(f"looking into a charge by {charge.sender}"):
                 await self._look_into(charge)
-            self._charging[charge.sender] -= 1
-            self._charging += Counter()  # forgets the zeros
+            self._charges.done(self._transport.clock.monotonic() - began)
 
     async def _look_into(self, charge: Signed[Any]) -> None:
         if charge.sender in self._guilty:

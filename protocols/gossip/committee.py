@@ -16,6 +16,16 @@ from protocols.rules import Mean
 from protocols.vectors import Vector
 
 
+def newest_round(held: Iterable[int], aggregators: int) -> int:
+    """The newest round whose state is held by as many as are most of its aggregators, so that a single member that
+    claims any round moves nobody. Of those that crash there will be others: the round is begun again.
+
+    `held`: by each member, one at least, the newest round whose state it says to hold.
+    """
+    newest_first = sorted(held, reverse=True)
+    return newest_first[min(len(newest_first), aggregators // 2 + 1) - 1]
+
+
 class Sampling:
     """The first `wanted` members of a round's order who answer, asked as many at a time as are still wanted."""
 
