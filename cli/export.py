@@ -53,6 +53,8 @@ def _check_output(settings: "ExportSettings") -> None:
     output = settings.output
     if output.is_dir():
         raise UsageError(f"--output: {output} is a directory; add the name of a file")
+    if output.exists() and not output.is_file():
+        raise UsageError(f"--output: {output} is a device or a pipe, which a file would replace; choose a file")
     if output.exists() and not settings.force:
         raise UsageError(f"--output: {output} exists; choose another file, or replace it with --force")
     if not output.parent.is_dir():

@@ -1,5 +1,6 @@
 """The command `peer`. Commands import what they need when they run, so that help and completion answer at once."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -56,7 +57,14 @@ app.command()(simulate.simulate)
 
 
 def main() -> None:
+    _open_closed_streams()
     sys.exit(run_reporting_errors(lambda: app(standalone_mode=False, prog_name="peer")))
+
+
+def _open_closed_streams() -> None:
+    """Where the caller closed stdout or stderr (`>&-`), Python has None, on which every `isatty` and `write` fails."""
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
 
 
 if __name__ == "__main__":

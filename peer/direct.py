@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from peer.control_client import ControlClient
 from peer.directive_store import saved_log
 from peer.errors import PeerError, UsageError
+from peer.hints import command
 from peer.home import Home
+from peer.setting_sources import what_is_wrong
 from peer.status import DirectivesStatus, DirectiveStatus
 from protocols.directives import (
     MAX_DIRECTIVES,
@@ -27,7 +29,6 @@ from protocols.directives import (
 )
 from protocols.identity import IdentityError, PeerId, parse_peer_id
 from protocols.manifest import Manifest
-from protocols.message import first_error
 from protocols.rejection import Rejected
 from protocols.signed import Signed, Signer
 
@@ -57,7 +58,7 @@ def issue(
     manifest = organised(home, run_id)
     seen = channel.directives()
     known = log_of(seen, manifest)
-    _check(order, known, manifest, seen.epoch)
+    _check(order, known, manifest, home, seen.epoch)
     epoch = _epoch(order, seen, manifest, at_epoch)
     number = known.next_number
     if number > MAX_DIRECTIVES:
@@ -89,7 +90,7 @@ def ban_of(peer_id: str, why: str) -> Ban:
     try:
         return Ban(peer=peer, why=why)
     except ValidationError as error:
-        raise UsageError(f"--why: {first_error(error).partition(': ')[2]}") from error
+        raise UsageError(f"--why: {_wrong(error)}") from error
 
 
 def change_of(words: list[str]) -> Set:
@@ -110,7 +111,12 @@ def change_of(words: list[str]) -> Set:
     try:
         return Set(**changes)
     except ValidationError as error:
-        raise UsageError(first_error(error)) from error
+        raise UsageError(f"{error.errors()[0]['loc'][0]}: {_wrong(error)}") from error
+
+
+def _wrong(error: ValidationError) -> str:
+    """What an author wrote wrong, in the words of every other setting."""
+    return what_is_wrong(error.errors(include_url=False)[0])
 
 
 def log_of(seen: DirectivesStatus, manifest: Manifest) -> DirectiveLog:
@@ -158,7 +164,7 @@ def status_of(directive: Signed[Directive], *, holds: bool) -> DirectiveStatus:
     )
 
 
-def _check(order: Order, known: DirectiveLog, manifest: Manifest, epoch: int) -> None:
+def _check(order: Order, known: DirectiveLog, manifest: Manifest, home: Home, epoch: int) -> None:
     """Raises UsageError when the order makes no sense now."""
     run = manifest.run_id
     paused = known.paused(manifest.epochs)  # at whatever epoch a pause begins
@@ -170,7 +176,8 @@ def _check(order: Order, known: DirectiveLog, manifest: Manifest, epoch: int) ->
         case Ban(peer=peer) if PeerId(peer) in known.bans:
             raise UsageError(f"{peer} is banned already: {known.bans[peer] or 'no reason was given'}")
         case Pause() if paused:
-            raise UsageError(f"{run} is paused already; go on with: peer run resume {run}")
+            go_on = command(home.path, "run", "resume", run)
+            raise UsageError(f"{run} is paused already; go on with: {go_on}")
         case Resume() if not paused:
             raise UsageError(f"{run} is not paused")
         case Pause() | Set() if epoch >= manifest.epochs:

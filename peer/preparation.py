@@ -12,7 +12,7 @@ from dht.node import Node
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
 from peer.directive_store import saved_log
-from peer.errors import PeerError
+from peer.errors import PeerError, UsageError
 from peer.gossip.learner import GossipLearner, TrainerGossipLearner
 from peer.gossip.model_objective import ModelObjective
 from peer.gossip.participant import GossipParticipant
@@ -107,9 +107,9 @@ class Preparation:
             check_misbehaviour(settings.misbehave, manifest)
         if isinstance(manifest.training, Pipeline):
             if settings.role == "aggregator":
-                raise PeerError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
+                raise UsageError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
         elif settings.role in ("stage", "both") or settings.stage is not None:
-            raise PeerError(f"--role, --stage: {manifest.run_id} is no pipeline, and has no stages")
+            raise UsageError(f"--role, --stage: {manifest.run_id} is no pipeline, and has no stages")
 
     def _how_to_be_admitted(self, error: Rejected) -> str:
         run_id, peer = self._manifest.run_id, self._node.peer_id

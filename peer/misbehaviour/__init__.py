@@ -7,7 +7,7 @@ sends), its rule (what it reduces parts to), or what it computes. The honest cod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from peer.errors import PeerError
+from peer.errors import UsageError
 from peer.misbehaviour.equivocation import two_begins, two_commitments, two_results
 from peer.misbehaviour.excluding_leader import excluding_leader
 from peer.misbehaviour.false_charge import false_charge
@@ -41,12 +41,14 @@ MISBEHAVIOURS = (*ATTACKS_ON_ROUNDS, *PIPELINE_ATTACKS)
 
 
 def check_misbehaviour(misbehaviour: str, manifest: Manifest) -> None:
-    """Raises PeerError where the run is not to be attacked, or not so."""
+    """Raises UsageError where the run is not to be attacked, or not so."""
     if not manifest.test:
-        raise PeerError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
+        raise UsageError(f"--misbehave: {manifest.run_id} was not made for tests (test = true in its recipe)")
     what, possible = attacks_on(manifest.training)
     if misbehaviour not in possible:
-        raise PeerError(f"--misbehave {misbehaviour}: {manifest.run_id} is {what}; choose one of {', '.join(possible)}")
+        raise UsageError(
+            f"--misbehave {misbehaviour}: {manifest.run_id} is {what}; choose one of {', '.join(possible)}"
+        )
 
 
 def attacks_on(training: Training) -> tuple[str, Sequence[str]]:

@@ -68,8 +68,8 @@ def test_set_changes_fields_from_an_epoch_that_comes(peer, known, run_id):
         (["batch_size=7"], "batch_size cannot change while a run lives; what can: learning_rate, "),
         (["learning_rate"], "'learning_rate' is no change; write FIELD=VALUE"),
         (["learning_rate=fast"], "learning_rate=fast: 'fast' is no number"),
-        (["learning_rate=nan"], "learning_rate: "),
-        (["learning_rate=-1"], "learning_rate: "),
+        (["learning_rate=nan"], "learning_rate: must be a finite number, not nan"),
+        (["learning_rate=-1"], "learning_rate: must be greater than 0, not -1.0"),
         (["target_batch=1.5"], "target_batch=1.5: '1.5' is no whole number"),
         (["target_batch=1000000"], "target_batch: at most the manifest's "),
         (["learning_rate=1", "learning_rate=2"], "learning_rate is given twice"),
@@ -85,6 +85,7 @@ def test_a_change_that_cannot_be_is_explained(refuses, known, run_id, words, sen
 def test_a_ban_that_cannot_be_is_explained(refuses, known, home, run_id):
     assert "nobody" in refuses(2, "run", "ban", run_id, "nobody")
     assert "--why: " in refuses(2, "run", "ban", run_id, MEMBER, "--why", "x" * 200)
+    assert "--why: has characters" in refuses(2, "run", "ban", run_id, MEMBER, "--why", "two\nlines")
     me = home.identity().peer_id
     assert "organiser cannot be banned" in refuses(2, "run", "ban", run_id, me)
     assert len(known) == 0
@@ -114,6 +115,13 @@ def test_only_the_organiser_directs(peer, refuses, home, run_id, tmp_path):
     assert sentence.startswith(f"peer: only {home.identity().peer_id}, the organiser of {run_id}, directs it; you are ")
     assert "has no organiser" in refuses(2, "run", "pause", demo_manifest().run_id)
     assert "neither a run id nor a run known" in refuses(2, "run", "pause", "nothing")
+
+
+def test_the_way_on_from_a_pause_names_the_home(peer, refuses, known, home, run_id, monkeypatch, tmp_path):
+    peer("run", "pause", run_id)
+    monkeypatch.setenv("PEER_HOME", str(tmp_path / "another"))
+    sentence = refuses(2, "run", "pause", run_id, "--home", str(home.path))
+    assert sentence.endswith(f"go on with: peer run resume {run_id} --home {home.path}\n")
 
 
 def test_without_a_daemon_it_says_what_to_do(refuses, run_id):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -49,6 +50,13 @@ def test_export_replaces_a_file_only_by_force(peer, refuses, home, output):
         assert output.read_text() == "precious"
         assert peer("export", "--output", str(output), "--force").exit_code == 0
     assert load_file(output)
+
+
+def test_export_replaces_no_pipe_or_device(refuses, output):
+    os.mkfifo(output)
+    for force in ([], ["--force"]):
+        assert "is a device or a pipe" in refuses(2, "export", "--output", str(output), *force)
+    assert output.is_fifo()
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,16 @@ def test_the_installed_command_says_its_version():
     assert process.stdout.startswith("peer ")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_the_caller_has_closed_are_no_error(tmp_path, closed):
+    command = f'"$0" -m cli.main run list --home "$1" {closed}'
+    process = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0
+    assert process.stderr == ""
+
+
 def test_without_a_command_it_helps(peer):
     outcome = peer()
     assert outcome.exit_code == 0

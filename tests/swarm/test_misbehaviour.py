@@ -82,7 +82,7 @@ def test_five_honest_daemons_agree_beside_two_that_attack_the_protocol(
 def test_nobody_attacks_a_run_that_was_not_made_for_tests(swarm: Swarm) -> None:
     home = str(swarm.directory / "attacker")
     options = ("--run-id", "demo", "--home", home, *LISTEN)
-    assert "was not made for tests" in swarm.command("join", *options, "--misbehave", "sign_flip", code=1)
+    assert "was not made for tests" in swarm.command("join", *options, "--misbehave", "sign_flip", code=2)
     assert "no misbehaviour 'sulk'; choose one of label_flip" in swarm.command(
         "join", *options, "--misbehave", "sulk", code=2
     )

@@ -60,5 +60,5 @@ def test_an_attack_on_rounds_is_none_on_a_pipeline(swarm: Swarm, tmp_path: Path)
     recipe.write_text(RECIPE)
     home = str(swarm.directory / "attacker")
     run_id = swarm.command("run", "create", str(recipe), "--home", home).split()[0]
-    told = swarm.command("join", "--run-id", run_id, "--home", home, *LISTEN, "--misbehave", "two_begins", code=1)
+    told = swarm.command("join", "--run-id", run_id, "--home", home, *LISTEN, "--misbehave", "two_begins", code=2)
     assert f"--misbehave two_begins: {run_id} is a pipeline; choose one of wrong_activations" in told
