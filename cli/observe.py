@@ -39,7 +39,7 @@ def peers(
     home: Home = None,
     json_output: Json = None,
 ) -> None:
-    """List the members of the run."""
+    """List the members of the run; --json has the others, as the list `peers` of `peer status --json`."""
     from cli.render import peers_view
 
     _show(context, peers_view, lambda current: json.dumps([peer.model_dump(mode="json") for peer in current.peers]))

@@ -69,7 +69,6 @@ def peers_view(status: Status) -> RenderableType:
     in_stages = ("stage", "share") if status.stages else ()
     table = _table("name", "role", *in_stages, "epoch", "samples", "a second", "seen", "state", "PeerID")
     for member in members_of(status):
-        seen = f"{member.last_seen_seconds:.0f} s ago" if isinstance(member, PeerStatus) else "here"
         banned = member.banned if isinstance(member, PeerStatus) else None
         suspended = _suspension(member) if isinstance(member, PeerStatus) else ""
         table.add_row(
@@ -79,12 +78,18 @@ def peers_view(status: Status) -> RenderableType:
             str(member.epoch),
             f"{member.samples_contributed:,}",
             f"{member.samples_per_second:,.0f}",
-            seen,
+            _seen(member),
             f"banned: {printable(banned)}" if banned else suspended or _short(member.state_digest),
             member.peer_id,
             style="red" if banned else "yellow" if suspended else "" if isinstance(member, PeerStatus) else "bold",
         )
     return table
+
+
+def _seen(member: PeerStatus | SelfStatus) -> str:
+    if isinstance(member, SelfStatus):
+        return "here"
+    return "-" if member.last_seen_seconds is None else f"{member.last_seen_seconds:.0f} s ago"
 
 
 def stages_view(status: Status) -> Table:

@@ -132,7 +132,7 @@ class Membership:
     def banish(self, peer: PeerId, why: str) -> str | None:
         """`peer` is none of the members any more; returns its name, where it was one."""
         self._transport.remember(peer, ())
-        return self.roster.banish(peer, why, self._now())
+        return self.roster.banish(peer, why)
 
     def announce(self) -> None:
         """Something about us is worth telling at once."""

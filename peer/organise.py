@@ -19,7 +19,8 @@ from peer.plugins import PluginError
 from peer.recipes import Recipe, data_files, to_manifest
 from peer.shards import record_shard_files, shard_of
 from protocols.averaging import check_averaging
-from protocols.manifest import Manifest, Pipeline
+from protocols.manifest import Gossip, Manifest, Pipeline
+from protocols.rules import Mean
 
 READ_FROM_FILES = ("text", "npz", "safetensors")
 
@@ -64,6 +65,13 @@ def _check(recipe: Recipe, manifest: Manifest, files: Sequence[Path]) -> None:
         check_averaging(manifest)
     except ValueError as error:
         raise UsageError(f"{recipe.origin}: averaging.rule: {error}") from error
+    averaging = manifest.averaging
+    is_robust = averaging.rule != Mean.name and not isinstance(manifest.training, Gossip)
+    if is_robust and "byzantine" not in averaging.model_fields_set:
+        raise UsageError(
+            f"{recipe.origin}: averaging.rule: {averaging.rule} is to withstand how many members? Say byzantine = F, "
+            "and a quorum of more than twice as many"
+        )
     inputs, targets = dataset.batch(np.zeros(1, np.int64))
     try:
         _check_bounds(manifest, inputs)

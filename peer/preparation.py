@@ -110,6 +110,8 @@ class Preparation:
                 raise UsageError(f"--role aggregator: {manifest.run_id} is a pipeline; serve a stage (--role stage)")
         elif settings.role in ("stage", "both") or settings.stage is not None:
             raise UsageError(f"--role, --stage: {manifest.run_id} is no pipeline, and has no stages")
+        elif settings.emulate is not None:
+            raise UsageError(f"--emulate: {manifest.run_id} is no pipeline, and has no stages")
 
     def _how_to_be_admitted(self, error: Rejected) -> str:
         run_id, peer = self._manifest.run_id, self._node.peer_id

@@ -19,6 +19,7 @@ from peer.errors import UsageError
 from peer.recipe_errors import explain
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Shard
+from protocols.rules import Mean
 
 BUILT_IN = ("demo", "text")
 MAX_FILES = 1024
@@ -113,11 +114,12 @@ def to_manifest(recipe: Recipe, organiser: PeerId | None = None, shards: Sequenc
 
 def _with_robust_rule(averaging: Any) -> Any:
     """What no recipe has to say: a group of four or more withstands a third of liars (`docs/security.md`)."""
-    quorum = averaging.get("quorum", 1) if isinstance(averaging, dict) else 1
-    chosen = not isinstance(averaging, dict) or "rule" in averaging or "byzantine" in averaging
-    if chosen or type(quorum) is not int or quorum < ROBUST_FROM:
+    if not isinstance(averaging, dict) or "byzantine" in averaging or averaging.get("rule") == Mean.name:
         return averaging
-    return averaging | {"rule": ROBUST_RULE, "byzantine": min((quorum - 1) // 3, 31)}
+    quorum = averaging.get("quorum", 1)
+    if type(quorum) is not int or quorum < ROBUST_FROM:
+        return averaging
+    return {"rule": ROBUST_RULE} | averaging | {"byzantine": min((quorum - 1) // 3, 31)}
 
 
 def _is_gossip(training: Any) -> bool:

@@ -7,6 +7,7 @@ from peer.status import PeerStatus
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
 from protocols.signed import Signed
+from protocols.swarm.steps import come_to
 
 MAX_MEMBERS = 2048
 """More are not taken in; of so many times REMEMBERED we know how old their last word was."""
@@ -84,7 +85,7 @@ class Roster:
         self._members[peer] = Member(statement, now, float("-inf") if new else self._members[peer].told)
         return new
 
-    def banish(self, peer: PeerId, why: str, now: float) -> str | None:
+    def banish(self, peer: PeerId, why: str) -> str | None:
         """Forgets `peer` as a member, and remembers why; returns its name."""
         member = self._members.pop(peer, None)
         name = member.entry.name if member else None
@@ -95,7 +96,7 @@ class Roster:
             epoch=member.epoch if member else 0,
             samples_contributed=member.entry.samples_contributed if member else 0,
             samples_per_second=0.0,
-            last_seen_seconds=round(max(0.0, now - member.seen), 1) if member else 0.0,
+            last_seen_seconds=None,
             state_digest=None,
             banned=why,
         )
@@ -151,13 +152,13 @@ class Roster:
         return {member.peer: member.entry.client_mode for member in self if member.plays(epoch, digest)}
 
     def stage_epochs(self) -> dict[int, int]:
-        """In a pipeline: stage → the newest epoch that one of its peers has come to."""
-        newest: dict[int, int] = {}
+        """In a pipeline: stage → the epoch that it has come to, by its peers' words."""
+        said: dict[int, list[int]] = {}
         for member in self:
             stage = member.entry.stage
             if stage is not None and member.entry.state_digest is not None:
-                newest[stage] = max(member.epoch, newest.get(stage, 0))
-        return newest
+                said.setdefault(stage, []).append(member.epoch)
+        return {stage: come_to(epochs) for stage, epochs in said.items()}
 
     def status(self, now: float) -> tuple[PeerStatus, ...]:
         return tuple(

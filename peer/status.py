@@ -52,7 +52,7 @@ class PeerStatus(_Part):
     epoch: int
     samples_contributed: int
     samples_per_second: float
-    last_seen_seconds: float
+    last_seen_seconds: float | None = Field(description="null for who is banned, and not listened to")
     state_digest: str | None
     banned: str | None = Field(None, description="why it may not take part any more; null for a member")
     suspended: int = Field(
@@ -105,7 +105,7 @@ class StageStatus(_Part):
     """A stage of a pipeline, by what its peers say."""
 
     number: int
-    epoch: int | None = Field(description="the newest that one of its peers has come to; null where none has a state")
+    epoch: int | None = Field(description="that it has come to, by its peers' words; null where none has a state")
     peers: int
     leaving: int = Field(description="so many of them are about to serve another stage")
     arriving: int = Field(description="so many peers of other stages are about to serve this one")

@@ -11,7 +11,7 @@ from dht.border import Border
 from dht.interfaces import Records, Transport
 from peer.data.asking import Evaluate, evaluate
 from peer.data.dataset import Dataset
-from peer.errors import PeerError
+from peer.errors import UsageError
 from peer.learner import IdleLearner
 from peer.participant import Participant
 from peer.profile import Profile
@@ -63,11 +63,11 @@ def assemble(
     training = manifest.training
     assert isinstance(training, Pipeline)
     if wishes.stage is not None and wishes.stage >= training.stages:
-        raise PeerError(f"--stage {wishes.stage}: {manifest.run_id} has the stages 0 to {training.stages - 1}")
+        raise UsageError(f"--stage {wishes.stage}: {manifest.run_id} has the stages 0 to {training.stages - 1}")
     if wishes.emulate_seconds is not None and not manifest.test:
-        raise PeerError(f"--emulate: {manifest.run_id} was not made for tests (test = true in its recipe)")
+        raise UsageError(f"--emulate: {manifest.run_id} was not made for tests (test = true in its recipe)")
     if profile.client_mode and (profile.role == "stage" or wishes.stage is not None):
-        raise PeerError(
+        raise UsageError(
             "--client-mode: nobody can connect to this peer, so it can serve no stage; train (--role trainer)"
         )
     if wishes.emulate_seconds is not None:

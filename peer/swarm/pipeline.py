@@ -331,7 +331,7 @@ class PipelinePeer:
         return (member for member in roster if member.entry.stage is None or member.entry.stage < stages)
 
     def _stage_epochs(self) -> dict[int, int]:
-        """Stage → the newest epoch that one of its peers has come to."""
+        """As `Roster.stage_epochs`."""
         epochs = self.participant.membership.roster.stage_epochs()
         return {stage: epoch for stage, epoch in epochs.items() if stage < self._training.stages}
 

@@ -7,6 +7,7 @@ from peer.status import PipelineStatus, StageStatus
 from peer.swarm.pipeline import PipelinePeer
 from protocols.identity import PeerId
 from protocols.records import Serving
+from protocols.swarm.steps import come_to
 
 Shares = Callable[[int], Mapping[PeerId, float]]
 """Stage → which share of the work for it each of its peers gets, as far as that is known."""
@@ -51,9 +52,10 @@ def stage_statuses(stages: int, words: Iterable[Word], shares: Shares = lambda _
 
 def _status(stage: int, words: list[Word], shares: Mapping[PeerId, float]) -> StageStatus:
     here = [word for word in words if word.serving.stage == stage]
+    epochs = [word.epoch for word in here if word.epoch is not None]
     return StageStatus(
         number=stage,
-        epoch=max((word.epoch for word in here if word.epoch is not None), default=None),
+        epoch=come_to(epochs) if epochs else None,
         peers=len(here),
         leaving=sum(word.serving.moving_to not in (None, stage) for word in here),
         arriving=sum(word.serving.moving_to == stage for word in words if word.serving.stage != stage),

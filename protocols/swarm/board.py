@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from protocols.identity import PeerId
 from protocols.swarm.coverage import everything, numbers
+from protocols.swarm.messages import OPEN_EPOCHS
+from protocols.swarm.steps import come_to
 
 LEASE_SECONDS = 3.0
 """Who claims nothing for so long has lost its microbatches to the others."""
@@ -65,6 +67,11 @@ class Board:
         self._settled = False
 
     def hear(self, peer: PeerId, word: Word) -> None:
+        """What it had counted of an epoch that it has stepped is remembered: its fellows may not have come so far."""
+        before = self._words.get(peer)
+        if before is not None and before.stage == word.stage:
+            newest = range(word.state_epoch - OPEN_EPOCHS, word.state_epoch)
+            word.counted = {e: mask for e, mask in before.counted.items() if e in newest} | dict(word.counted)
         self._words[peer] = word
 
     def keep_only(self, servers: Iterable[PeerId], trainers: Iterable[PeerId], now: float) -> None:
@@ -81,10 +88,15 @@ class Board:
     @property
     def epoch(self) -> int | None:
         """The epoch that some stage has still to step; None while a stage has no peer."""
-        steps: dict[int, int] = {}
-        for word in self._words.values():
-            steps[word.stage] = max(word.state_epoch, steps.get(word.stage, 0))
+        steps = self._steps()
         return min(steps.values()) if len(steps) == self._stages else None
+
+    def _steps(self) -> dict[int, int]:
+        """Stage → the epoch that it has to step, of those that have peers."""
+        said: dict[int, list[int]] = {}
+        for word in self._words.values():
+            said.setdefault(word.stage, []).append(word.state_epoch)
+        return {stage: come_to(epochs) for stage, epochs in said.items()}
 
     def standings(self) -> list[Standing]:
         """Of the epochs that all stages are ready for, the oldest first; none before all had the time to be heard."""
@@ -101,11 +113,12 @@ class Board:
     def _standing(self, epoch: int) -> Standing | None:
         missing = [self._all] * self._stages
         ready = [False] * self._stages
+        for stage, step in self._steps().items():
+            if step > epoch:
+                missing[stage] = 0
+                ready[stage] = True
         for word in self._words.values():
-            if word.state_epoch > epoch:
-                missing[word.stage] = 0
-                ready[word.stage] = True
-            elif epoch in word.counted:
+            if epoch in word.counted:
                 missing[word.stage] &= ~word.counted[epoch]
                 ready[word.stage] = True
         return Standing(epoch, tuple(missing)) if all(ready) else None

@@ -5,6 +5,7 @@ import pytest
 
 from peer.control_client import ControlClient
 from peer.demo import demo_manifest
+from peer.roster import Roster
 from peer.status import Status
 from tests.peer.scripted_daemon import (
     OTHER,
@@ -75,6 +76,15 @@ def test_peers_lists_all_members_and_what_they_gave(peer, daemon):
     assert OTHER in lines[2]
     assert "54,321" in lines[2]
     assert [member["peer_id"] for member in json.loads(peer("peers", "--json").stdout)] == [OTHER]
+
+
+def test_who_is_banned_is_not_said_to_be_seen(peer, daemon):
+    roster = Roster(SELF)
+    roster.banish(OTHER, "its answer is not what its stage makes of the work")
+    daemon.call(ScriptedDaemon.become, make_status(RUN).model_copy(update={"peers": roster.status(100.0)}))
+    line = peer("peers").stdout.splitlines()[2]
+    assert "banned: its answer" in line
+    assert "ago" not in line
 
 
 def test_status_of_a_pipeline_shows_its_stages(peer, daemon):

@@ -63,11 +63,19 @@ def test_a_recipe_becomes_the_manifest_of_the_organiser(home, write):
         ("quorum = 4", "nnm | geometric_median", 1),
         ("quorum = 16", "nnm | geometric_median", 5),
         ('quorum = 16\nrule = "mean"', "mean", 0),
+        ('quorum = 16\nrule = "krum"', "krum", 5),
+        ('quorum = 16\nrule = "krum"\nbyzantine = 0', "krum", 0),
+        ('rule = "median"\nbyzantine = 0', "median", 0),
     ],
 )
 def test_four_or_more_get_a_robust_rule_unless_the_recipe_says_otherwise(home, write, averaging, rule, byzantine):
     manifest = create_run(home, read_recipe(write(f"{RECIPE}\n[averaging]\n{averaging}")))
     assert (manifest.averaging.rule, manifest.averaging.byzantine) == (rule, byzantine)
+
+
+def test_a_robust_rule_that_would_withstand_nobody_is_asked_about(home, write):
+    with pytest.raises(UsageError, match=r"averaging\.rule: krum is to withstand how many members\?"):
+        create_run(home, read_recipe(write(f'{RECIPE}\n[averaging]\nrule = "krum"\nquorum = 3')))
 
 
 def test_every_built_in_recipe_is_one():

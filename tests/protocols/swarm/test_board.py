@@ -1,11 +1,13 @@
 """A board hands out what the stages lack, each microbatch to one trainer at a time."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.identity import PeerId
 from protocols.swarm.board import LEASE_SECONDS, Board, Word
 from protocols.swarm.coverage import everything
+from protocols.swarm.steps import come_to
 
 MICROBATCHES = 8
 ALL = everything(MICROBATCHES)
@@ -114,3 +116,34 @@ def test_a_stage_that_has_stepped_an_epoch_lacks_nothing_of_it() -> None:
     made.keep_only(SERVERS, (), now=0.0)
     assert made.epoch == 4
     assert made.standings()[0].missing == (0, ALL & ~0b1)
+
+
+@pytest.mark.parametrize("lie", [0, 2**40], ids=["behind", "ahead"])
+def test_of_three_peers_of_a_stage_one_liar_changes_nothing(lie: int) -> None:
+    made, liar, fellow = board(ALL, 0b111, epoch=4), PeerId("liar"), PeerId("second stage, too")
+    made.hear(fellow, Word(1, {4: 0b11000}, 4))
+    made.hear(liar, Word(1, {}, lie))
+    assert made.epoch == 4
+    assert [standing.missing for standing in made.standings()] == [(0, 0b11100000)]
+
+
+def test_what_the_first_to_step_had_counted_is_not_missing() -> None:
+    """Its fellows still wait for the round's results."""
+    made, first, fellow = board(ALL, 0b111, epoch=4), PeerId("first"), PeerId("second stage, too")
+    made.hear(first, Word(1, {4: 0b11000}, 4))
+    made.hear(fellow, Word(1, {4: 0b11100000}, 4))
+    made.hear(first, Word(1, {5: 0}, 5))
+    assert made.epoch == 4
+    assert made.standings()[0].missing == (0, 0)
+    made.hear(fellow, Word(1, {5: 0}, 5))
+    assert made.standings()[0].missing == (0, 0)
+    made.hear(SERVERS[0], Word(0, {5: 0}, 5))
+    assert made.epoch == 5
+    assert made.standings()[0].missing == (ALL, ALL)
+
+
+@given(st.lists(st.integers(0, 20), min_size=1))
+def test_at_least_half_have_come_to_where_a_stage_is(epochs: list[int]) -> None:
+    at = come_to(epochs)
+    assert 2 * sum(epoch >= at for epoch in epochs) >= len(epochs)
+    assert 2 * sum(epoch > at for epoch in epochs) < len(epochs) + (len(epochs) == 1)
