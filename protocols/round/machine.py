@@ -59,6 +59,7 @@ from protocols.round.claims import Claim
 from protocols.round.electorate import Electorate
 from protocols.round.events import (
     Action,
+    Aimed,
     Appeared,
     Apply,
     Astray,
@@ -235,6 +236,8 @@ class Round:
                 self._find(peers)
             case Appeared(peers):
                 self.audience |= peers - self.suspected - {self.setting.me}
+            case Aimed(samples):
+                self.tally.target = samples
             case Lost() | Left() | Elsewhere() | Astray():
                 self._do_without(event, now)
             case Trained():

@@ -49,6 +49,8 @@ class Tally:
         """How many of ours our leader has been told of …"""
         self.heard = 0
         """… and how many of the swarm's it has told us of."""
+        self.target = setting.target_samples
+        """As in `Setting`, by what is known of the swarm now."""
         self._setting = setting
         self._late = set(late)
         self._enough_after: float | None = None
@@ -91,8 +93,8 @@ class Tally:
             return False
         if self._setting.microbatches:
             enough = self.is_covered(suspected)
-        elif self._setting.target_samples is not None:
-            enough = self.samples(suspected) >= self._setting.target_samples
+        elif self.target is not None:
+            enough = self.samples(suspected) >= self.target
         else:
             enough = self._enough_complete(suspected, assembled, elapsed)
         return enough and not self._waits_for_late(suspected, elapsed)
@@ -111,8 +113,8 @@ class Tally:
         """Whether it has all that it waits for, as far as a follower can know."""
         if self._setting.microbatches:
             return self.is_covered(suspected)
-        if self._setting.target_samples is not None:
-            return self.samples(suspected) >= self._setting.target_samples
+        if self.target is not None:
+            return self.samples(suspected) >= self.target
         return self._setting.trains and self.own.complete
 
     def is_far_from_told(self, suspected: Set[PeerId]) -> bool:
@@ -120,10 +122,10 @@ class Tally:
 
         So our leader hears of us seldom at first, and more often as the epoch comes to its end.
         """
-        if self._setting.target_samples is None:
+        if self.target is None:
             return False
         unsaid = len(self._views(suspected)) * (self.own.samples - self.told)
-        return 2 * unsaid >= self._setting.target_samples - self.heard
+        return 2 * unsaid >= self.target - self.heard
 
     def _views(self, suspected: Set[PeerId]) -> list[PeerView]:
         return [self.own, *(view for peer, view in self.peers.items() if peer not in suspected)]
