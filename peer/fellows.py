@@ -57,9 +57,7 @@ class Fellows:
         return [
             peer
             for place, peers in self._places()
-            if place.epoch < epoch
-            and place.state_digest is not None
-            and history.get(place.epoch) == place.state_digest
+            if place.epoch < epoch and place.state_digest is not None and history.get(place.epoch) == place.state_digest
             for peer in peers
             if peer not in self.group
         ]
