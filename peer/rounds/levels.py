@@ -23,7 +23,7 @@ from protocols.round.checks import check_done
 from protocols.round.electorate import Electorate
 from protocols.round.events import Trained
 from protocols.round.messages import Contribution, Done, commitment
-from protocols.round.order import order
+from protocols.round.order import first
 from protocols.round.reduction import EncodedUpdate
 from protocols.round.setting import Setting
 from protocols.signed import open_signed
@@ -169,16 +169,16 @@ class Levels:
     def _first_heir(self, ours: CellResult) -> PeerId:
         """Who represents our cell, unless it is silent."""
         able = [peer for peer, client_mode in ours.members.items() if not client_mode]
-        return order(self._setting.run, self._number(1), able or ours.members)[0]
+        return first(self._setting.run, self._number(1), able or ours.members)
 
     def _represent(self, ours: CellResult) -> Session:
         setting, others = self._setting, self._others()
         fellows = self._mates(others)
         able = [peer for peer, client_mode in others.items() if not client_mode and peer not in fellows]
-        first = first_of_each(setting.run, self._number(1), setting.state, setting.cells, able)
+        others_first = first_of_each(setting.run, self._number(1), setting.state, setting.cells, able)
         return self._make(
             setting=self._of_cells(follows=False, trains=True),
-            expected=dict.fromkeys(first, False),
+            expected=dict.fromkeys(others_first, False),
             audience=(),
             electorate=dict.fromkeys([*others, *ours.members, setting.me]),
             learner=ours.learner,
