@@ -26,7 +26,7 @@ SHORT_BYTES = 2048
 OPENED_KEPT = 1024
 """Short statements that are remembered as opened, as members say the same again and again: some 10 MB."""
 ENVELOPES_KEPT = 8
-"""Of those taken apart last: a statement is looked at to see what it is, then opened. Of two megabytes each, at most."""
+"""Of those taken apart last, for who looks at what a statement is opens it next. Of two megabytes each, at most."""
 ENVELOPE_BYTES = 512
 """What the envelope may add to the body on the wire, at most."""
 
