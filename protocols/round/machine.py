@@ -431,6 +431,7 @@ class Round:
                 self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
             return
         self._actions.append(Send(sender, self._standing()))
+        self.tally.answered.add(sender)
         if sender in self.electorate.peers:  # it takes us for its leader: we were one of them before we restarted
             self.electorate.peers.add(self.setting.me)
         if self.favourite() == self.setting.me:
@@ -449,8 +450,11 @@ class Round:
         if now - self._said_at >= self.setting.timing.resend:
             self._said_at = now
             if favourite == self.setting.me:
-                told = [*self.peers, *sorted(self.audience.difference(self.peers))]
-                self._actions += [Send(peer, self._standing()) for peer in told]
+                all_others = [*self.peers, *sorted(self.audience.difference(self.peers))]
+                told = [peer for peer in all_others if peer not in self.tally.answered]
+                self.tally.answered.clear()
+                standing = self._standing()
+                self._actions += [Send(peer, standing) for peer in told]
             else:
                 self._say_progress(now)
         if favourite != self._favourite:

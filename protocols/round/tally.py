@@ -47,6 +47,8 @@ class Tally:
         """The others."""
         self.told = 0
         """How many of ours our leader has been told of …"""
+        self.answered: set[PeerId] = set()
+        """Whom we, leading, have told how far the swarm is since we last told all."""
         self._heard: list[tuple[float, int]] = []
         """… and how many of the swarm's it has told us of: first, last, and when."""
         self.target = setting.target_samples
