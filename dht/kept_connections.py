@@ -25,7 +25,10 @@ class KeptConnections(Generic[C]):
     """Idle connections by peer and kind; whoever takes one has it alone."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[C, tuple[PeerId, str, asyncio.TimerHandle]] = OrderedDict()
+        self._kept: OrderedDict[C, tuple[PeerId, str, float]] = OrderedDict()
+        """Until when, at most; those kept longest first."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Of the first that was kept when it was set, which may have been taken since."""
         self._by_use: dict[tuple[PeerId, str], list[C]] = {}
         """The same, those used last at the end."""
 
@@ -40,8 +43,11 @@ class KeptConnections(Generic[C]):
         return None
 
     def keep(self, peer: PeerId, kind: str, connection: C) -> None:
-        timer = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._expire, connection)
-        self._kept[connection] = (peer, kind, timer)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + KEEP_SECONDS
+        self._kept[connection] = (peer, kind, until)
+        if self._timer is None:
+            self._timer = loop.call_at(until, self._expire_due)
         self._by_use.setdefault((peer, kind), []).append(connection)
         if len(self._kept) > MAX_KEPT:
             self._expire(next(iter(self._kept)))
@@ -49,14 +55,26 @@ class KeptConnections(Generic[C]):
     def close(self) -> None:
         for connection in list(self._kept):
             self._expire(connection)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._kept:
+            connection, (*_, until) = next(iter(self._kept.items()))
+            if until > loop.time():
+                self._timer = loop.call_at(until, self._expire_due)
+                return
+            self._expire(connection)
 
     def _expire(self, connection: C) -> None:
         self._let_go(connection)
         connection.close()
 
     def _let_go(self, connection: C) -> None:
-        peer, kind, timer = self._kept.pop(connection)
-        timer.cancel()
+        peer, kind, _ = self._kept.pop(connection)
         its = self._by_use[peer, kind]
         its.remove(connection)
         if not its:

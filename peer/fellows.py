@@ -1,9 +1,12 @@
-"""Who plays with us: the members that have a state of the same vector, held against the history that we know."""
+"""Who plays with us: the members that have a state of the same vector, held against the history that we know.
 
-from collections.abc import Iterator, Mapping
+It is looked at every second, so by the places where members are (`Place`), of which there are few, not by the members.
+"""
+
+from collections.abc import Iterator, Mapping, Set
 
 from peer.membership import Membership
-from peer.roster import Member
+from peer.roster import Place
 from peer.sync import Heads
 from protocols.identity import PeerId
 from protocols.state import ModelState
@@ -19,13 +22,9 @@ class Fellows:
         """Who was there before us, where nobody has made the state that we start from."""
         self._membership, self._heads, self._keeps_in_touch = membership, heads, keeps_in_touch
 
-    def __iter__(self) -> Iterator[Member]:
-        roster = self._membership.roster
-        return (member for member in roster if member.entry.role != "monitor" and member.entry.stage == self.stage)
-
     @property
     def peers(self) -> list[PeerId]:
-        return [member.peer for member in self]
+        return [peer for _, peers in self._places() for peer in peers]
 
     def companions(self) -> list[PeerId]:
         """Of the last round, who is still there."""
@@ -33,17 +32,18 @@ class Fellows:
 
     def audience(self) -> list[PeerId]:
         """The members whose history, as far as we know, is ours; the last group is newer than an old word of theirs."""
-        oldest = min(self._heads.history, default=0)
-        return [
-            member.peer
-            for member in self
-            if (member.peer in self.group and member.epoch < oldest) or not self._contradicts(member)
-        ]
+        return list(self.client_modes())
 
     def client_modes(self) -> dict[PeerId, bool]:
         """Of the audience."""
-        modes = {member.peer: member.entry.client_mode for member in self}
-        return {peer: modes[peer] for peer in self.audience()}
+        oldest = min(self._heads.history, default=0)
+        modes: dict[PeerId, bool] = {}
+        for place, peers in self._places():
+            if not self._contradicts(place):
+                modes |= dict.fromkeys(peers, place.client_mode)
+            elif place.epoch < oldest:
+                modes |= {peer: place.client_mode for peer in peers if peer in self.group}
+        return modes
 
     def expected(self, state: ModelState) -> Mapping[PeerId, bool]:
         """Who is likely to play the epoch that begins with `state`: the last group, and who says to be there, too."""
@@ -55,31 +55,35 @@ class Fellows:
         """Who comes after us, with some state of our history; a part of the last group it was not."""
         history = self._heads.history
         return [
-            member.peer
-            for member in self
-            if member.peer not in self.group
-            and member.epoch < epoch
-            and member.entry.state_digest is not None
-            and history.get(member.epoch) == member.entry.state_digest
+            peer
+            for place, peers in self._places()
+            if place.epoch < epoch and place.state_digest is not None and history.get(place.epoch) == place.state_digest
+            for peer in peers
+            if peer not in self.group
         ]
 
     def any_unexplained(self, bans: int) -> bool:
         """Whether some member says what our history does not explain, or knows of more bans than these."""
         newest = max(self._heads.history)
         return any(
-            member.entry.banned > bans
-            or (member.entry.state_digest is not None and (member.epoch > newest + 1 or self._contradicts(member)))
-            for member in self
+            place.banned > bans
+            or (place.state_digest is not None and (place.epoch > newest + 1 or self._contradicts(place)))
+            for place, _ in self._places()
         )
 
-    def _contradicts(self, member: Member) -> bool:
+    def _places(self) -> Iterator[tuple[Place, Set[PeerId]]]:
+        """Of those who average what we do."""
+        places = self._membership.roster.places()
+        return ((place, peers) for place, peers in places.items() if place.averages and place.stage == self.stage)
+
+    def _contradicts(self, place: Place) -> bool:
         """Whether its state is none of ours, or older than all that we remember.
 
         An old word says nothing where we are in touch with a few. One without a state contradicts nothing.
         """
-        history, digest = self._heads.history, member.entry.state_digest
+        history, digest = self._heads.history, place.state_digest
         if digest is None:
             return False
-        if member.epoch < min(history, default=0):
+        if place.epoch < min(history, default=0):
             return self._keeps_in_touch
-        return history.get(member.epoch, digest) != digest
+        return history.get(place.epoch, digest) != digest

@@ -43,6 +43,8 @@ GREETING_SECONDS = 1.0
 FAILURES_UNTIL_GONE = 2
 AT_ONCE = 16
 """Hellos under way at the same time, and on average said in a second when nothing happens."""
+ANSWER_SECONDS = 1.0
+"""Who has news does not tell them for so long to a mate that is to speak first."""
 HELLOS_A_TURN = 128
 """To those first who have not heard of us for longest; so nobody's effort grows with the square of the swarm."""
 SMALL_SWARM = 128
@@ -271,7 +273,11 @@ class Membership:
                 self._hurry.clear()
 
     def _due(self) -> list[PeerId]:
-        """Who is to be told of us in this turn; not who has just asked, or whose answer we still await."""
+        """Who is to be told of us in this turn; not who has just asked, or whose answer we still await.
+
+        Of two mates, who have news at the same time, one tells the other at once, and hears its news by the answer.
+        The other waits for that until its next turn.
+        """
         since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
         waiting = [
             (member.told, self._random.random(), peer)
@@ -279,6 +285,8 @@ class Membership:
             if member.told < since and peer not in self._addressed
         ]
         close = self._mates(peer for told, _, peer in waiting if told < self._news_at)
+        if self._now() < self._news_at + ANSWER_SECONDS:
+            close = [peer for peer in close if _speaks_first(self._transport.peer_id, peer)]
         most = self._contacts or (HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS))
         return list(dict.fromkeys([*close, *(peer for *_, peer in heapq.nsmallest(most, waiting))]))
 
@@ -332,6 +340,11 @@ class Membership:
             pause = min(LOOKUP_SECONDS, 1.5 * pause)
             if self._contacts is not None:
                 pause = max(pause, LOOKUP_SECONDS_A_MEMBER * len(self.roster))
+
+
+def _speaks_first(me: PeerId, mate: PeerId) -> bool:
+    """Which of the two; everybody is the first for half of the others."""
+    return (me < mate) == ((ord(me[-1]) + ord(mate[-1])) % 2 == 0)
 
 
 def _tells_more(record: Signed[RosterEntry], known: Member | None) -> bool:

@@ -618,8 +618,10 @@ class Participant:
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
-            if session := self._session:
+            if (session := self._session) and not session.setting.is_of_cells:
                 session.tell_also(self.fellows.audience())
+            if self._levels is not None:
+                self._levels.look_around()
             if not self.fellows.any_unexplained(len(self.company.admission.banned)):
                 pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
                 continue

@@ -1,11 +1,13 @@
 """The roster: the live members of the run, from their own signed words."""
 
-from collections.abc import ItemsView, Iterator, Set
+from collections.abc import ItemsView, Iterator, Mapping, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from peer.status import PeerStatus
 from protocols.identity import PeerId
 from protocols.records import RosterEntry
+from protocols.roles import Role
 from protocols.signed import Signed
 from protocols.swarm.steps import come_to
 
@@ -18,6 +20,22 @@ LIVE_SECONDS_A_MEMBER = 0.25
 """In a large one it takes longer until we get round to a member again: four times as long as `Membership` takes."""
 LIVE_SECONDS_A_RECORD = 0.06
 """Where members are known by the DHT's word: three times as long as until it is looked up again."""
+
+
+class Place(NamedTuple):
+    """Where a member is, by its own word: most are at one of a few, however many they are."""
+
+    epoch: int
+    state_digest: bytes | None
+    role: Role
+    client_mode: bool
+    stage: int | None
+    banned: int
+
+    @property
+    def averages(self) -> bool:
+        """Whether it takes part in rounds."""
+        return self.role != "monitor"
 
 
 @dataclass(slots=True)
@@ -43,6 +61,11 @@ class Member:
     def epoch(self) -> int:
         return self.statement.epoch
 
+    @property
+    def place(self) -> Place:
+        entry = self.entry
+        return Place(self.epoch, entry.state_digest, entry.role, entry.client_mode, entry.stage, entry.banned)
+
     def plays(self, epoch: int, digest: bytes) -> bool:
         """Whether it has this state, and takes part in rounds."""
         return (self.epoch, self.entry.state_digest) == (epoch, digest) and self.entry.role != "monitor"
@@ -54,6 +77,8 @@ class Roster:
         self.last_departed_epoch = 0
         """At which the member was that left last; a run may end in the very word with which its last member leaves."""
         self._members: dict[PeerId, Member] = {}
+        self._at: dict[Place, dict[PeerId, None]] = {}
+        """The same, by where they are."""
         self._banned: dict[PeerId, PeerStatus] = {}
         """Who was banished, as last seen."""
         self._newest: dict[PeerId, int] = {}
@@ -78,16 +103,22 @@ class Roster:
         if len(self._newest) > REMEMBERED * MAX_MEMBERS:
             del self._newest[next(iter(self._newest))]
         if statement.body.departed:
-            if self._members.pop(peer, None) is not None and statement.body.state_digest is not None:
+            if self._remove(peer) is not None and statement.body.state_digest is not None:
                 self.last_departed_epoch = statement.epoch
             return False
-        new = peer not in self._members
-        self._members[peer] = Member(statement, now, float("-inf") if new else self._members[peer].told)
-        return new
+        known = self._members.get(peer)
+        member = Member(statement, now, float("-inf") if known is None else known.told)
+        place, before = member.place, known.place if known is not None else None
+        if place != before:
+            if before is not None:
+                self._leave(before, peer)
+            self._at.setdefault(place, {})[peer] = None
+        self._members[peer] = member
+        return known is None
 
     def banish(self, peer: PeerId, why: str) -> str | None:
         """Forgets `peer` as a member, and remembers why; returns its name."""
-        member = self._members.pop(peer, None)
+        member = self._remove(peer)
         name = member.entry.name if member else None
         self._banned[peer] = PeerStatus(
             peer_id=peer,
@@ -125,14 +156,14 @@ class Roster:
         return self._members[peer].failures
 
     def forget(self, peer: PeerId) -> None:
-        self._members.pop(peer, None)
+        self._remove(peer)
 
     def expire(self, now: float) -> list[PeerId]:
         """Forgets those of whom nothing was heard; returns them."""
         lifetime = max(LIVE_SECONDS, self._live_seconds_a_member * len(self._members))
         gone = [peer for peer, member in self._members.items() if now - member.seen > lifetime]
         for peer in gone:
-            del self._members[peer]
+            self._remove(peer)
         return gone
 
     def __iter__(self) -> Iterator[Member]:
@@ -149,7 +180,27 @@ class Roster:
 
     def at(self, epoch: int, digest: bytes) -> dict[PeerId, bool]:
         """The members with this state that take part in rounds (value: whether in client mode)."""
-        return {member.peer: member.entry.client_mode for member in self if member.plays(epoch, digest)}
+        return {
+            peer: place.client_mode
+            for place, peers in self._at.items()
+            if (place.epoch, place.state_digest) == (epoch, digest) and place.averages
+            for peer in peers
+        }
+
+    def places(self) -> Mapping[Place, Set[PeerId]]:
+        """Where members are, and who is there."""
+        return {place: peers.keys() for place, peers in self._at.items()}
+
+    def _remove(self, peer: PeerId) -> Member | None:
+        member = self._members.pop(peer, None)
+        if member is not None:
+            self._leave(member.place, peer)
+        return member
+
+    def _leave(self, place: Place, peer: PeerId) -> None:
+        del self._at[place][peer]
+        if not self._at[place]:
+            del self._at[place]
 
     def stage_epochs(self) -> dict[int, int]:
         """In a pipeline: stage → the epoch that it has come to, by its peers' words."""

@@ -7,6 +7,7 @@ clock in nanoseconds, so that they go on rising when a daemon restarts.
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from protocols.encoding import EncodingError, decode_scalars, digest, encode
@@ -24,6 +25,8 @@ LEAP = 2_000_000
 SHORT_BYTES = 2048
 OPENED_KEPT = 1024
 """Short statements that are remembered as opened, as members say the same again and again: some 10 MB."""
+ENVELOPES_KEPT = 8
+"""Of those taken apart last, for who looks at what a statement is opens it next. Of two megabytes each, at most."""
 ENVELOPE_BYTES = 512
 """What the envelope may add to the body on the wire, at most."""
 
@@ -125,6 +128,7 @@ def _check_signature(
         raise Rejected(Reason.BAD_SIGNATURE, f"{kind}: not signed by {sender}")
 
 
+@lru_cache(maxsize=ENVELOPES_KEPT)
 def _envelope(wire: bytes) -> tuple[str, PeerId, str, int, int, bytes, bytes]:
     try:
         items = decode_scalars(wire, len(_ENVELOPE_TYPES))

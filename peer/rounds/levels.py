@@ -23,7 +23,7 @@ from protocols.round.checks import check_done
 from protocols.round.electorate import Electorate
 from protocols.round.events import Trained
 from protocols.round.messages import Contribution, Done, commitment
-from protocols.round.order import order
+from protocols.round.order import first
 from protocols.round.reduction import EncodedUpdate
 from protocols.round.setting import Setting
 from protocols.signed import open_signed
@@ -75,6 +75,8 @@ class Levels:
         self._known_at_first = frozenset(others()) | {setting.me}
         """Who comes later has no say in what was under way."""
         self._make, self._play, self._is_over = make, play, is_over
+        self._cell: Session | None = None
+        """Our cell's round, while it is under way."""
 
     async def run(self) -> RoundOutcome | None:
         """What the swarm has come to; None where we leave before that. Raises NeedsResync."""
@@ -87,6 +89,18 @@ class Levels:
                 return self._together(ours, outcome)
             follows = follows and not session.is_asked_to_represent
         return None
+
+    def look_around(self) -> None:
+        """Aims at our cell's share by the members that we know now.
+
+        Who starts meets its cell before the others: it would take the cell for half of the swarm, and train for long.
+        """
+        if self._cell is None:
+            return
+        others = self._others()
+        share = self._share(len(self._mates(others)), len(others))
+        if share is not None:
+            self._cell.aim(share)
 
     def believes(self, done: Done) -> bool:
         """Whether most of its members, one of each cell, are known to have the state that we have."""
@@ -115,12 +129,14 @@ class Levels:
     # -- our cell's round ---------------------------------------------------------------------------------------------
 
     async def _average_in_cell(self) -> CellResult | None:
-        session = self._of_cell()
+        session = self._cell = self._of_cell()
         try:
             outcome = await self._play(session)
         except NeedsResync:
             log.debug("what our cell has decided cannot be had", round=session.epoch)
             return None
+        finally:
+            self._cell = None
         if outcome is None:
             return None
         members = {peer: session.client_mode_of(peer) for peer in outcome.done.body.members}
@@ -130,15 +146,12 @@ class Levels:
     def _of_cell(self) -> Session:
         setting, others = self._setting, self._others()
         fellows = self._mates(others)
-        target = setting.target_samples
-        if target is not None:  # as much of it as of all members are in our cell
-            target = -(-target * (1 + len(fellows)) // (1 + len(others)))
         return self._make(
             setting=replace(
                 setting,
                 epoch=self._number(0),
                 base=base_of(setting.state, setting.cell_of(setting.me)),
-                target_samples=target,
+                target_samples=self._share(len(fellows), len(others)),
             ),
             expected=fellows,
             audience=fellows,
@@ -146,21 +159,26 @@ class Levels:
             learner=self._learner,
         )
 
+    def _share(self, fellows: int, others: int) -> int | None:
+        """The samples that our cell has to come to: as much of all as of all members are in it."""
+        target = self._setting.target_samples
+        return None if target is None else -(-target * (1 + fellows) // (1 + others))
+
     # -- the round of cells -------------------------------------------------------------------------------------------
 
     def _first_heir(self, ours: CellResult) -> PeerId:
         """Who represents our cell, unless it is silent."""
         able = [peer for peer, client_mode in ours.members.items() if not client_mode]
-        return order(self._setting.run, self._number(1), able or ours.members)[0]
+        return first(self._setting.run, self._number(1), able or ours.members)
 
     def _represent(self, ours: CellResult) -> Session:
         setting, others = self._setting, self._others()
         fellows = self._mates(others)
         able = [peer for peer, client_mode in others.items() if not client_mode and peer not in fellows]
-        first = first_of_each(setting.run, self._number(1), setting.state, setting.cells, able)
+        others_first = first_of_each(setting.run, self._number(1), setting.state, setting.cells, able)
         return self._make(
             setting=self._of_cells(follows=False, trains=True),
-            expected=dict.fromkeys(first, False),
+            expected=dict.fromkeys(others_first, False),
             audience=(),
             electorate=dict.fromkeys([*others, *ours.members, setting.me]),
             learner=ours.learner,

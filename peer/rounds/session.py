@@ -28,6 +28,7 @@ from protocols.round.checks import check_term
 from protocols.round.claims import open_claim
 from protocols.round.events import (
     Action,
+    Aimed,
     Appeared,
     Apply,
     Astray,
@@ -271,12 +272,17 @@ class Session:
             self._events.put_nowait(Found(admitted))
 
     def tell_also(self, peers: Iterable[PeerId]) -> None:
-        """`peers` are in the roster now."""
+        """`peers` are in the roster now. Who represents a cell shows itself, in its round."""
         if self.setting.is_of_cells:
             return
         appeared = frozenset(filter(self.setting.admits, peers)) - self.machine.audience
         if appeared and not self._over:
             self._events.put_nowait(Appeared(appeared))
+
+    def aim(self, samples: int) -> None:
+        """The epoch closes at so many, as far as we know now."""
+        if not self._over and samples != self.machine.tally.target:
+            self._events.put_nowait(Aimed(samples))
 
     def lose(self, peer: PeerId) -> None:
         """`peer` cannot be reached."""

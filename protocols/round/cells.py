@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
-from protocols.round.order import order
+from protocols.round.order import first
 
 LEVELS = 2
 
@@ -53,4 +53,4 @@ def first_of_each(run: str, number: int, base: bytes, cells: int, peers: Iterabl
     by_cell: dict[int, list[PeerId]] = defaultdict(list)
     for peer in peers:
         by_cell[cell_of(base, cells, peer)].append(peer)
-    return [order(run, number, members)[0] for members in by_cell.values()]
+    return [first(run, number, members) for members in by_cell.values()]

@@ -44,6 +44,13 @@ class Appeared:
 
 
 @dataclass(frozen=True, slots=True)
+class Aimed:
+    """The epoch closes at so many samples, by what is known of the swarm now."""
+
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """A connection to this peer failed just now."""
 
@@ -133,6 +140,7 @@ Event = (
     | Tick
     | Found
     | Appeared
+    | Aimed
     | Lost
     | Left
     | Elsewhere

@@ -59,6 +59,7 @@ from protocols.round.claims import Claim
 from protocols.round.electorate import Electorate
 from protocols.round.events import (
     Action,
+    Aimed,
     Appeared,
     Apply,
     Astray,
@@ -104,7 +105,7 @@ from protocols.round.messages import (
     Wait,
     Weigh,
 )
-from protocols.round.order import order, place
+from protocols.round.order import first, place
 from protocols.round.patience import Patience
 from protocols.round.setting import Setting
 from protocols.round.tally import Tally
@@ -113,6 +114,8 @@ from protocols.suspension import Fault
 
 SLOWER = 10.0
 """Others may take this many times as long as we did, for the same thing, before we give their leader up."""
+MOST_WORDS = 50
+"""So often a leader is told within `Timing.resend` how far we are, at most."""
 DOUBT = 1.5
 """So many times `Timing.failure` a leader whose group leaves out half of the electorate is doubted, then given up."""
 
@@ -235,6 +238,8 @@ class Round:
                 self._find(peers)
             case Appeared(peers):
                 self.audience |= peers - self.suspected - {self.setting.me}
+            case Aimed(samples):
+                self.tally.target = samples
             case Lost() | Left() | Elsewhere() | Astray():
                 self._do_without(event, now)
             case Trained():
@@ -314,7 +319,7 @@ class Round:
                 self._hear_progress(sender, body, now)
             case Standing():  # that its sender leads is known by now: `_heard_at`, `peers`
                 if sender == self.favourite():
-                    self.tally.heard = body.samples
+                    self.tally.hear_standing(body.samples, now - self.started)
             case Close(term=term):
                 self._hear_close(sender, term, now)
             case Begin():
@@ -354,7 +359,7 @@ class Round:
 
     def favourite(self) -> PeerId:
         """Who should lead: of those who may, can be dialled and are not suspected, the first in the order."""
-        return order(self.setting.run, self.setting.epoch, self._leaders())[0]
+        return first(self.setting.run, self.setting.epoch, self._leaders())
 
     def _leaders(self) -> set[PeerId]:
         out = self.suspected | self._patience.given_up
@@ -378,7 +383,7 @@ class Round:
             return
         if self.favourite() == self.setting.me:
             self._close_when_enough(now)
-        elif newly_complete or self._is_worth_telling(now - self._said_at):
+        elif newly_complete or self._is_worth_telling(now):
             self._say_progress(now)
 
     def _count_while_ready(self, now: float) -> None:
@@ -390,10 +395,12 @@ class Round:
         elif self._leadership is not None and self._leadership.incomplete and self.tally.is_covered(self.suspected):
             self._lead(self.term + 1, now)
 
-    def _is_worth_telling(self, silent_seconds: float) -> bool:
-        """Whether our leader should hear how far we are: it can close the epoch no sooner than it knows."""
-        resend = self.setting.timing.resend
-        return silent_seconds >= resend / (50 if self.tally.is_far_from_told(self.suspected) else 4)
+    def _is_worth_telling(self, now: float) -> bool:
+        """Whether our leader should hear how far we are, before it does anyway: it closes the epoch when it knows."""
+        silent = now - self._said_at
+        return silent >= self.setting.timing.resend / MOST_WORDS and self.tally.is_far_from_told(
+            self.suspected, now - self.started
+        )
 
     def _say_progress(self, now: float) -> None:
         self._said_at = now
@@ -424,6 +431,7 @@ class Round:
                 self._actions.append(Send(sender, Busy(term=self.term, leader=self.leader)))
             return
         self._actions.append(Send(sender, self._standing()))
+        self.tally.answered.add(sender)
         if sender in self.electorate.peers:  # it takes us for its leader: we were one of them before we restarted
             self.electorate.peers.add(self.setting.me)
         if self.favourite() == self.setting.me:
@@ -442,8 +450,11 @@ class Round:
         if now - self._said_at >= self.setting.timing.resend:
             self._said_at = now
             if favourite == self.setting.me:
-                told = [*self.peers, *sorted(self.audience.difference(self.peers))]
-                self._actions += [Send(peer, self._standing()) for peer in told]
+                all_others = [*self.peers, *sorted(self.audience.difference(self.peers))]
+                told = [peer for peer in all_others if peer not in self.tally.answered]
+                self.tally.answered.clear()
+                standing = self._standing()
+                self._actions += [Send(peer, standing) for peer in told]
             else:
                 self._say_progress(now)
         if favourite != self._favourite:
@@ -492,9 +503,9 @@ class Round:
             return True
         return self.phase is Phase.READY and self._precedes(sender, self.leader)
 
-    def _precedes(self, first: PeerId, second: PeerId) -> bool:
+    def _precedes(self, one: PeerId, other: PeerId) -> bool:
         run, epoch = self.setting.run, self.setting.epoch
-        return place(run, epoch, first) < place(run, epoch, second)
+        return place(run, epoch, one) < place(run, epoch, other)
 
     def _follow(self, leader: PeerId, term: int, now: float) -> None:
         """Start `term` over under `leader`."""

@@ -12,6 +12,11 @@ def order(run: str, epoch: int, peers: Iterable[PeerId]) -> list[PeerId]:
     return sorted(set(peers), key=lambda peer: place(run, epoch, peer))
 
 
+def first(run: str, epoch: int, peers: Iterable[PeerId]) -> PeerId:
+    """Who comes first in `order`."""
+    return min(peers, key=lambda peer: place(run, epoch, peer))
+
+
 @lru_cache(maxsize=2**16)
 def place(run: str, epoch: int, peer: PeerId) -> bytes:
     """What `order` sorts by; lower comes first."""

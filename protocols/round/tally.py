@@ -47,8 +47,12 @@ class Tally:
         """The others."""
         self.told = 0
         """How many of ours our leader has been told of …"""
-        self.heard = 0
-        """… and how many of the swarm's it has told us of."""
+        self.answered: set[PeerId] = set()
+        """Whom we, leading, have told how far the swarm is since we last told all."""
+        self._heard: list[tuple[float, int]] = []
+        """… and how many of the swarm's it has told us of: first, last, and when."""
+        self.target = setting.target_samples
+        """As in `Setting`, by what is known of the swarm now."""
         self._setting = setting
         self._late = set(late)
         self._enough_after: float | None = None
@@ -80,6 +84,10 @@ class Tally:
         else:
             view.come_to(body.samples, body.complete, elapsed)
 
+    def hear_standing(self, samples: int, elapsed: float) -> None:
+        """Our leader has told us how many samples the swarm has."""
+        self._heard = [*self._heard[:1], (elapsed, samples)]
+
     def samples(self, suspected: Set[PeerId]) -> int:
         """Of all who are not `suspected`."""
         return min(sum(view.samples for view in self._views(suspected)), MAX_COUNT)
@@ -91,8 +99,8 @@ class Tally:
             return False
         if self._setting.microbatches:
             enough = self.is_covered(suspected)
-        elif self._setting.target_samples is not None:
-            enough = self.samples(suspected) >= self._setting.target_samples
+        elif self.target is not None:
+            enough = self.samples(suspected) >= self.target
         else:
             enough = self._enough_complete(suspected, assembled, elapsed)
         return enough and not self._waits_for_late(suspected, elapsed)
@@ -111,19 +119,27 @@ class Tally:
         """Whether it has all that it waits for, as far as a follower can know."""
         if self._setting.microbatches:
             return self.is_covered(suspected)
-        if self._setting.target_samples is not None:
-            return self.samples(suspected) >= self._setting.target_samples
+        if self.target is not None:
+            return self.samples(suspected) >= self.target
         return self._setting.trains and self.own.complete
 
-    def is_far_from_told(self, suspected: Set[PeerId]) -> bool:
-        """Whether half of what the swarm lacked would be there now, were all as fast as we since we last told of us.
+    def is_far_from_told(self, suspected: Set[PeerId], elapsed: float) -> bool:
+        """Whether half of what the swarm lacks would be there now, were all as fast as we since we last told of us.
 
         So our leader hears of us seldom at first, and more often as the epoch comes to its end.
         """
-        if self._setting.target_samples is None:
+        if self.target is None:
             return False
         unsaid = len(self._views(suspected)) * (self.own.samples - self.told)
-        return 2 * unsaid >= self._setting.target_samples - self.heard
+        return 2 * unsaid >= self.target - self._expected(elapsed)
+
+    def _expected(self, elapsed: float) -> float:
+        """How many samples the swarm is likely to have by now, if it goes on as it did since our leader first spoke."""
+        if not self._heard:
+            return 0
+        (since, first), (until, last) = self._heard[0], self._heard[-1]
+        pace = max(0, last - first) / (until - since) if until > since else 0.0
+        return last + pace * (elapsed - until)
 
     def _views(self, suspected: Set[PeerId]) -> list[PeerView]:
         return [self.own, *(view for peer, view in self.peers.items() if peer not in suspected)]

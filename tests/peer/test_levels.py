@@ -101,6 +101,14 @@ def test_an_epoch_has_the_samples_that_it_needs() -> None:
     assert distance(peers[0].state) < 5
 
 
+def test_the_first_epoch_takes_no_longer_than_the_others() -> None:
+    """Who starts meets its cell before the others, and is not to take it for half of the swarm."""
+    peers = play(in_cells(data_parallel(EPOCHS, target_batch=PEERS * 400)))
+    for peer in peers:
+        times = peer.epoch_times
+        assert times[1] - times[0] < 1.5 * (times[3] - times[2])
+
+
 def test_no_group_is_the_whole_swarm() -> None:
     for peer in play(in_cells(local_sgd(EPOCHS))):
         assert isinstance(peer.participant, Participant)

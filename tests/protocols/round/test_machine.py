@@ -141,7 +141,7 @@ def test_any_member_frozen_in_any_phase_wakes_up_to_what_the_others_decided(
     phase: Phase, place: int, seconds: float, longest_delay: float
 ) -> None:
     frozen = 0
-    for seed in range(20):
+    for seed in range(30):
         swarm = Swarm(seed, count=4, weather=Weather(longest_delay))
         strike = Strike(swarm, member(swarm, place), phase, lambda node, swarm=swarm: swarm.freeze(node, seconds))
         swarm.run(LIMIT)
