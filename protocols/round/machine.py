@@ -116,6 +116,8 @@ SLOWER = 10.0
 """Others may take this many times as long as we did, for the same thing, before we give their leader up."""
 MOST_WORDS = 50
 """So often a leader is told within `Timing.resend` how far we are, at most."""
+LONG_STEPS = 4
+"""No more of them fit into `Timing.resend`."""
 DOUBT = 1.5
 """So many times `Timing.failure` a leader whose group leaves out half of the electorate is doubted, then given up."""
 
@@ -373,6 +375,7 @@ class Round:
 
     def _trained(self, event: Trained, now: float) -> None:
         own, newly_complete = self.tally.own, False
+        step_seconds = self.tally.step(now - self.started)
         if self.setting.microbatches:
             own.count(event.samples, event.covered)
         else:
@@ -383,7 +386,7 @@ class Round:
             return
         if self.favourite() == self.setting.me:
             self._close_when_enough(now)
-        elif newly_complete or self._is_worth_telling(now):
+        elif newly_complete or self._is_worth_telling(step_seconds, now):
             self._say_progress(now)
 
     def _count_while_ready(self, now: float) -> None:
@@ -395,12 +398,17 @@ class Round:
         elif self._leadership is not None and self._leadership.incomplete and self.tally.is_covered(self.suspected):
             self._lead(self.term + 1, now)
 
-    def _is_worth_telling(self, now: float) -> bool:
-        """Whether our leader should hear how far we are, before it does anyway: it closes the epoch when it knows."""
-        silent = now - self._said_at
-        return silent >= self.setting.timing.resend / MOST_WORDS and self.tally.is_far_from_told(
-            self.suspected, now - self.started
-        )
+    def _is_worth_telling(self, step_seconds: float, now: float) -> bool:
+        """Whether our leader should hear how far we are, before it does anyway: it closes the epoch when it knows.
+
+        Whose steps are long tells of each: until the next one the epoch would wait.
+        """
+        resend, silent = self.setting.timing.resend, now - self._said_at
+        if silent < resend / MOST_WORDS:
+            return False
+        steps_are_long = self.setting.microbatches > 0 or step_seconds >= resend / LONG_STEPS
+        tells_of_each = steps_are_long and silent >= resend / LONG_STEPS
+        return tells_of_each or self.tally.is_far_from_told(self.suspected, now - self.started)
 
     def _say_progress(self, now: float) -> None:
         self._said_at = now

@@ -51,6 +51,8 @@ class Tally:
         """Whom we, leading, have told how far the swarm is since we last told all."""
         self._heard: list[tuple[float, int]] = []
         """… and how many of the swarm's it has told us of: first, last, and when."""
+        self._stepped = 0.0
+        """When we last came further, in seconds since the epoch began."""
         self.target = setting.target_samples
         """As in `Setting`, by what is known of the swarm now."""
         self._setting = setting
@@ -83,6 +85,11 @@ class Tally:
             view.count(body.samples, body.covered)
         else:
             view.come_to(body.samples, body.complete, elapsed)
+
+    def step(self, elapsed: float) -> float:
+        """We have come further; returns how many seconds it took."""
+        before, self._stepped = self._stepped, elapsed
+        return elapsed - before
 
     def hear_standing(self, samples: int, elapsed: float) -> None:
         """Our leader has told us how many samples the swarm has."""
