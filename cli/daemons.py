@@ -18,12 +18,18 @@ def find_daemon(home: Home, run: str | None) -> ControlClient:
         return ControlClient(home, home.resolve_run(run))
     daemons = running_daemons(home)
     if not daemons:
-        start = command(home.path, "join", "--run-id", "demo")
+        start = command(home.path, "join", "--run-id", run_to_join(home))
         raise NoDaemon(f"no daemon runs in {home.path}; start one with: {start}")
     if len(daemons) > 1:
         runs = ", ".join(daemon.run_id for daemon in daemons)
         raise UsageError(f"several daemons run in {home.path}; say which with --run-id: {runs}")
     return daemons[0]
+
+
+def run_to_join(home: Home) -> str:
+    """What a hint names: the only run that this home knows, or else the built-in one."""
+    runs = home.runs()
+    return runs[0] if len(runs) == 1 else "demo"
 
 
 def view_from_outside(home: Home, run: str | None, initial_peers: Sequence[str]) -> "OutsideView":
@@ -42,7 +48,7 @@ def run_with_log(home: Home, run: str | None) -> str:
     logged = [one for one in runs if home.log_path(one).exists()]
     if not logged:
         what = f"run {runs[0]}" if run is not None else "a daemon"
-        start = command(home.path, "join", "--detach", "--run-id", runs[0] if run is not None else "demo")
+        start = command(home.path, "join", "--detach", "--run-id", runs[0] if run is not None else run_to_join(home))
         raise NoDaemon(f"no log of {what} is in {home.path}; daemons log there when they are started with: {start}")
     living = [one for one in logged if home.is_locked(one)] or logged
     if len(living) > 1:

@@ -63,6 +63,7 @@ def _check_output(settings: "ExportSettings") -> None:
 
 def _only_run(home: "HomeDirectory") -> str:
     """The run that a daemon is in, or else the one that has snapshots."""
+    from cli.daemons import run_to_join
     from peer.control_client import running_daemons
     from peer.hints import command
 
@@ -70,7 +71,7 @@ def _only_run(home: "HomeDirectory") -> str:
         run for run in home.runs() if home.snapshots_path(run).is_dir()
     ]
     if not runs:
-        start = command(home.path, "join", "--run-id", "demo")
+        start = command(home.path, "join", "--run-id", run_to_join(home))
         raise NoDaemon(f"no daemon runs in {home.path} and no snapshot lies there; start one with: {start}")
     if len(runs) > 1:
         raise UsageError(f"{home.path} has the models of several runs; say which with --run-id: {', '.join(runs)}")

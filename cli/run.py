@@ -111,9 +111,8 @@ def _holding(home: "HomeDirectory", run: str) -> list[dict[str, Any]]:
 
 
 @app.command("list")
-def list_runs(context: typer.Context, home: Home = None) -> None:
+def list_runs(context: typer.Context, home: Home = None, json_output: Json = None) -> None:
     """List the runs known here."""
-    from cli.render import console, runs_view
     from peer.demo import demo_manifest
     from peer.errors import PeerError
     from peer.home import Home as HomeDirectory
@@ -128,6 +127,23 @@ def list_runs(context: typer.Context, home: Home = None) -> None:
             manifests[run] = directory.manifest(run)
         except PeerError as error:
             damaged.append(str(error))
-    console().print(runs_view(manifests))
+    if json_output:
+        runs = [{"run_id": run, **_summary(manifest)} for run, manifest in manifests.items()]
+        typer.echo(json.dumps(runs))
+    else:
+        from cli.render import console, runs_view
+
+        console().print(runs_view(manifests))
     if damaged:
         raise PeerError("; ".join(damaged))
+
+
+def _summary(manifest: "Manifest | None") -> dict[str, Any]:
+    """Nulls where it has not come yet."""
+    if manifest is None:
+        return {"epochs": None, "dataset": None, "architecture": None}
+    return {
+        "epochs": manifest.epochs,
+        "dataset": manifest.data.dataset,
+        "architecture": manifest.model.architecture,
+    }

@@ -99,6 +99,16 @@ def test_list_has_the_demo_and_the_runs_of_the_home(peer, home, text):
     assert [line.split()[0] for line in lines] == [demo_manifest().run_id, "joined-" + "a" * 26, run_id]
     assert lines[2].split()[1:] == ["200", "text", "gpt"]
     assert "manifest not known yet" in lines[1]
+    _, joined, created = json.loads(peer("run", "list", "--json").stdout)
+    assert joined == {"run_id": "joined-" + "a" * 26, "epochs": None, "dataset": None, "architecture": None}
+    assert created == {"run_id": run_id, "epochs": 200, "dataset": "text", "architecture": "gpt"}
+
+
+def test_a_home_of_one_run_is_told_to_join_that(refuses, peer, text):
+    assert "peer join --run-id demo" in refuses(3, "status")
+    run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
+    assert f"peer join --run-id {run_id}" in refuses(3, "status")
+    assert f"peer join --detach --run-id {run_id}" in refuses(3, "logs")
 
 
 def test_a_damaged_manifest_does_not_hide_the_other_runs(peer, home, text):
