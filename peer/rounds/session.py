@@ -275,7 +275,7 @@ class Session:
         """`peers` are in the roster now. Who represents a cell shows itself, in its round."""
         if self.setting.is_of_cells:
             return
-        appeared = frozenset(filter(self.setting.admits, peers)) - self.machine.audience
+        appeared = frozenset(self.setting.admitted(peers)) - self.machine.audience
         if appeared and not self._over:
             self._events.put_nowait(Appeared(appeared))
 
