@@ -91,6 +91,10 @@ STOP_FACTOR = 1.5
 
 log = structlog.get_logger()
 
+Said = dict[int, Signed[Message]]
+"""What was signed while one event was handled, by the `id` of its body: what is said to many is signed once. If it is
+said again, it is signed anew, for who has heard it takes it for a replay."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
@@ -231,9 +235,10 @@ class Session:
         self._check_own_key(statement.body)
         event = self._heard(statement, relayed_by)
         if self._over:
+            said: Said = {}
             for action in self.machine.handle(event, self._now()):
                 if isinstance(action, Send | Relay):
-                    self._say(action)
+                    self._say(action, said)
         else:
             self._events.put_nowait(event)
         return True
@@ -394,10 +399,11 @@ class Session:
             event = await self._events.get()
             if self._stopped():
                 return None
+            said: Said = {}
             for action in self.machine.handle(event, self._now()):
                 match action:
                     case Send() | Relay():
-                        self._say(action)
+                        self._say(action, said)
                     case FinishUpdate(term):
                         self._closed_at = self._now()
                         self._closing.set()
@@ -438,11 +444,14 @@ class Session:
         for peer in self._followers:
             self.plan.outbox.relay(peer, done)
 
-    def _say(self, action: Action) -> None:
+    def _say(self, action: Action, said: Said) -> None:
         match action:
             case Send(to, body):
-                statement = self.plan.outbox.send(to, self._with_part_in_seed(body), self.epoch)
-                if to == self.setting.me and not self._over:
+                if (statement := said.get(id(body))) is None:
+                    said[id(body)] = statement = self.plan.signer.sign(self._with_part_in_seed(body), self.epoch)
+                if to != self.setting.me:
+                    self.plan.outbox.relay(to, statement)
+                elif not self._over:
                     self._events.put_nowait(self._heard(statement))
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
