@@ -94,7 +94,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             for _ in range(len(ready)):
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    handle._run()
+                    try:  # as `handle._run` does, without a call for each
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        what = {"message": f"{handle!r} failed", "exception": error, "handle": handle}
+                        self.call_exception_handler(what)
             if self._stopping:
                 return
 
