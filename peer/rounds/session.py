@@ -272,9 +272,16 @@ class Session:
 
     def find(self, peers: Mapping[PeerId, bool]) -> None:
         """They are where we are, and in client mode or not. Who represents a cell shows itself, in its round."""
-        admitted = {peer: client_mode for peer, client_mode in peers.items() if self.setting.admits(peer)}
-        if admitted and not self._over and not self.setting.is_of_cells:
-            self._events.put_nowait(Found(admitted))
+        if self._over or self.setting.is_of_cells:
+            return
+        known = self.machine.peers
+        new = {
+            peer: client_mode
+            for peer, client_mode in peers.items()
+            if (peer not in known or known[peer].client_mode != client_mode) and self.setting.admits(peer)
+        }
+        if new:
+            self._events.put_nowait(Found(new))
 
     def tell_also(self, peers: Iterable[PeerId]) -> None:
         """`peers` are in the roster now. Who represents a cell shows itself, in its round."""
