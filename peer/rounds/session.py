@@ -454,11 +454,13 @@ class Session:
     def _say(self, action: Action, said: Said) -> None:
         match action:
             case Send(to, body):
-                if (statement := said.get(id(body))) is None:
-                    said[id(body)] = statement = self.plan.signer.sign(self._with_part_in_seed(body), self.epoch)
-                if to != self.setting.me:
+                statement = said.get(id(body))
+                if statement is None:
+                    statement = self.plan.outbox.send(to, self._with_part_in_seed(body), self.epoch)
+                    said[id(body)] = statement
+                elif to != self.setting.me:
                     self.plan.outbox.relay(to, statement)
-                elif not self._over:
+                if to == self.setting.me and not self._over:
                     self._events.put_nowait(self._heard(statement))
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
