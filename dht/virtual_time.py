@@ -33,7 +33,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     """
 
     _check_closed: Callable[[], None]
-    _ready: "deque[asyncio.Handle]"
+    _ready: "deque[_Callback | _Timer]"
     _closed: bool
     _stopping: bool
 
@@ -127,6 +127,8 @@ class _Callback(asyncio.Handle):
     """Made without what only asyncio's debug mode needs."""
 
     __slots__ = ()
+    _callback: Callable[..., object]
+    _context: Context
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualTimeLoop, context: Context | None
@@ -140,6 +142,8 @@ class _Timer(asyncio.TimerHandle):
     """The same, at a time."""
 
     __slots__ = ()
+    _callback: Callable[..., object]
+    _context: Context
 
     def __init__(
         self,

@@ -649,7 +649,7 @@ class Participant:
     # -- what others say ----------------------------------------------------------------------------------------------
 
     def _entry(self) -> tuple[RosterEntry, int]:
-        says = {
+        says: dict[str, Any] = {
             "expires": 0.0,
             "name": self.profile.name,
             "role": self.profile.role,
