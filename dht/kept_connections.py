@@ -8,6 +8,8 @@ from protocols.identity import PeerId
 
 KEEP_SECONDS = 10.0
 """Who asks less often than this dials anew."""
+TOGETHER_SECONDS = 1.0
+"""Those that are due within this time are closed at once, for each would wake us up by itself."""
 MAX_KEPT = 256
 """Those kept longest are closed first."""
 
@@ -47,7 +49,7 @@ class KeptConnections(Generic[C]):
         until = loop.time() + KEEP_SECONDS
         self._kept[connection] = (peer, kind, until)
         if self._timer is None:
-            self._timer = loop.call_at(until, self._expire_due)
+            self._timer = loop.call_at(until + TOGETHER_SECONDS, self._expire_due)
         self._by_use.setdefault((peer, kind), []).append(connection)
         if len(self._kept) > MAX_KEPT:
             self._expire(next(iter(self._kept)))
@@ -65,7 +67,7 @@ class KeptConnections(Generic[C]):
         while self._kept:
             connection, (*_, until) = next(iter(self._kept.items()))
             if until > loop.time():
-                self._timer = loop.call_at(until, self._expire_due)
+                self._timer = loop.call_at(until + TOGETHER_SECONDS, self._expire_due)
                 return
             self._expire(connection)
 

@@ -45,7 +45,7 @@ class SimulatedConnection:
         self._max_payload_bytes, self._max_header_bytes = MAX_PAYLOAD_BYTES, MAX_HEADER_BYTES
         self._inbox: deque[tuple[Frame | End, int]] = deque()
         self._held: deque[tuple[Frame | End, int]] = deque()
-        self._changed = asyncio.Event()
+        self._readable, self._sendable = asyncio.Event(), asyncio.Event()
         self._unreceived_bytes = 0
         self._crossing: deque[_Crossing] = deque()
         """What has been sent and has not arrived, in the order in which it is to."""
@@ -55,6 +55,7 @@ class SimulatedConnection:
         self._closed = False
         self._ended = False
         self._nobody_listens = False
+        self._lingering: asyncio.TimerHandle | None = None
         self._lingered = False
         """It was closed, and nobody will answer what comes for it."""
 
@@ -67,19 +68,19 @@ class SimulatedConnection:
         prefix, payload = encode_prefix(frame)
         size = len(prefix) + len(payload)
         while self._unreceived_bytes and self._unreceived_bytes + size > WINDOW_BYTES and self._can_send:
-            await self._change()
+            await _next(self._sendable)
         if not self._can_send:
             raise Unreachable("the stream is closed or broken")
         self._unreceived_bytes += size
         crossing = self._transmit(Frame(frame.header, bytes(payload)), size)
         while not (crossing.departed or self._broken):
-            await self._change()
+            await _next(self._sendable)
         if self._broken:
             raise Unreachable("the stream broke")
 
     async def receive(self) -> Frame | None:
         while not self._inbox and self._usable:
-            await self._change()
+            await _next(self._readable)
         if self._closed or not self._inbox:
             raise Unreachable("the stream is closed or broken")
         item, size = self._inbox[0]
@@ -112,8 +113,8 @@ class SimulatedConnection:
         self._closed = True
         for _, size in self._inbox:
             self._tell_received(size)
-        self._changed.set()
-        self._loop.call_later(LINGER_SECONDS, self._stop_lingering)
+        self._wake()
+        self._linger()
 
     def abort(self) -> None:
         if not self._closed:
@@ -149,9 +150,10 @@ class SimulatedConnection:
     def _can_send(self) -> bool:
         return self._usable and not self._nobody_listens
 
-    async def _change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
+    def _wake(self) -> None:
+        """Nothing will come any more, or go."""
+        self._readable.set()
+        self._sendable.set()
 
     def _transmit(self, item: Frame | End, size: int) -> "_Crossing":
         """Sends towards the other end."""
@@ -165,7 +167,7 @@ class SimulatedConnection:
         return crossing
 
     def _departed(self) -> None:
-        self._changed.set()
+        self._sendable.set()
 
     def _arrived(self) -> None:
         """Something is across; it arrives behind all that was sent before it."""
@@ -190,7 +192,7 @@ class SimulatedConnection:
             self._tell_received(size)
             return
         self._inbox.append((item, size))
-        self._changed.set()
+        self._readable.set()
 
     def _tell_received(self, size: int) -> None:
         if self.other is not None:
@@ -198,17 +200,30 @@ class SimulatedConnection:
 
     def _received(self, size: int) -> None:
         self._unreceived_bytes -= size
-        self._changed.set()
+        self._sendable.set()
+
+    def _linger(self) -> None:
+        """Until nothing more can come."""
+        other = self.other
+        if other is None:
+            return
+        if other._closed and not (self._crossing or other._crossing):
+            other._stop_lingering()
+            self._stop_lingering()
+        else:
+            self._lingering = self._loop.call_later(LINGER_SECONDS, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
         """What was sent still arrives; what the other side sends from now on does not."""
+        if self._lingering is not None:
+            self._lingering.cancel()
         other = self.other
         if other is None:
             return
         if other._closed:
             self._network.forget(self)
         other._nobody_listens = True
-        other._changed.set()
+        other._wake()
         self._lingered = True
         self._part()
 
@@ -216,7 +231,7 @@ class SimulatedConnection:
         self._broken = True
         self._crossing.clear()
         self._network.drop(self)
-        self._changed.set()
+        self._wake()
         self._part()
 
     @property
@@ -290,3 +305,8 @@ class _Crossing:
     def _arrive(self) -> None:
         self.arrived = True
         self._connection._arrived()
+
+
+async def _next(change: asyncio.Event) -> None:
+    change.clear()
+    await change.wait()

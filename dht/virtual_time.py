@@ -33,7 +33,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     """
 
     _check_closed: Callable[[], None]
-    _ready: "deque[asyncio.Handle]"
+    _ready: "deque[_Callback | _Timer]"
     _closed: bool
     _stopping: bool
 
@@ -94,7 +94,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             for _ in range(len(ready)):
                 handle = ready.popleft()
                 if not handle._cancelled:
-                    handle._run()
+                    try:  # as `handle._run` does, without a call for each
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        what = {"message": f"{handle!r} failed", "exception": error, "handle": handle}
+                        self.call_exception_handler(what)
             if self._stopping:
                 return
 
@@ -121,6 +127,8 @@ class _Callback(asyncio.Handle):
     """Made without what only asyncio's debug mode needs."""
 
     __slots__ = ()
+    _callback: Callable[..., object]
+    _context: Context
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualTimeLoop, context: Context | None
@@ -134,6 +142,8 @@ class _Timer(asyncio.TimerHandle):
     """The same, at a time."""
 
     __slots__ = ()
+    _callback: Callable[..., object]
+    _context: Context
 
     def __init__(
         self,

@@ -276,19 +276,26 @@ class Membership:
         """Who is to be told of us in this turn; not who has just asked, or whose answer we still await.
 
         Of two mates, who have news at the same time, one tells the other at once, and hears its news by the answer.
-        The other waits for that until its next turn.
+        The other waits for that until its next turn. Mates are others in each epoch, drawn from all: whoever tells as
+        many of them as it keeps in touch with needs nobody else to hear what goes on elsewhere.
         """
-        since = max(self._news_at, self._now() - HELLO_SECONDS / 2)
+        now, news_at, addressed = self._now(), self._news_at, self._addressed
+        uninformed = [peer for peer, member in self.roster.items() if member.told < news_at and peer not in addressed]
+        close = list(self._mates(uninformed))
+        if now < news_at + ANSWER_SECONDS:
+            close = [peer for peer in close if _speaks_first(self._transport.peer_id, peer)]
+        most = HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS)
+        if self._contacts is not None:
+            most = self._contacts - len(close)
+        if most <= 0:
+            return close
+        since = max(news_at, now - HELLO_SECONDS / 2)
         waiting = [
             (member.told, self._random.random(), peer)
             for peer, member in self.roster.items()
-            if member.told < since and peer not in self._addressed
+            if member.told < since and peer not in addressed and peer not in close
         ]
-        close = self._mates(peer for told, _, peer in waiting if told < self._news_at)
-        if self._now() < self._news_at + ANSWER_SECONDS:
-            close = [peer for peer in close if _speaks_first(self._transport.peer_id, peer)]
-        most = self._contacts or (HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS))
-        return list(dict.fromkeys([*close, *(peer for *_, peer in heapq.nsmallest(most, waiting))]))
+        return [*close, *(peer for *_, peer in heapq.nsmallest(most, waiting))]
 
     @property
     def _is_small(self) -> bool:

@@ -216,6 +216,8 @@ class Participant:
         )
         self._suspensions = Suspensions()
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
+        self._said: tuple[dict[str, Any], RosterEntry] | None = None
+        """What we said of ourselves last, as it was asked for and as it was made."""
         self._advanced_at = self._now()
         self._epoch_seconds = 0.0
         """How long the last epoch took."""
@@ -647,23 +649,25 @@ class Participant:
     # -- what others say ----------------------------------------------------------------------------------------------
 
     def _entry(self) -> tuple[RosterEntry, int]:
-        entry = RosterEntry(
-            expires=0.0,
-            name=self.profile.name,
-            role=self.profile.role,
-            addresses=self.profile.addresses()[:16],
-            client_mode=self.profile.client_mode,
-            state_digest=self._heads.history.get(self.state.epoch),
-            samples_contributed=self.samples_contributed,
-            samples_per_second=self.learner.samples_per_second,
-            bandwidth_bytes_per_second=self.profile.bandwidth(),
-            banned=len(self.company.admission.banned),
-            departed=False,
-            token=self.profile.token,
-            directives=self.directives.log.digest,
-            serving=self._serving(self.stage) if self._serving is not None and self.stage is not None else None,
-        )
-        return entry, self.state.epoch
+        says: dict[str, Any] = {
+            "expires": 0.0,
+            "name": self.profile.name,
+            "role": self.profile.role,
+            "addresses": self.profile.addresses()[:16],
+            "client_mode": self.profile.client_mode,
+            "state_digest": self._heads.history.get(self.state.epoch),
+            "samples_contributed": self.samples_contributed,
+            "samples_per_second": self.learner.samples_per_second,
+            "bandwidth_bytes_per_second": self.profile.bandwidth(),
+            "banned": len(self.company.admission.banned),
+            "departed": False,
+            "token": self.profile.token,
+            "directives": self.directives.log.digest,
+            "serving": self._serving(self.stage) if self._serving is not None and self.stage is not None else None,
+        }
+        if self._said is None or says != self._said[0]:
+            self._said = says, RosterEntry(**says)
+        return self._said[1], self.state.epoch
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
         """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""

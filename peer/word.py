@@ -18,18 +18,24 @@ class Word:
         self.departed = False
         self._signer, self._clock, self._entry = signer, clock, entry
         self._last: Signed[RosterEntry] | None = None
-        self._said: object = None
-        """What the last one says, without what changes all the time."""
+        self._said: RosterEntry | None = None
+        """What the last one was made of."""
         self._signed_at = float("-inf")
 
     def say(self) -> Signed[RosterEntry]:
         body, epoch = self._entry()
-        now, says = (
-            self._clock.monotonic(),
-            (epoch, self.departed, {name: value for name, value in body if name not in COUNTERS}),
-        )
-        if self._last is None or says != self._said or now > self._signed_at + WORD_SECONDS:
+        now = self._clock.monotonic()
+        if self._last is None or now > self._signed_at + WORD_SECONDS or self._is_news(body, epoch):
             expires = self._clock.wall() + RosterEntry.ttl_seconds
             signed = body.model_copy(update={"departed": self.departed, "expires": expires})
-            self._last, self._said, self._signed_at = self._signer.sign(signed, epoch), says, now
+            self._last, self._said, self._signed_at = self._signer.sign(signed, epoch), body, now
         return self._last
+
+    def _is_news(self, body: RosterEntry, epoch: int) -> bool:
+        """Whether it says something else than the last one, but for what changes all the time."""
+        last = self._last
+        if last is None or (epoch, self.departed) != (last.epoch, last.body.departed):
+            return True
+        return body is not self._said and any(
+            value != getattr(self._said, name) for name, value in body if name not in COUNTERS
+        )

@@ -10,7 +10,6 @@ import structlog
 from dht.border import Border
 from dht.interfaces import Clock, Refused, TimedOut, Transport, Unreachable
 from dht.rates import Rates
-from peer.signal import Signal
 from protocols.encoding import digest
 from protocols.identity import PeerId
 from protocols.message import Message
@@ -131,7 +130,8 @@ class Outbox:
         self._on_lost, self._on_elsewhere, self._border = on_lost, on_elsewhere, border
         self._pending: dict[PeerId, dict[tuple[Any, ...], bytes]] = {}
         self._workers: Counter[PeerId] = Counter()
-        self._wanted = Signal()
+        self._tasks: asyncio.TaskGroup | None = None
+        """Of those who deliver; None while it does not run."""
 
     def send(self, to: PeerId, body: Message, epoch: int) -> Signed[Message]:
         """Signs `body`; to ourselves it is only signed."""
@@ -149,7 +149,7 @@ class Outbox:
         pending[key] = statement.wire
         if len(pending) > OUTBOX_LIMIT:
             pending.pop(next(iter(pending)))
-        self._wanted.notify()
+        self._start_delivering(to)
 
     @property
     def longest_queue(self) -> int:
@@ -158,12 +158,20 @@ class Outbox:
     async def run(self) -> None:
         """Delivers until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            while True:
-                for peer, pending in list(self._pending.items()):
-                    for _ in range(min(len(pending), IN_FLIGHT - self._workers[peer])):
-                        self._workers[peer] += 1
-                        tasks.create_task(self._deliver(peer))
-                await self._wanted.wait()
+            self._tasks = tasks
+            try:
+                for peer, pending in self._pending.items():
+                    for _ in pending:
+                        self._start_delivering(peer)
+                await asyncio.Event().wait()
+            finally:
+                self._tasks = None
+
+    def _start_delivering(self, peer: PeerId) -> None:
+        """One more message, unless as many are on their way as may be."""
+        if self._tasks is not None and self._workers[peer] < IN_FLIGHT:
+            self._workers[peer] += 1
+            self._tasks.create_task(self._deliver(peer))
 
     async def _deliver(self, peer: PeerId) -> None:
         pending = self._pending[peer]

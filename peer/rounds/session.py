@@ -91,6 +91,10 @@ STOP_FACTOR = 1.5
 
 log = structlog.get_logger()
 
+Said = dict[int, Signed[Message]]
+"""What was signed while one event was handled, by the `id` of its body: what is said to many is signed once. If it is
+said again, it is signed anew, for who has heard it takes it for a replay."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
@@ -231,9 +235,10 @@ class Session:
         self._check_own_key(statement.body)
         event = self._heard(statement, relayed_by)
         if self._over:
+            said: Said = {}
             for action in self.machine.handle(event, self._now()):
                 if isinstance(action, Send | Relay):
-                    self._say(action)
+                    self._say(action, said)
         else:
             self._events.put_nowait(event)
         return True
@@ -267,15 +272,22 @@ class Session:
 
     def find(self, peers: Mapping[PeerId, bool]) -> None:
         """They are where we are, and in client mode or not. Who represents a cell shows itself, in its round."""
-        admitted = {peer: client_mode for peer, client_mode in peers.items() if self.setting.admits(peer)}
-        if admitted and not self._over and not self.setting.is_of_cells:
-            self._events.put_nowait(Found(admitted))
+        if self._over or self.setting.is_of_cells:
+            return
+        known = self.machine.peers
+        new = {
+            peer: client_mode
+            for peer, client_mode in peers.items()
+            if (peer not in known or known[peer].client_mode != client_mode) and self.setting.admits(peer)
+        }
+        if new:
+            self._events.put_nowait(Found(new))
 
     def tell_also(self, peers: Iterable[PeerId]) -> None:
         """`peers` are in the roster now. Who represents a cell shows itself, in its round."""
         if self.setting.is_of_cells:
             return
-        appeared = frozenset(filter(self.setting.admits, peers)) - self.machine.audience
+        appeared = frozenset(self.setting.admitted(peers)) - self.machine.audience
         if appeared and not self._over:
             self._events.put_nowait(Appeared(appeared))
 
@@ -394,10 +406,11 @@ class Session:
             event = await self._events.get()
             if self._stopped():
                 return None
+            said: Said = {}
             for action in self.machine.handle(event, self._now()):
                 match action:
                     case Send() | Relay():
-                        self._say(action)
+                        self._say(action, said)
                     case FinishUpdate(term):
                         self._closed_at = self._now()
                         self._closing.set()
@@ -438,10 +451,15 @@ class Session:
         for peer in self._followers:
             self.plan.outbox.relay(peer, done)
 
-    def _say(self, action: Action) -> None:
+    def _say(self, action: Action, said: Said) -> None:
         match action:
             case Send(to, body):
-                statement = self.plan.outbox.send(to, self._with_part_in_seed(body), self.epoch)
+                statement = said.get(id(body))
+                if statement is None:
+                    statement = self.plan.outbox.send(to, self._with_part_in_seed(body), self.epoch)
+                    said[id(body)] = statement
+                elif to != self.setting.me:
+                    self.plan.outbox.relay(to, statement)
                 if to == self.setting.me and not self._over:
                     self._events.put_nowait(self._heard(statement))
             case Relay(to, statement):

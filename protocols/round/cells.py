@@ -19,6 +19,10 @@ from protocols.identity import PeerId
 from protocols.round.order import first
 
 LEVELS = 2
+BASES_KEPT = 4
+"""Of so many states it is remembered who is in which cell: epochs overlap a little, members that part …"""
+PEERS_KEPT = 2**14
+"""… and of so many peers, whoever names them."""
 
 
 def round_number(epoch: int, level: int, cells: int) -> int:
@@ -31,10 +35,27 @@ def epoch_of(number: int, cells: int) -> int:
     return number // LEVELS if cells else number
 
 
-@lru_cache(maxsize=2**16)
+class _Table(dict[PeerId, int]):
+    """Peer → its cell, computed when it is looked up first: all members are looked up every second."""
+
+    def __init__(self, base: bytes, cells: int) -> None:
+        super().__init__()
+        self._base, self._cells = base, cells
+
+    def __missing__(self, peer: PeerId) -> int:
+        if len(self) >= PEERS_KEPT:
+            self.clear()
+        cell = int.from_bytes(digest(b"peer/1/cell\x00", self._base, encode([peer]))[:8], "big") % self._cells
+        self[peer] = cell
+        return cell
+
+
+_table = lru_cache(maxsize=BASES_KEPT)(_Table)
+
+
 def cell_of(base: bytes, cells: int, peer: PeerId) -> int:
     """0 … cells − 1, in the epoch that starts from the state `base`."""
-    return int.from_bytes(digest(b"peer/1/cell\x00", base, encode([peer]))[:8], "big") % cells
+    return _table(base, cells)[peer]
 
 
 def base_of(base: bytes, cell: int) -> bytes:
@@ -44,13 +65,15 @@ def base_of(base: bytes, cell: int) -> bytes:
 
 def mates(base: bytes, cells: int, me: PeerId, peers: Iterable[PeerId]) -> list[PeerId]:
     """Those of `peers` that are in our cell."""
-    ours = cell_of(base, cells, me)
-    return [peer for peer in peers if peer != me and cell_of(base, cells, peer) == ours]
+    table = _table(base, cells)
+    ours = table[me]
+    return [peer for peer in peers if table[peer] == ours and peer != me]
 
 
 def first_of_each(run: str, number: int, base: bytes, cells: int, peers: Iterable[PeerId]) -> list[PeerId]:
     """Who of `peers` represents each cell, as far as they are all that there is: the first of it in the order."""
     by_cell: dict[int, list[PeerId]] = defaultdict(list)
+    table = _table(base, cells)
     for peer in peers:
-        by_cell[cell_of(base, cells, peer)].append(peer)
+        by_cell[table[peer]].append(peer)
     return [first(run, number, members) for members in by_cell.values()]

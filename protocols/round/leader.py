@@ -101,11 +101,8 @@ class Leadership:
         self._votes: dict[PeerId, Signed[Prepared]] = {}
 
     def open(self) -> list[Action]:
-        return [
-            self._close(peer)
-            for peer in [*self._invited, *sorted(self._audience.difference(self._invited))]
-            if peer != self._setting.me
-        ]
+        all_others = [*self._invited, *sorted(self._audience.difference(self._invited))]
+        return self._close(peer for peer in all_others if peer != self._setting.me)
 
     def hear(
         self, statement: Signed[Message], suspected: set[PeerId], now: float, *, proved: bool = False
@@ -135,7 +132,7 @@ class Leadership:
         actions = self._begin_when_ready(suspected, now)
         if self.begin is None and now - self._said_at >= self._setting.timing.resend:
             self._said_at = now
-            actions += [self._close(p) for p in self._invited if p not in self._ready and p != self._setting.me]
+            actions += self._close(p for p in self._invited if p not in self._ready and p != self._setting.me)
         return actions
 
     def lose(self, peer: PeerId, suspected: set[PeerId], now: float) -> list[Action]:
@@ -159,8 +156,9 @@ class Leadership:
 
     # -- collecting ---------------------------------------------------------------------------------------------------
 
-    def _close(self, peer: PeerId) -> Send:
-        return Send(peer, Close(base=self._setting.base, term=self._term))
+    def _close(self, peers: Iterable[PeerId]) -> list[Action]:
+        body = Close(base=self._setting.base, term=self._term)
+        return [Send(peer, body) for peer in peers]
 
     def _hear_ready(self, sender: PeerId, body: Ready, suspected: set[PeerId], now: float) -> list[Action]:
         if self.begin is not None:

@@ -1,9 +1,10 @@
 """What does not change during a round."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocols.identity import PeerId
-from protocols.round.cells import cell_of
+from protocols.round.cells import cell_of, mates
 from protocols.round.deadlines import Timing
 
 
@@ -61,6 +62,10 @@ class Setting:
     def admits(self, peer: PeerId) -> bool:
         """Whether it may take part; in the first of two levels only who is in our cell."""
         return not self.is_of_one_cell or self.cell_of(peer) == self.cell_of(self.me)
+
+    def admitted(self, peers: Iterable[PeerId]) -> Iterable[PeerId]:
+        """Those of others who may."""
+        return mates(self.state, self.cells, self.me, peers) if self.is_of_one_cell else peers
 
     def cell_of(self, peer: PeerId) -> int:
         return cell_of(self.state, self.cells, peer)

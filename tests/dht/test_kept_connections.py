@@ -2,7 +2,7 @@
 
 import asyncio
 
-from dht.kept_connections import KEEP_SECONDS, MAX_KEPT, KeptConnections
+from dht.kept_connections import KEEP_SECONDS, MAX_KEPT, TOGETHER_SECONDS, KeptConnections
 from dht.virtual_time import VirtualTimeLoop
 from tests.dht.worlds import identity
 
@@ -64,6 +64,21 @@ def test_nobody_waits_for_long_and_not_too_many_do() -> None:
         await asyncio.sleep(KEEP_SECONDS + 1)
         assert all(line.closed for line in lines)
         assert kept.take(PEER, "round") is None
+
+    run(scenario)
+
+
+def test_those_that_are_due_at_nearly_the_same_time_are_closed_at_once() -> None:
+    async def scenario() -> None:
+        kept: KeptConnections[Line] = KeptConnections()
+        lines = [Line() for _ in range(10)]
+        for line in lines:
+            kept.keep(PEER, "round", line)
+            await asyncio.sleep(TOGETHER_SECONDS / 10)
+        await asyncio.sleep(KEEP_SECONDS - TOGETHER_SECONDS / 2)
+        assert not any(line.closed for line in lines)
+        await asyncio.sleep(TOGETHER_SECONDS / 2 + 0.01)
+        assert all(line.closed for line in lines[:-1])
 
     run(scenario)
 

@@ -47,3 +47,23 @@ def test_both_ends_are_gone_without_a_search_for_cycles(end: str) -> None:
         assert run_simulation(main, 0) == 0
     finally:
         gc.enable()
+
+
+def test_a_pair_is_forgotten_as_soon_as_both_have_closed_and_nothing_is_on_its_way() -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        caller, callee = network.join(ONE), network.join(OTHER)
+
+        async def until_the_end(stream: Stream) -> None:
+            while await stream.receive() is not None:
+                pass
+
+        await callee.serve_streams("talk", until_the_end)
+        await caller.connect(OTHER, callee.addresses)
+        stream = await caller.open_stream(OTHER, "talk")
+        await stream.send(Frame(b"header", b"payload"))
+        await stream.close()
+        assert network.open_connections(ONE) == network.open_connections(OTHER) == 1
+        await asyncio.sleep(LINGER_SECONDS / 5)
+        assert network.open_connections(ONE) == network.open_connections(OTHER) == 0
+
+    run_simulation(main, 0)

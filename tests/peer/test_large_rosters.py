@@ -1,6 +1,7 @@
 """A member of a swarm of thousands keeps knowing all of them, at an effort that does not grow with the swarm."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -53,7 +54,11 @@ class Crowd(EvilTransport):
 
 
 def make_membership(
-    network: SimulatedNetwork, transport: Transport, me: Identity, contacts: int | None = None
+    network: SimulatedNetwork,
+    transport: Transport,
+    me: Identity,
+    contacts: int | None = None,
+    mates: Callable[[Iterable[PeerId]], Iterable[PeerId]] = lambda _peers: (),
 ) -> Membership:
     return Membership(
         transport,
@@ -66,6 +71,7 @@ def make_membership(
         border=Border(me.peer_id, network.clock, lambda peer, reason, message: None),
         admission=Admission(demo_manifest()),
         contacts=contacts,
+        mates=mates,
     )
 
 
@@ -107,6 +113,30 @@ def test_who_keeps_in_touch_with_a_few_knows_all_and_says_as_many_hellos_in_any_
             assert {member.peer for member in membership.roster} == words.keys()
             turns = (network.clock.monotonic() - began) / HELLO_SECONDS * 1.3 + 1
             assert 30 <= crowd.asked.total() <= CONTACTS * (turns + 1)
+
+    run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize(("its_mates", "told"), [(0, CONTACTS), (1, CONTACTS), (20, 20)])
+def test_news_are_told_to_mates_and_to_nobody_else_where_these_are_as_many_as_it_keeps_in_touch_with(
+    its_mates: int, told: int
+) -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        me = identity(0)
+        body = entry(network.clock.wall() + 60)
+        others = [identity(number) for number in range(1, 61)]
+        words = {who.peer_id: Signer(who, RUN, 1).sign(body, 0).wire for who in others}
+        mates = set(list(words)[:its_mates])
+        crowd = Crowd(network.join(me.peer_id), words)
+        membership = make_membership(network, crowd, me, CONTACTS, lambda peers: [p for p in peers if p in mates])
+        for peer, wire in words.items():
+            await membership._answer(peer, wire)
+        await network.clock.sleep(2 * HELLO_SECONDS)  # all are due
+        membership.announce()
+        await network.clock.sleep(HELLO_SECONDS)  # whoever is to speak first has had its turn
+        due = membership._due()
+        assert mates <= set(due)
+        assert len(due) == len(set(due)) == told
 
     run_simulation(main, seed=1)
 

@@ -3,6 +3,7 @@ with one state, bit for bit, and everybody who trains contributes."""
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -79,6 +80,26 @@ def test_all_who_start_end_with_one_state(manifest_of: ManifestOf, count: int, s
         check_nobody_was_charged(swarm)
 
     simulate(scenario, manifest_of(epochs=20, codec=codec), seed=count)
+
+
+def test_what_a_leader_says_to_all_is_signed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed, sign = Counter[str](), Signer.sign
+
+    def count(signer: Signer, body: Any, epoch: int) -> Any:
+        signed[body.kind] += 1
+        return sign(signer, body, epoch)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(8, 0.0)
+        await swarm.finish(within=120)
+        check_nobody_was_charged(swarm)
+
+    epochs = 10
+    monkeypatch.setattr(Signer, "sign", count)
+    simulate(scenario, data_parallel(epochs=epochs), seed=3)
+    assert epochs <= signed["done"] <= 2 * epochs
+    assert signed["begin"] < 8 * epochs  # once more for who says again that it is ready
+    assert signed["ready"] >= 8 * epochs
 
 
 @pytest.mark.parametrize("stagger", [0.0, 0.02, 0.1])
