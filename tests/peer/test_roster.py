@@ -41,7 +41,7 @@ def test_who_is_no_member_any_more_is_nowhere() -> None:
         learn(roster, number, 1, float(number), state_digest=A)
     learn(roster, 0, 1, state_digest=A, departed=True)
     roster.forget(OTHERS[1].peer_id)
-    roster.banish(OTHERS[2].peer_id, "for a reason", 0.0)
+    roster.banish(OTHERS[2].peer_id, "for a reason")
     assert where(roster) == {(1, A): peers(3)}
     assert roster.expire(3.1 + LIVE_SECONDS) == [OTHERS[3].peer_id]
     assert where(roster) == {}
