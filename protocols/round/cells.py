@@ -17,12 +17,11 @@ from functools import lru_cache
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
 from protocols.round.order import first
+from protocols.round.tables import PeerTable
 
 LEVELS = 2
 BASES_KEPT = 4
-"""Of so many states it is remembered who is in which cell: epochs overlap a little, members that part …"""
-PEERS_KEPT = 2**14
-"""… and of so many peers, whoever names them."""
+"""Of so many states it is remembered who is in which cell: epochs overlap a little, members that part."""
 
 
 def round_number(epoch: int, level: int, cells: int) -> int:
@@ -35,22 +34,10 @@ def epoch_of(number: int, cells: int) -> int:
     return number // LEVELS if cells else number
 
 
-class _Table(dict[PeerId, int]):
-    """Peer → its cell, computed when it is looked up first: all members are looked up every second."""
-
-    def __init__(self, base: bytes, cells: int) -> None:
-        super().__init__()
-        self._base, self._cells = base, cells
-
-    def __missing__(self, peer: PeerId) -> int:
-        if len(self) >= PEERS_KEPT:
-            self.clear()
-        cell = int.from_bytes(digest(b"peer/1/cell\x00", self._base, encode([peer]))[:8], "big") % self._cells
-        self[peer] = cell
-        return cell
-
-
-_table = lru_cache(maxsize=BASES_KEPT)(_Table)
+@lru_cache(maxsize=BASES_KEPT)
+def _table(base: bytes, cells: int) -> PeerTable[int]:
+    """Peer → its cell."""
+    return PeerTable(lambda peer: int.from_bytes(digest(b"peer/1/cell\x00", base, encode([peer]))[:8], "big") % cells)
 
 
 def cell_of(base: bytes, cells: int, peer: PeerId) -> int:

@@ -5,11 +5,10 @@ from functools import lru_cache
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
+from protocols.round.tables import PeerTable
 
 EPOCHS_KEPT = 8
-"""Of so many rounds the order is remembered …"""
-PEERS_KEPT = 2**14
-"""… and of so many peers in each, whoever names them."""
+"""Of so many rounds the order is remembered."""
 
 
 def order(run: str, epoch: int, peers: Iterable[PeerId]) -> list[PeerId]:
@@ -27,18 +26,6 @@ def place(run: str, epoch: int, peer: PeerId) -> bytes:
     return _places(run, epoch)[peer]
 
 
-class _Places(dict[PeerId, bytes]):
-    """Computed when they are looked up first: each message of a round asks who comes first."""
-
-    def __init__(self, run: str, epoch: int) -> None:
-        super().__init__()
-        self._run, self._epoch = run, epoch
-
-    def __missing__(self, peer: PeerId) -> bytes:
-        if len(self) >= PEERS_KEPT:
-            self.clear()
-        self[peer] = found = digest(b"peer/1/order\x00", encode([self._run, self._epoch, peer]))
-        return found
-
-
-_places = lru_cache(maxsize=EPOCHS_KEPT)(_Places)
+@lru_cache(maxsize=EPOCHS_KEPT)
+def _places(run: str, epoch: int) -> PeerTable[bytes]:
+    return PeerTable(lambda peer: digest(b"peer/1/order\x00", encode([run, epoch, peer])))
