@@ -108,6 +108,11 @@ class ContentStore:
         return set(self._contents)
 
     @property
+    def fetched(self) -> set[bytes]:
+        """The addresses of what somebody is fetching."""
+        return set(self._fetched)
+
+    @property
     def _size_bytes(self) -> int:
         return sum(content.index.size_bytes for content in self._contents.values())
 

@@ -12,6 +12,7 @@ import numpy as np
 from dht.interfaces import Clock
 from protocols.codecs import Codec
 from protocols.identity import PeerId
+from protocols.round.aggregate import AggregateMemory
 from protocols.round.events import Trained
 from protocols.round.reduction import EncodedUpdate
 from protocols.state import ModelState
@@ -49,12 +50,20 @@ class Learner(ABC):
 
     @abstractmethod
     async def update(self) -> tuple[Vector, int] | None:
-        """This epoch's update (flat float32) and the samples behind it; None when there are none."""
+        """This epoch's update (flat float32), the caller's own, and the samples behind it; None when there are none."""
 
-    async def encoded(self, codec: Codec, in_thread: InThread) -> tuple[EncodedUpdate, int] | None:
-        """The same, as it is sent."""
+    async def encoded(
+        self, codec: Codec, in_thread: InThread, memory: AggregateMemory
+    ) -> tuple[EncodedUpdate, int] | None:
+        """The same, as it is sent; `memory` gets the vector that it was, where nothing of it is needed for that."""
         made = await self.update()
-        return (await in_thread(EncodedUpdate, made[0], codec), made[1]) if made is not None else None
+        if made is None:
+            return None
+        update, samples = made
+        encoded = await in_thread(EncodedUpdate, update, codec)
+        if codec.copies:
+            memory.offer(update)
+        return encoded, samples
 
     @abstractmethod
     async def evaluate(self, state: ModelState) -> dict[str, float]:

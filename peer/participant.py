@@ -68,7 +68,9 @@ WATCH_SECONDS = 1.0
 LONGEST_WATCH_SECONDS = 8.0
 """Everybody asks everybody while something looks wrong: the longer nothing comes of it, the more seldom."""
 BEHIND_SECONDS = 5.0
-"""Members may be ahead for so long before we stop waiting for their results and take their state."""
+"""Members may be ahead for so long before we stop waiting for their results and take their state …"""
+SILENCE_SECONDS = 20.0
+"""… and, once we know what they have decided, for so long without a piece of it."""
 CATCH_UP_EPOCHS = 6
 """So many epochs are caught up by fetching results; beyond, the state is fetched."""
 CONTACTS = 4
@@ -174,7 +176,7 @@ class Participant:
             on_astray=self._went_astray,
         )
         self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
-        self._results = ResultStore()
+        self._results = ResultStore(self._fetched_from)
         rule, codec_ = rule_of(manifest.averaging), codec(manifest.averaging.codec)
         self.inspector = Inspector(
             transport,
@@ -198,7 +200,7 @@ class Participant:
             grid,
             codec_,
             rule,
-            AggregateMemory(grid.count),
+            AggregateMemory(grid.count, keeps=not codec_.copies),
             self.inspector,
             manifest.verification.validators > 0,
         )
@@ -221,6 +223,10 @@ class Participant:
         self._advanced_at = self._now()
         self._epoch_seconds = 0.0
         """How long the last epoch took."""
+        self._caught_up: tuple[int, int | None] = 0, None
+        """Our epoch, and what had come of its results when we looked last …"""
+        self._caught_up_at = self._now()
+        """… and when that changed."""
         self._leaving = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -319,6 +325,11 @@ class Participant:
         training = self.manifest.training
         return training.microbatches if isinstance(training, Pipeline) else 0
 
+    def _fetched_from(self) -> int | None:
+        """The oldest epoch whose state somebody is fetching from us."""
+        fetched = self.contents.fetched
+        return min((epoch for epoch, digest in self._heads.history.items() if digest in fetched), default=None)
+
     @property
     def averages(self) -> bool:
         """Whether it has a state, and takes part in rounds."""
@@ -368,7 +379,8 @@ class Participant:
         self._moving = None
         self.fellows.stage, self.state, self.learner = place.stage, place.state, place.learner
         grid = Grid(place.state.parameter_count)
-        self._plan = replace(self._plan, grid=grid, memory=AggregateMemory(grid.count))
+        memory = AggregateMemory(grid.count, keeps=not self._plan.codec.copies)
+        self._plan = replace(self._plan, grid=grid, memory=memory)
         self._inbox.chunks = grid.chunks
         self._forget_rounds()
         self.membership.republish()
@@ -620,6 +632,7 @@ class Participant:
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
+            self._look_what_comes(now)
             if (session := self._session) and not session.setting.is_of_cells:
                 session.tell_also(self.fellows.audience())
             if self._levels is not None:
@@ -635,11 +648,18 @@ class Participant:
                 self.company.ban_all(choice.banned)
                 self._compare(choice)
 
+    def _look_what_comes(self, now: float) -> None:
+        """Of what the others have decided without us. On a slow line that takes longer than they wait for us."""
+        came = self.state.epoch, self._session.catching_up if self._session else None
+        if came != self._caught_up:
+            self._caught_up, self._caught_up_at = came, now
+
     def _compare(self, choice: Choice) -> None:
         if self._transport.peer_id not in choice.tellers:
             raise NeedsResync("most members tell another history")
         behind = choice.epoch - self.state.epoch
-        stuck = self._now() - self._advanced_at > BEHIND_SECONDS
+        patience = BEHIND_SECONDS if self._caught_up[1] is None else SILENCE_SECONDS
+        stuck = self._now() - max(self._advanced_at, self._caught_up_at) > patience
         if behind > CATCH_UP_EPOCHS or (behind > 0 and stuck):
             raise NeedsResync(f"the swarm is {behind} epochs ahead")
 

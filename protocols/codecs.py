@@ -6,7 +6,7 @@ bits on any CPU. Decoders trust nothing: the length must be exact, and no byte s
 
 import sys
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ class Codec(ABC):
     """Encodes float32 vectors; `name` is the manifest's word for it."""
 
     name: str
+    copies: ClassVar[bool] = True
+    """Whether what it encodes to is never a view of the vector."""
 
     @abstractmethod
     def encoded_size(self, count: int) -> int:
@@ -73,6 +75,7 @@ class Exact(Codec):
     """Little-endian float32: 4 bytes an element, nothing lost and, on little-endian machines, nothing copied."""
 
     name = "none"
+    copies = False
 
     def encoded_size(self, count: int) -> int:
         return 4 * count

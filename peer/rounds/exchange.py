@@ -1,12 +1,12 @@
 """The sender's end of a part: streams our chunks to the owner and reads the result on the same stream."""
 
-import asyncio
 from dataclasses import dataclass
 from functools import partial
 
-from dht.interfaces import Frame, Stream, TimedOut, Transport
+from dht.interfaces import Frame, Stream, Transport
 from peer.rounds.chunk_frames import chunk_frames
 from peer.rounds.results import HeldPart, read_result
+from peer.rounds.traffic import Traffic, receive_within
 from peer.tasks import beside
 from protocols.codecs import Codec, Payload
 from protocols.identity import PeerId
@@ -20,14 +20,6 @@ from protocols.vectors import Vector
 PART_KIND = "part"
 PART_FRAME_BYTES = max(4 * MAX_CHUNK, Contribution.limit_bytes) + 64 * 1024
 """Of a chunk in the longest of the codecs, or of the digests of all chunks, which come first."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """Payload bytes of one epoch."""
-
-    sent: int = 0
-    received: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +69,7 @@ async def exchange_part(
     async with await transport.open_stream(address.owner, PART_KIND) as stream:
         await stream.send(Frame(contribution.wire))
         async with beside(_send_chunks(stream, address.part, update, traffic)):
-            receive = partial(_receive, stream, stall_seconds, traffic)
+            receive = partial(receive_within, stream, stall_seconds, traffic)
             part = address.part
             chunks, digests, wire = await read_result(receive, part.start, part.stop, grid, codec, values)
             return _check_statement(wire, signer.run, address, chunks, digests)
@@ -89,17 +81,6 @@ async def _send_chunks(stream: Stream, part: Part, update: EncodedUpdate | None,
     for frame in chunk_frames(update.chunks[part.start : part.stop], part.start):
         await stream.send(frame)
         traffic.sent += memoryview(frame.payload).nbytes
-
-
-async def _receive(stream: Stream, stall_seconds: float, traffic: Traffic) -> Frame | None:
-    try:
-        async with asyncio.timeout(stall_seconds):
-            frame = await stream.receive()
-    except TimeoutError as error:
-        raise TimedOut(f"{stream.peer} sent nothing for {stall_seconds:.0f} s") from error
-    if frame is not None and frame.header:  # a chunk; what comes without a header is the owner's statement
-        traffic.received += memoryview(frame.payload).nbytes
-    return frame
 
 
 def _check_statement(

@@ -18,6 +18,7 @@ from peer.rounds.session import NeedsResync, RoundOutcome, Session
 from protocols.codecs import Codec
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
+from protocols.round.aggregate import AggregateMemory
 from protocols.round.cells import base_of, first_of_each, mates, round_number
 from protocols.round.checks import check_done
 from protocols.round.electorate import Electorate
@@ -40,7 +41,7 @@ class CellLearner(IdleLearner):
     async def step(self) -> Trained:
         return Trained(self._samples, complete=True, samples_per_second=0.0)
 
-    async def encoded(self, _codec: Codec, _in_thread: InThread) -> tuple[EncodedUpdate, int]:
+    async def encoded(self, _codec: Codec, _in_thread: InThread, _memory: AggregateMemory) -> tuple[EncodedUpdate, int]:
         return self._aggregate, self._samples
 
 

@@ -1,13 +1,16 @@
 """The reduced parts of the last epochs, kept for members that come late, and how they are fetched."""
 
-from collections import Counter, OrderedDict
+import asyncio
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydantic import ValidationError
 
-from dht.interfaces import Frame, Stream, Transport
+from dht.interfaces import Frame, Stream, TimedOut, Transport
 from peer.rounds.chunk_frames import SIGN_OF_LIFE, chunk_frames, chunks_of
+from peer.rounds.traffic import Traffic, receive_within
 from peer.streams import next_request
 from protocols.codecs import Codec, Payload
 from protocols.encoding import EncodingError, decode_scalars, encode
@@ -20,6 +23,12 @@ from protocols.signed import open_signed
 from protocols.vectors import Vector
 
 FETCH_KIND = "result"
+WAITING_EPOCHS = 4
+"""The results of so many epochs stay, whatever memory they take, while somebody fetches what comes before them."""
+SILENCE_SECONDS = 20.0
+"""A holder that sends nothing for so long is given up. A chunk has half a megabyte, and several parts share a line."""
+SLOWEST_BYTES_PER_SECOND = 16 * 1024
+"""So is one that takes longer for a whole part than this, and SILENCE_SECONDS."""
 MOST_SIGNS = 64
 """So many times an owner may say that it is alive before a result comes."""
 
@@ -39,25 +48,46 @@ class HeldPart:
 
 
 class ResultStore:
-    """Held parts by epoch; the oldest epochs go first when there are too many or they take too much memory."""
+    """Held parts by epoch; the oldest epochs go first when there are too many or they take too much memory.
 
-    def __init__(self, epochs: int = 8, limit_bytes: int = 16 * 1024 * 1024) -> None:
+    Who is behind on a slow line carries one epoch's results after the other. So what comes after what somebody is
+    fetching stays for it, up to WAITING_EPOCHS; and until the next epoch but one, for it may be between two fetches.
+    """
+
+    def __init__(
+        self,
+        fetched_from: Callable[[], int | None] = lambda: None,
+        epochs: int = 8,
+        limit_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        """`fetched_from`: the oldest epoch whose state somebody is fetching here."""
         self.most_epochs, self._limit_bytes = epochs, limit_bytes
+        self._fetched_from = fetched_from
         self._epochs: OrderedDict[int, dict[PartResult, HeldPart]] = OrderedDict()
         self._read: Counter[int] = Counter()
         """Epoch → the streams on which its results are being fetched."""
+        self._awaited_from: deque[int | None] = deque(maxlen=2)
+        """The oldest epoch that somebody was fetching, or its state, when the last rounds began."""
 
     def make_room(self, size_bytes: int) -> None:
-        """Before an epoch whose results will take `size_bytes`: the oldest that nobody is fetching are let go."""
-        for epoch in [epoch for epoch in self._epochs if not self._read[epoch]]:
-            if self.size_bytes + size_bytes <= self._limit_bytes:
-                return
-            del self._epochs[epoch]
+        """A round begins, whose results will take `size_bytes`: the oldest that nobody waits for are let go."""
+        awaited = [*self._read, self._fetched_from()]
+        self._awaited_from.append(min((epoch for epoch in awaited if epoch is not None), default=None))
+        self._let_go(size_bytes, list(self._epochs))
 
     def put(self, epoch: int, part: HeldPart) -> None:
         self._epochs.setdefault(epoch, {})[part.result] = part
-        while len(self._epochs) > 1 and (len(self._epochs) > self.most_epochs or self.size_bytes > self._limit_bytes):
-            self._epochs.popitem(last=False)
+        self._let_go(0, list(self._epochs)[:-1])
+
+    def _let_go(self, size_bytes: int, epochs: list[int]) -> None:
+        """Of `epochs`, until there is room for so much more."""
+        first = min((epoch for epoch in self._awaited_from if epoch is not None), default=None)
+        awaited = [epoch for epoch in self._epochs if first is not None and epoch >= first][-WAITING_EPOCHS:]
+        for epoch in epochs:
+            if len(self._epochs) <= self.most_epochs and self.size_bytes + size_bytes <= self._limit_bytes:
+                return
+            if epoch not in awaited:
+                del self._epochs[epoch]
 
     def get(self, epoch: int, result: PartResult) -> HeldPart | None:
         return self._epochs.get(epoch, {}).get(result)
@@ -109,7 +139,7 @@ class Wanted:
 
 
 async def fetch(
-    transport: Transport, holder: PeerId, wanted: Wanted, grid: Grid, codec: Codec, values: Vector
+    transport: Transport, holder: PeerId, wanted: Wanted, grid: Grid, codec: Codec, values: Vector, traffic: Traffic
 ) -> HeldPart:
     """Gets one reduced part from `holder`, checked against its digest and its owner's word; decoded into `values`.
 
@@ -117,9 +147,16 @@ async def fetch(
     what `open_signed` raises).
     """
     result = wanted.result
-    async with await transport.open_stream(holder, FETCH_KIND) as stream:
-        await stream.send(Frame(encode([wanted.epoch, result.start, result.stop, result.digest])))
-        chunks, digests, wire = await read_result(stream.receive, result.start, result.stop, grid, codec, values)
+    try:
+        async with (
+            asyncio.timeout(SILENCE_SECONDS + codec.encoded_size(len(values)) / SLOWEST_BYTES_PER_SECOND),
+            await transport.open_stream(holder, FETCH_KIND) as stream,
+        ):
+            await stream.send(Frame(encode([wanted.epoch, result.start, result.stop, result.digest])))
+            receive = partial(receive_within, stream, SILENCE_SECONDS, traffic)
+            chunks, digests, wire = await read_result(receive, result.start, result.stop, grid, codec, values)
+    except TimeoutError as error:
+        raise TimedOut(f"{holder} takes too long to send a result") from error
     if commitment(tuple(digests)) != result.digest:
         raise Rejected(Reason.WRONG_DIGEST, "the fetched part is not the decided one")
     return HeldPart(result, tuple(chunks), _checked_statement(wire, wanted, digests))

@@ -11,10 +11,11 @@ import structlog
 
 from dht.interfaces import Stream, Transport, TransportError
 from peer.learner import Learner
-from peer.rounds.exchange import PartAddress, Traffic, exchange_part
+from peer.rounds.exchange import PartAddress, exchange_part
 from peer.rounds.owning import OwnedPart
 from peer.rounds.post import Outbox
 from peer.rounds.results import HeldPart, ResultStore, Wanted, fetch
+from peer.rounds.traffic import Traffic
 from peer.signal import Signal
 from peer.tasks import beside
 from peer.verification.account import RoundAccount, recipients
@@ -81,8 +82,6 @@ from protocols.vectors import Vector
 from protocols.verification.dealing import Context, Dealing, deal, public_key
 
 TICK_SECONDS = 0.2
-FETCH_SECONDS = 60.0
-"""For one part from one holder."""
 STALL_FACTOR = 1.5
 """An owner that sends nothing for this many times `Timing.failure` (its own deadline for senders) is given up."""
 
@@ -214,6 +213,11 @@ class Session:
     @property
     def epoch(self) -> int:
         return self.setting.epoch
+
+    @property
+    def catching_up(self) -> int | None:
+        """Once this epoch's results are decided: how many bytes of them have come; None before."""
+        return self._traffic.received if self.machine.done is not None else None
 
     @property
     def averaging(self) -> bool:
@@ -568,7 +572,10 @@ class Session:
             self._events.put_nowait(replace(await self._commit(), term=term))
 
     async def _commit(self) -> UpdateReady:
-        made = await self.learner.encoded(self.plan.codec, self.plan.transport.in_thread) if self._contributes else None
+        plan = self.plan
+        made = (
+            await self.learner.encoded(plan.codec, plan.transport.in_thread, plan.memory) if self._contributes else None
+        )
         if made is None:
             return UpdateReady(None, 0)
         self._update, self._weight = made
@@ -685,17 +692,17 @@ class Session:
         result = wanted.result
         for holder in wanted.holders:
             try:
-                async with asyncio.timeout(FETCH_SECONDS):
-                    values = self._aggregate.room(result.start, result.stop)
-                    held = await fetch(
-                        self.plan.transport,
-                        holder,
-                        Wanted(self.plan.signer.run, self.epoch, result, wanted.owner),
-                        self.plan.grid,
-                        self.plan.codec,
-                        values,
-                    )
-            except (TransportError, Rejected, TimeoutError) as error:
+                values = self._aggregate.room(result.start, result.stop)
+                held = await fetch(
+                    self.plan.transport,
+                    holder,
+                    Wanted(self.plan.signer.run, self.epoch, result, wanted.owner),
+                    self.plan.grid,
+                    self.plan.codec,
+                    values,
+                    self._traffic,
+                )
+            except (TransportError, Rejected) as error:
                 if isinstance(error, Rejected):
                     self.plan.transport.reject(holder, error.reason, str(error))
                 log.debug("result not fetched", epoch=self.epoch, holder=holder, error=str(error))
@@ -703,7 +710,6 @@ class Session:
             self.plan.results.put(self.epoch, held)
             self.plan.checking.witness(held.statement)
             self._aggregate.keep(result, values)
-            self._traffic.received += held.size_bytes
             self._events.put_nowait(PartHeld(result))
             return
         self._events.put_nowait(FetchFailed(result, wanted.term))

@@ -10,24 +10,34 @@ from protocols.vectors import Vector, read_only
 
 
 class AggregateMemory:
-    """The vector of one round, used again for the next: the kernel clears every page of a new one.
+    """The vector in which a round's results come together: one that is there already, for the kernel clears a new one.
 
-    As long as anybody has a view of the last one, as whoever serves its results does, there is a new one.
+    That in which our own update was made, once it is encoded; or, where what it is encoded to is the update itself, the
+    last round's. As long as anybody else looks at it, as whoever serves a round's results does, there is a new one.
     """
 
-    def __init__(self, count: int) -> None:
-        """`count`: elements."""
-        self._vector = np.empty(count, dtype=np.float32)
+    def __init__(self, count: int, *, keeps: bool) -> None:
+        """`count`: elements. `keeps`: whether that of the last round is used again."""
+        self._count, self._keeps = count, keeps
+        self._vector: Vector | None = None
+
+    def offer(self, vector: Vector) -> None:
+        """A vector of ours whose elements are of no use any more."""
+        if vector.shape == (self._count,) and vector.dtype == np.float32 and vector.flags.carray:
+            self._vector = vector
 
     def take(self) -> Vector:
         """With anything in it."""
-        if sys.getrefcount(self._vector) > _OWN_REFERENCES:
-            self._vector = np.empty(len(self._vector), dtype=np.float32)
-        return self._vector
+        vector, self._vector = self._vector, None
+        if vector is None or sys.getrefcount(vector) > _OWN_REFERENCES:
+            vector = np.empty(self._count, dtype=np.float32)
+        if self._keeps:
+            self._vector = vector
+        return vector
 
 
 _OWN_REFERENCES = 2
-"""Of `AggregateMemory` and of the question. Every view, and a view's view, has one more."""
+"""Of `AggregateMemory.take` and of the question. Every view, and a view's view, has one more."""
 
 
 class Aggregate:

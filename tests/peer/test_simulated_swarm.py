@@ -26,7 +26,7 @@ from peer.rounds.post import ROUND_KIND
 from peer.sync import HEAD_KIND
 from protocols.heads import Choice, Head
 from protocols.identity import PeerId
-from protocols.manifest import Averaging, Manifest
+from protocols.manifest import AdamW, Averaging, Manifest
 from protocols.records import RosterEntry
 from protocols.rejection import Reason
 from protocols.round.machine import Phase, Round
@@ -232,6 +232,25 @@ def test_a_joiner_on_a_slow_link_catches_up() -> None:
         await swarm.finish(within=300)
 
     simulate(scenario, data_parallel(epochs=40, codec="int8", target_batch=1500), parameters=150_000)
+
+
+def test_a_joiner_whose_state_takes_longer_than_two_epochs_catches_up_by_their_results() -> None:
+    """5 Mbit/s: 38 s for AdamW's state of 24 MB and 13 s for a result, in epochs of 20 s.
+
+    Memory has room for the results of two epochs. To fetch the state anew would give it one that is as old again.
+    """
+    manifest = data_parallel(epochs=1000, target_batch=6000)
+    training = manifest.training.model_copy(update={"optimizer": AdamW(learning_rate=0.01)})
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3, speed=100.0, link=Link(100 * MEGABIT, 100 * MEGABIT))
+        await swarm.epoch(2, within=400)
+        joiner = await swarm.start(3, speed=50.0, link=Link(5 * MEGABIT, 5 * MEGABIT))
+        await swarm.until(lambda: joiner.participant.samples_contributed, within=200)
+        assert joiner.participant._joining._fetches <= 1
+        assert joiner.participant.largest_group == 4, "it has trained on by itself"
+
+    simulate(scenario, manifest.model_copy(update={"training": training}), parameters=2_000_000)
 
 
 @pytest.mark.parametrize("seed", range(4))

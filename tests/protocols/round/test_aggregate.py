@@ -4,6 +4,7 @@ import pytest
 from protocols.round.aggregate import Aggregate, AggregateMemory
 from protocols.round.messages import PartResult
 from protocols.round.parts import Grid
+from protocols.vectors import read_only
 
 GRID = Grid(64 * 256 + 100)
 HALF = GRID.chunks // 2
@@ -25,7 +26,7 @@ def expected(first: float, second: float) -> np.ndarray:
 
 
 def test_first_attempts_make_up_the_vector_without_a_copy():
-    aggregate = Aggregate(GRID, AggregateMemory(GRID.count))
+    aggregate = Aggregate(GRID, AggregateMemory(GRID.count, keeps=True))
     fill(aggregate, PARTS[0], 1)
     fill(aggregate, PARTS[1], 2)
     whole = aggregate.assemble(PARTS)
@@ -36,7 +37,7 @@ def test_first_attempts_make_up_the_vector_without_a_copy():
 
 
 def test_a_late_writer_of_an_earlier_attempt_changes_nothing():
-    aggregate = Aggregate(GRID, AggregateMemory(GRID.count))
+    aggregate = Aggregate(GRID, AggregateMemory(GRID.count, keeps=True))
     abandoned = aggregate.room(0, HALF)
     fill(aggregate, PARTS[0], 1)
     fill(aggregate, PARTS[1], 2)
@@ -46,7 +47,7 @@ def test_a_late_writer_of_an_earlier_attempt_changes_nothing():
 
 
 def test_parts_of_another_term_may_overlap_those_of_the_first():
-    aggregate = Aggregate(GRID, AggregateMemory(GRID.count))
+    aggregate = Aggregate(GRID, AggregateMemory(GRID.count, keeps=True))
     abandoned = aggregate.room(HALF - 3, HALF + 3)
     fill(aggregate, PARTS[0], 1)
     fill(aggregate, PARTS[1], 2)
@@ -55,7 +56,7 @@ def test_parts_of_another_term_may_overlap_those_of_the_first():
 
 
 def test_the_memory_of_a_round_is_used_again_once_nobody_looks_at_it():
-    memory = AggregateMemory(GRID.count)
+    memory = AggregateMemory(GRID.count, keeps=True)
     aggregate = Aggregate(GRID, memory)
     fill(aggregate, PARTS[0], 1)
     fill(aggregate, PARTS[1], 2)
@@ -71,3 +72,37 @@ def test_the_memory_of_a_round_is_used_again_once_nobody_looks_at_it():
     del room
     following.clear()
     assert memory.take().ctypes.data == address
+
+
+def test_a_vector_that_is_offered_is_taken_once_unless_somebody_looks_at_it():
+    memory = AggregateMemory(GRID.count, keeps=False)
+    update = np.ones(GRID.count, np.float32)
+    address = update.ctypes.data
+    memory.offer(update)
+    del update
+    taken = memory.take()
+    assert taken.ctypes.data == address
+    assert memory.take().ctypes.data != address
+
+    view = taken[1:]
+    memory.offer(taken)
+    del taken
+    assert not np.shares_memory(memory.take(), view)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        np.zeros(GRID.count + 1, np.float32),
+        np.zeros(GRID.count, np.float64),
+        np.zeros(2 * GRID.count, np.float32)[::2],
+        read_only(np.zeros(GRID.count, np.float32)),
+    ],
+    ids=["longer", "float64", "strided", "read-only"],
+)
+def test_a_vector_that_does_not_serve_is_not_taken(vector):
+    memory = AggregateMemory(GRID.count, keeps=False)
+    memory.offer(vector)
+    taken = memory.take()
+    taken[:] = 1
+    assert not np.shares_memory(taken, vector)
