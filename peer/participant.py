@@ -32,9 +32,10 @@ from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
 from peer.rounds.levels import Levels
+from peer.rounds.plan import Plan
 from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox
 from peer.rounds.results import FETCH_KIND, ResultStore
-from peer.rounds.session import NeedsResync, Plan, RoundOutcome, Session
+from peer.rounds.session import NeedsResync, RoundOutcome, Session
 from peer.rounds.sessions import Sessions
 from peer.signal import Signal
 from peer.streams import REQUEST_BYTES, next_request

@@ -3,28 +3,20 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import structlog
 
-from dht.interfaces import Stream, Transport, TransportError
+from dht.interfaces import Stream
 from peer.learner import Learner
-from peer.rounds.exchange import PartAddress, exchange_part
-from peer.rounds.owning import OwnedPart
-from peer.rounds.post import Outbox
-from peer.rounds.results import HeldPart, ResultStore, Wanted, fetch
-from peer.rounds.traffic import Traffic
-from peer.signal import Signal
+from peer.rounds.parts import Parts
+from peer.rounds.plan import Plan
 from peer.tasks import beside
 from peer.verification.account import RoundAccount, recipients
-from peer.verification.inputs import InputStore
-from protocols.codecs import Codec
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
-from protocols.round.aggregate import Aggregate, AggregateMemory
 from protocols.round.checks import check_term
 from protocols.round.claims import open_claim
 from protocols.round.events import (
@@ -38,15 +30,11 @@ from protocols.round.events import (
     Event,
     Exchange,
     Fetch,
-    FetchFailed,
     FinishUpdate,
     Found,
     Heard,
     Left,
     Lost,
-    PartBroken,
-    PartHeld,
-    PartObserved,
     Redirect,
     Relay,
     Represent,
@@ -62,29 +50,22 @@ from protocols.round.messages import (
     Contribution,
     Done,
     Member,
-    Observed,
     PartResult,
     Prepared,
     Ready,
     Reassign,
     Result,
     Weigh,
-    begin_digest,
 )
-from protocols.round.parts import Grid
-from protocols.round.reduction import EncodedUpdate, PartReduction
+from protocols.round.reduction import EncodedUpdate
 from protocols.round.setting import Setting
 from protocols.round.weighing import open_weigh
-from protocols.rules import Rule
-from protocols.signed import Signed, Signer, open_signed
+from protocols.signed import Signed, open_signed
 from protocols.suspension import Fault
 from protocols.vectors import Vector
 from protocols.verification.dealing import Context, Dealing, deal, public_key
 
 TICK_SECONDS = 0.2
-STALL_FACTOR = 1.5
-"""An owner that sends nothing for this many times `Timing.failure` (its own deadline for senders) is given up."""
-
 STOP_FACTOR = 1.5
 """Who leaves finishes a round that does not take longer than so many times `Timing.failure`."""
 
@@ -121,38 +102,6 @@ class RoundOutcome:
         return replace(self, aggregate=np.empty(0, np.float32), account=None)
 
 
-class Checking(Protocol):
-    """What a session tells those who check its round (`peer.verification`)."""
-
-    inputs: InputStore
-
-    def witness(self, wire: bytes) -> None:
-        """A signed statement of somebody, verified before."""
-
-    def follow(self, members: Iterable[PeerId]) -> None:
-        """We are in a round with these now."""
-
-    def testify(self, peer: PeerId, begin: Signed[Begin]) -> None:
-        """`peer` follows another `Begin` of this round than ours."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a session needs of its run."""
-
-    transport: Transport
-    signer: Signer
-    outbox: Outbox
-    results: ResultStore
-    grid: Grid
-    codec: Codec
-    rule: Rule
-    memory: AggregateMemory
-    checking: Checking
-    verifies: bool
-    """Whether members check each other's work."""
-
-
 class NeedsResync(Exception):
     """The results of the epoch were decided, but cannot be had any more."""
 
@@ -180,33 +129,22 @@ class Session:
         self.plan, self.setting, self.learner = plan, setting, learner
         self.machine = Round(setting, expected, self._now(), audience, electorate, elders, late)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._owned: dict[tuple[int, int, int], OwnedPart] = {}
-        """(term, part, attempt) → the part that is reduced here."""
-        self._owning_changed = Signal()
-        self._observed: dict[int, tuple[Signed[Observed], ...]] = {}
-        """Term → what the owners of its parts have observed."""
-        self._update: EncodedUpdate | None = None
-        self._weight = 0
-        self._aggregate = Aggregate(plan.grid, plan.memory)
-        self._traffic = Traffic()
+        self._parts = Parts(plan, setting, self.machine.begun, check, self._events.put_nowait, self._spawn)
         self._closing = asyncio.Event()
         self._committing = asyncio.Lock()
         self._closed_at: float | None = None
-        self._begin: Begin | None = None
-        self._begun: dict[int, bytes] = {}
-        """Term → `begin_digest` of the round that we followed in it."""
         self._keyed: set[int] = set()
         """The terms in which we have said our key."""
         self._dealings: dict[int, Dealing] = {}
         """Term → what we have dealt in it."""
-        self._parts: dict[int, asyncio.Task[None]] = {}
-        """Part → the running exchange of its latest attempt."""
+        self._tasks: asyncio.TaskGroup | None = None
+        """While it is played."""
         self._running: list[asyncio.Task[None]] = []
         self._on_change = on_change
         self._stop_at: float | None = None
         """When we leave, whatever has come of the round by then."""
-        self._over = self._released = False
-        self._followers, self._check = list(followers), check
+        self._over = False
+        self._followers = list(followers)
         self.is_asked_to_represent = False
         """Nobody else of our cell does (`Represent`); it has ended with that."""
 
@@ -217,7 +155,7 @@ class Session:
     @property
     def catching_up(self) -> int | None:
         """Once this epoch's results are decided: how many bytes of them have come; None before."""
-        return self._traffic.received if self.machine.done is not None else None
+        return self._parts.traffic.received if self.machine.done is not None else None
 
     @property
     def averaging(self) -> bool:
@@ -320,8 +258,7 @@ class Session:
     def _forget(self, peer: PeerId, event: Lost | Left | Elsewhere) -> None:
         if not self._over:
             self._events.put_nowait(event)
-        for part in self._owned.values():
-            part.forget(peer)
+        self._parts.forget(peer)
 
     def stop(self) -> None:
         """End the epoch if it is still training; a round that is under way is finished, unless it takes too long."""
@@ -351,38 +288,12 @@ class Session:
     @property
     def faults(self) -> dict[PeerId, Fault]:
         """Who has kept the round waiting, as far as we have seen it ourselves."""
-        faults = {peer: fault for part in self._owned.values() for peer, fault in part.faults.items()}
-        return {peer: fault for peer, fault in (faults | dict(self.machine.faults)).items() if peer != self.setting.me}
+        faults = self._parts.faults | dict(self.machine.faults)
+        return {peer: fault for peer, fault in faults.items() if peer != self.setting.me}
 
     async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:
-        """A member's stream to a part that we own, as soon as we know that we do. Raises Rejected, Unreachable."""
-        body = statement.body
-        address = (body.term, body.part, body.attempt)
-        if self._released:
-            raise Rejected(Reason.ABSENT, "the round is over")
-        try:
-            async with asyncio.timeout(self.setting.timing.failure):
-                while address not in self._owned:
-                    self._compare(stream.peer, body)
-                    await self._owning_changed.wait()
-        except TimeoutError as error:
-            raise Rejected(Reason.ABSENT, "this part is not reduced here") from error
-        self._compare(stream.peer, body)
-        self._check(stream.peer, body)
-        await self._owned[address].serve(stream, statement)
-
-    def _compare(self, peer: PeerId, contribution: Contribution) -> None:
-        """Whether `peer` follows the same `Begin`; it is shown ours if not, for one leader has told two stories then.
-
-        Raises Rejected (absent): whom it believes is not its fault.
-        """
-        ours = self._begun.get(contribution.term)
-        if ours is None or ours == contribution.begin:
-            return
-        begin = self.machine.begun(contribution.term)
-        if begin is not None:
-            self.plan.checking.testify(peer, begin)
-        raise Rejected(Reason.ABSENT, "the contribution is to another round than its leader has told us of")
+        """A member's stream to a part that we own. Raises Rejected, Unreachable."""
+        await self._parts.serve(stream, statement)
 
     # -- the epoch ----------------------------------------------------------------------------------------------------
 
@@ -390,22 +301,26 @@ class Session:
         """Trains, averages, and returns what everybody applies; None when stopped before that. Raises NeedsResync."""
         try:
             async with beside(self._train()), beside(self._tick()), asyncio.TaskGroup() as tasks:
-                outcome = await self._play(tasks)
+                self._tasks = tasks
+                outcome = await self._play()
                 for task in self._running:
                     task.cancel()
             return outcome
         finally:
             self._over = True
-            self._update = None
-            self._aggregate.clear()
+            self._parts.clear()
 
     def release(self) -> None:
-        """The next epoch has begun: streams that are open are served to their end, and messages answered, but who comes
-        now gets the results from whoever has them."""
-        self._owned.clear()
-        self._released = True
+        """The next epoch has begun: messages are still answered, and open streams served to their end."""
+        self._parts.release()
 
-    async def _play(self, tasks: asyncio.TaskGroup) -> RoundOutcome | None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Beside what is played; ends with it."""
+        assert self._tasks is not None
+        self._running.append(task := self._tasks.create_task(work))
+        return task
+
+    async def _play(self) -> RoundOutcome | None:
         while True:
             event = await self._events.get()
             if self._stopped():
@@ -419,21 +334,17 @@ class Session:
                         self._closed_at = self._now()
                         self._closing.set()
                         if self.setting.microbatches:
-                            self._running.append(tasks.create_task(self._commit_for(term)))
+                            self._spawn(self._commit_for(term))
                         self._on_change()
                     case Exchange(begin):
-                        self._begin = begin
                         self.plan.checking.follow(member.peer for member in begin.members)
-                        self._begun[begin.term] = begin_digest(begin)
-                        self.plan.results.make_room(self.plan.codec.encoded_size(self.plan.grid.count))
-                        for number, part in enumerate(begin.parts):
-                            self._start_part(number, 0, part.owner, tasks)
+                        self._parts.begin(begin)
                     case Redirect(part, attempt, owner):
-                        self._start_part(part, attempt, owner, tasks)
+                        self._parts.start(part, attempt, owner)
                     case Weighed(term, observed):
-                        self._weigh(term, observed)
+                        self._parts.weigh(term, observed)
                     case Fetch():
-                        self._running.append(tasks.create_task(self._fetch(action)))
+                        self._parts.fetch(action)
                     case Decided(done):
                         self._decided(done)
                     case Apply(results):
@@ -443,12 +354,6 @@ class Session:
                     case Represent():
                         self.is_asked_to_represent = True
                         return None
-
-    def _weigh(self, term: int, observed: tuple[Signed[Observed], ...]) -> None:
-        self._observed[term] = observed
-        for (of_term, *_), owned in self._owned.items():
-            if of_term == term:
-                owned.weigh(_bodies(observed))
 
     def _decided(self, done: Signed[Done]) -> None:
         self.plan.results.keep_only(self.epoch, done.body.results)
@@ -505,7 +410,7 @@ class Session:
             group=group,
             done=done,
             results=tuple(part for part in held if part is not None),
-            observed=self._observed.get(begin.body.term, ()),
+            observed=self._parts.observed(begin.body.term),
             private_key=self._secret("key", group.term),
             secret=self._secret("dealt", group.term),
         )
@@ -535,14 +440,14 @@ class Session:
         done = self.machine.done
         assert done is not None
         return RoundOutcome(
-            aggregate=await self.plan.transport.in_thread(self._aggregate.assemble, results),
+            aggregate=await self.plan.transport.in_thread(self._parts.assemble, results),
             done=done,
             duration_seconds=self._now() - (self._closed_at if self._closed_at is not None else self._now()),
-            weight=self._weight if self.setting.me in done.body.members else 0,
-            bytes_sent=self._traffic.sent + sum(part.bytes_sent for part in self._owned.values()),
-            bytes_received=self._traffic.received + sum(part.bytes_received for part in self._owned.values()),
+            weight=self._parts.weight if self.setting.me in done.body.members else 0,
+            bytes_sent=self._parts.bytes_sent,
+            bytes_received=self._parts.bytes_received,
             recovered_parts=self.machine.recovered_parts,
-            missing_senders=max((part.missing_senders for part in self._owned.values()), default=0),
+            missing_senders=self._parts.missing_senders,
             group=self.machine.begin.members if self.machine.begin is not None else (),
             account=self._account(),
             begin=self.machine.origin[0] if self.setting.microbatches and self.machine.origin else b"",
@@ -578,145 +483,14 @@ class Session:
         )
         if made is None:
             return UpdateReady(None, 0)
-        self._update, self._weight = made
-        return UpdateReady(self._update.root, self._weight, self.learner.covered)
+        update, samples = made
+        self._parts.contribute(update, samples)
+        return UpdateReady(update.root, samples, self.learner.covered)
 
     async def _tick(self) -> None:
         while True:
             self._events.put_nowait(Tick())
             await self.plan.transport.clock.sleep(TICK_SECONDS)
 
-    # -- parts --------------------------------------------------------------------------------------------------------
-
-    def _start_part(self, number: int, attempt: int, owner: PeerId, tasks: asyncio.TaskGroup) -> None:
-        """Reduce the part here, or exchange it with its owner; ends an earlier attempt at it."""
-        begin = self._begin
-        assert begin is not None
-        if number in self._parts:
-            self._parts[number].cancel()
-        round_ = self._begun[begin.term]
-        address = PartAddress(self.epoch, begin.term, number, attempt, begin.parts[number], owner, round_)
-        if self._key(address) in self._owned:
-            return
-        values = self._aggregate.room(address.part.start, address.part.stop)
-        if owner == self.setting.me:
-            reduction = PartReduction(
-                address.part,
-                self.plan.grid,
-                begin.members,
-                self.plan.codec,
-                self.plan.rule,
-                keeps=self.plan.verifies,
-            )
-            owned = OwnedPart(
-                reduction,
-                self.plan.transport,
-                self.plan.signer,
-                self.setting.timing,
-                address,
-            )
-            self._owned[self._key(address)] = owned
-            self._owning_changed.notify()
-            if observed := self._observed.get(begin.term):
-                owned.weigh(_bodies(observed))
-            work = partial(owned.run, self._contribution(begin), values, self._say_observed)
-        else:
-            work = partial(
-                exchange_part,
-                self.plan.transport,
-                self.plan.signer,
-                address,
-                self._contribution(begin),
-                self.plan.grid,
-                self.plan.codec,
-                values,
-                STALL_FACTOR * self.setting.timing.failure,
-                self._traffic,
-            )
-        self._parts[number] = tasks.create_task(self._hold(address, work, values))
-        self._running.append(self._parts[number])
-
-    def _say_observed(self, observed: Observed) -> None:
-        self._events.put_nowait(PartObserved(observed))
-
-    @staticmethod
-    def _key(address: PartAddress) -> tuple[int, int, int]:
-        return address.term, address.number, address.attempt
-
-    def _contribution(self, begin: Begin) -> EncodedUpdate | None:
-        """Our update, if the leader has named what we committed to."""
-        ours = next(member for member in begin.members if member.peer == self.setting.me)
-        same = self._update is not None and (ours.root, ours.weight) == (self._update.root, self._weight)
-        return self._update if same else None
-
-    async def _hold(
-        self, address: PartAddress, exchange: Callable[[], Coroutine[Any, Any, HeldPart]], values: Vector
-    ) -> None:
-        """`values`: what `exchange` decodes its result into."""
-        try:
-            held = await exchange()
-        except (TransportError, Rejected) as error:
-            if isinstance(error, Rejected) and address.owner != self.setting.me:
-                self.plan.transport.reject(address.owner, error.reason, str(error))
-            self._break(address, str(error))
-            return
-        if self.setting.microbatches and not self._is_of_all(held, address):
-            self._break(address, "a microbatch would be lost with a member that is missing from it")
-            return
-        self.plan.results.put(self.epoch, held)
-        self._show(address, held)
-        result = held.result
-        self._aggregate.keep(result, values)
-        self._events.put_nowait(PartHeld(result, address.term, address.attempt))
-
-    def _break(self, address: PartAddress, why: str) -> None:
-        log.debug("part broken", epoch=self.epoch, part=address.number, owner=address.owner, error=why)
-        self._events.put_nowait(PartBroken(address.term, address.number, address.attempt))
-
-    def _is_of_all(self, held: HeldPart, address: PartAddress) -> bool:
-        """Whether all who contribute are in every chunk of it."""
-        begin = self.machine.begun(address.term)
-        assert begin is not None
-        wanted = sum(1 << number for number, member in enumerate(begin.body.members) if member.weight)
-        result = open_signed(held.statement, Result, run=self.setting.run)
-        return all(mask == wanted for mask in result.body.included)
-
-    def _show(self, address: PartAddress, held: HeldPart) -> None:
-        """To those who check the round."""
-        self.plan.checking.witness(held.statement)
-        owned = self._owned.get(self._key(address))
-        if owned is not None and self.plan.verifies:
-            self.plan.checking.inputs.put(address.begin, owned.contributions, owned.reduction.inputs)
-
-    async def _fetch(self, wanted: Fetch) -> None:
-        result = wanted.result
-        for holder in wanted.holders:
-            try:
-                values = self._aggregate.room(result.start, result.stop)
-                held = await fetch(
-                    self.plan.transport,
-                    holder,
-                    Wanted(self.plan.signer.run, self.epoch, result, wanted.owner),
-                    self.plan.grid,
-                    self.plan.codec,
-                    values,
-                    self._traffic,
-                )
-            except (TransportError, Rejected) as error:
-                if isinstance(error, Rejected):
-                    self.plan.transport.reject(holder, error.reason, str(error))
-                log.debug("result not fetched", epoch=self.epoch, holder=holder, error=str(error))
-                continue
-            self.plan.results.put(self.epoch, held)
-            self.plan.checking.witness(held.statement)
-            self._aggregate.keep(result, values)
-            self._events.put_nowait(PartHeld(result))
-            return
-        self._events.put_nowait(FetchFailed(result, wanted.term))
-
     def _now(self) -> float:
         return self.plan.transport.clock.monotonic()
-
-
-def _bodies(observed: Iterable[Signed[Observed]]) -> tuple[Observed, ...]:
-    return tuple(statement.body for statement in observed)
