@@ -13,7 +13,8 @@ from peer.learner import Learner
 from peer.rounds.parts import Parts
 from peer.rounds.plan import Plan
 from peer.tasks import beside
-from peer.verification.account import RoundAccount, recipients
+from peer.verification.account import RoundAccount
+from peer.verification.seed_secrets import SeedSecrets
 from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
@@ -51,8 +52,6 @@ from protocols.round.messages import (
     Done,
     Member,
     PartResult,
-    Prepared,
-    Ready,
     Reassign,
     Result,
     Weigh,
@@ -63,7 +62,6 @@ from protocols.round.weighing import open_weigh
 from protocols.signed import Signed, open_signed
 from protocols.suspension import Fault
 from protocols.vectors import Vector
-from protocols.verification.dealing import Context, Dealing, deal, public_key
 
 TICK_SECONDS = 0.2
 STOP_FACTOR = 1.5
@@ -133,10 +131,7 @@ class Session:
         self._closing = asyncio.Event()
         self._committing = asyncio.Lock()
         self._closed_at: float | None = None
-        self._keyed: set[int] = set()
-        """The terms in which we have said our key."""
-        self._dealings: dict[int, Dealing] = {}
-        """Term → what we have dealt in it."""
+        self._secrets = SeedSecrets(plan.signer, setting.epoch, setting.base, setting.me)
         self._tasks: asyncio.TaskGroup | None = None
         """While it is played."""
         self._running: list[asyncio.Task[None]] = []
@@ -174,7 +169,7 @@ class Session:
             return False
         if not self.setting.follows:  # it has none
             check_term(statement.body, self.machine.term)
-        self._check_own_key(statement.body)
+        self._secrets.check(statement.body)
         event = self._heard(statement, relayed_by)
         if self._over:
             said: Said = {}
@@ -199,18 +194,6 @@ class Session:
         opens = isinstance(statement.body, Weigh) and statement.sender == self.machine.leader
         observed = open_weigh(statement) if opens else ()  # type: ignore[arg-type]
         return Heard(statement, relayed_by, open_claim(statement, self.plan.grid.chunks), observed)
-
-    def _check_own_key(self, body: Message) -> None:
-        """A leader that gives us another key than we have said would keep what is sealed for us from us.
-
-        Raises Rejected (unexpected: it may be the one that we had before we restarted).
-        """
-        if isinstance(body, Begin) and body.term in self._keyed and not self._has_our_key(body):
-            raise Rejected(Reason.UNEXPECTED, "begin: the key that it names as ours is not")
-
-    def _has_our_key(self, begin: Begin) -> bool:
-        ours = next((member.key for member in begin.members if member.peer == self.setting.me), None)
-        return ours is None or ours == public_key(self._secret("key", begin.term))
 
     def find(self, peers: Mapping[PeerId, bool]) -> None:
         """They are where we are, and in client mode or not. Who represents a cell shows itself, in its round."""
@@ -365,8 +348,8 @@ class Session:
             case Send(to, body):
                 statement = said.get(id(body))
                 if statement is None:
-                    statement = self.plan.outbox.send(to, self._with_part_in_seed(body), self.epoch)
-                    said[id(body)] = statement
+                    whole = self._secrets.added_to(body, self.machine.begin) if self.plan.verifies else body
+                    said[id(body)] = statement = self.plan.outbox.send(to, whole, self.epoch)
                 elif to != self.setting.me:
                     self.plan.outbox.relay(to, statement)
                 if to == self.setting.me and not self._over:
@@ -374,30 +357,12 @@ class Session:
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
 
-    def _with_part_in_seed(self, body: Message) -> Message:
-        """What we say when we are ready, and when we vote, where members check each other."""
-        if not self.plan.verifies:
-            return body
-        match body:
-            case Ready(term=term):
-                self._keyed.add(term)
-                return body.model_copy(update={"key": public_key(self._secret("key", term))})
-            case Prepared(term=term) if self.machine.begin is not None:
-                if term not in self._dealings:
-                    context = Context(self.setting.run, self.epoch, self.setting.base, self.setting.me)
-                    self._dealings[term] = deal(self._secret("dealt", term), context, recipients(self.machine.begin))
-                return body.model_copy(update={"dealing": self._dealings[term]})
-        return body
-
-    def _secret(self, purpose: str, term: int) -> bytes:
-        return self.plan.signer.secret(purpose, self.epoch, self.setting.base, term)
-
     def _account(self) -> RoundAccount | None:
         """What is known here of the round that was decided, for those who check it."""
         origin, group, done = self.machine.origin, self.machine.begin, self.machine.done
         if not self.plan.verifies or not origin or group is None or done is None or done.body.term != group.term:
             return None
-        if not self._has_our_key(group):
+        if not self._secrets.are_named(group):
             return None
         begin = open_signed(origin[0], Begin, run=self.setting.run)
         reassigned = [open_signed(wire, Reassign, run=self.setting.run).body for wire in origin[1:]]
@@ -411,8 +376,8 @@ class Session:
             done=done,
             results=tuple(part for part in held if part is not None),
             observed=self._parts.observed(begin.body.term),
-            private_key=self._secret("key", group.term),
-            secret=self._secret("dealt", group.term),
+            private_key=self._secrets.private_key(group.term),
+            secret=self._secrets.secret(group.term),
         )
 
     async def as_cell(self, done: Signed[Done]) -> tuple[EncodedUpdate, int] | None:
