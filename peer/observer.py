@@ -7,6 +7,7 @@ say in which state is the swarm's.
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -32,7 +33,9 @@ from protocols.state import ModelState
 
 MAX_ASKED = 64
 """So many members, drawn at random, are asked what they have."""
-_CONNECT_AT_ONCE = 16
+_CONNECT_AT_ONCE = 128
+_CONNECT_SECONDS = 30.0
+"""So long members are dialled, in no order: anybody can plant records of some hundred who are nowhere."""
 
 log = structlog.get_logger()
 
@@ -52,6 +55,8 @@ class Observer:
         self._border = Border(transport.peer_id, transport.clock, rejections)
         self._heads = Heads(transport, signer, self._border)
         self._random = random.SystemRandom()
+        self._nowhere: set[PeerId] = set()
+        """Who could not be dialled when we looked last."""
 
     async def look(self) -> Status:
         """The run as its members tell it now; `self` is None. Raises PeerError when there are none."""
@@ -124,7 +129,8 @@ class Observer:
         return True
 
     def _some(self, members: Sequence[Signed[RosterEntry]]) -> list[Signed[RosterEntry]]:
-        return self._random.sample(members, min(len(members), MAX_ASKED))
+        here = [member for member in members if member.sender not in self._nowhere]
+        return self._random.sample(here, min(len(here), MAX_ASKED))
 
     async def take_state(self, like: ModelState) -> tuple[ModelState, Choice]:
         """What most members sign, verified, and who they are; `like`: any state of the run, for its shape.
@@ -159,9 +165,11 @@ class Observer:
         if not members:
             raise PeerError(f"nobody is in run {self._run} as far as the initial peers know; check the run id")
         gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-            for member in members:
-                tasks.create_task(self._connect(member, gate))
+        self._nowhere = {member.sender for member in members if member.body.addresses}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_SECONDS), asyncio.TaskGroup() as tasks:
+                for member in self._random.sample(members, len(members)):
+                    tasks.create_task(self._connect(member, gate))
         return members
 
     async def _connect(self, member: Signed[RosterEntry], gate: asyncio.Semaphore) -> None:
@@ -170,12 +178,13 @@ class Observer:
         async with gate:
             try:
                 await self._transport.connect(member.sender, member.body.addresses)
+                self._nowhere.discard(member.sender)
             except TransportError as error:
                 log.debug("a member cannot be reached", member=member.sender, error=str(error))
 
     async def _ask(self, members: Sequence[Signed[RosterEntry]]) -> dict[PeerId, History]:
-        holders = [member.sender for member in members if member.body.role != "monitor"]
-        return await self._heads.ask(self._random.sample(holders, min(len(holders), MAX_ASKED)))
+        holders = self._some([member for member in members if member.body.role != "monitor"])
+        return await self._heads.ask(member.sender for member in holders)
 
     @staticmethod
     def _epoch(members: Sequence[Signed[RosterEntry]], histories: Mapping[PeerId, History]) -> int:

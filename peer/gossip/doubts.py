@@ -22,6 +22,9 @@ from protocols.vectors import Vector
 OUTCOME_KIND = "gossip-outcome"
 OUTCOME_SECONDS = 5.0
 ASK_AGAIN_SECONDS = 1.0
+ANSWER_SECONDS = 60.0
+"""Who lives and has not answered for so long is taken to have given up, like who is gone: there are few places for
+shifts in doubt."""
 
 log = structlog.get_logger()
 
@@ -46,6 +49,8 @@ class Doubts:
         self._prepared: Prepared[Vector] = Prepared()
         self._open: dict[bytes, PeerId] = {}
         """Exchanges in doubt that nobody asks about yet, and their callers."""
+        self._callers: dict[bytes, PeerId] = {}
+        """Of all exchanges in doubt."""
         self._opened = Signal()
 
     async def start(self) -> None:
@@ -75,10 +80,15 @@ class Doubts:
 
     def doubt(self, exchange: bytes, caller: PeerId) -> None:
         """Its stream broke before `caller` has said what it has decided."""
-        self._open[exchange] = caller
+        self._open[exchange] = self._callers[exchange] = caller
         self._opened.notify()
 
+    def waits_for(self, caller: PeerId) -> bool:
+        """Whether it has not said yet what it has decided of another exchange."""
+        return caller in self._callers.values()
+
     async def settle(self, exchange: bytes, *, committed: bool) -> None:
+        self._callers.pop(exchange, None)
         shift = self._prepared.settle(exchange, committed=committed)
         if shift is None:
             self.dropped += 1
@@ -88,11 +98,13 @@ class Doubts:
     async def _clear_up(self, exchange: bytes, caller: PeerId) -> None:
         """Until the caller has said what it has decided, or is gone: then it is taken to have given up."""
         committed: bool | None = None
-        while committed is None and self._is_member(caller):
+        clock = self._transport.clock
+        until = clock.monotonic() + ANSWER_SECONDS
+        while committed is None and self._is_member(caller) and clock.monotonic() < until:
             async with self._border.around(f"asking {caller} for an outcome"):
                 committed = await self._ask(exchange, caller)
             if committed is None:
-                await self._transport.clock.sleep(ASK_AGAIN_SECONDS)
+                await clock.sleep(ASK_AGAIN_SECONDS)
         await self.settle(exchange, committed=bool(committed))
 
     async def _ask(self, exchange: bytes, caller: PeerId) -> bool | None:

@@ -114,6 +114,8 @@ class Exchanges:
         self._replays = ReplayGuard()
         self._rooms = asyncio.Semaphore(terms.degree)
         """Exchanges that may shift our model, at the same time."""
+        self._callers: set[PeerId] = set()
+        """Whose exchanges with us are under way."""
         self._askers = asyncio.Semaphore(ASKERS_AT_ONCE)
         self._shown: tuple[int, Encoded] | None = None
         """For askers: our model as it was in some epoch."""
@@ -248,8 +250,19 @@ class Exchanges:
                 await self._send(stream, self._head(offer, own), own)
 
     async def _be_called(self, stream: Stream, offer: Signed[Offer]) -> None:
-        if self.doubts.too_many or self.patience.leaves_alone(stream.peer, self._transport.clock.monotonic()):
+        """One exchange of each caller at a time, or its shifts alone could be as many as may be in doubt."""
+        peer = stream.peer
+        if peer in self._callers or self.doubts.waits_for(peer) or self.doubts.too_many:
             raise Busy("not now")
+        if self.patience.leaves_alone(peer, self._transport.clock.monotonic()):
+            raise Busy("not now")
+        self._callers.add(peer)
+        try:
+            await self._exchange(stream, offer)
+        finally:
+            self._callers.discard(peer)
+
+    async def _exchange(self, stream: Stream, offer: Signed[Offer]) -> None:
         async with self._room(self._room_seconds):
             own = await self._own_model()
             async with self._attempt(stream.peer):

@@ -19,7 +19,7 @@ from protocols.codecs import Codec
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.aggregate import AggregateMemory
-from protocols.round.cells import base_of, first_of_each, mates, round_number
+from protocols.round.cells import base_of, first_of_each, heirs_of_each, mates, round_number
 from protocols.round.checks import check_done
 from protocols.round.electorate import Electorate
 from protocols.round.events import Trained
@@ -104,9 +104,10 @@ class Levels:
             self._cell.aim(share)
 
     def believes(self, done: Done) -> bool:
-        """Whether most of its members, one of each cell, are known to have the state that we have."""
-        known = set(self._others())
-        return Electorate(known, self._setting.cells, is_open=False).most_in(done.members, known)
+        """Whether most of its members, one of each cell, are known to have our state, and may speak for their cell."""
+        heirs = set(self._heirs())
+        most = Electorate(heirs, self._setting.cells, is_open=False).most_in(done.members, heirs)
+        return most and self._setting.are_of_different_cells(done.members)
 
     def check(self, peer: PeerId, contribution: Contribution) -> None:
         """In the second round: that it is what most of the cell of `peer` have voted for.
@@ -170,18 +171,30 @@ class Levels:
     def _first_heir(self, ours: CellResult) -> PeerId:
         """Who represents our cell, unless it is silent."""
         able = [peer for peer, client_mode in ours.members.items() if not client_mode]
-        return first(self._setting.run, self._number(1), able or ours.members)
+        return first(self._setting.draw, self._number(1), able or ours.members)
+
+    def _heirs(self) -> list[PeerId]:
+        """Who may speak for a cell, as far as we know.
+
+        Who has come since the epoch began can have been made for its cell, and has no say: but where the run starts,
+        all come while the first epoch is under way.
+        """
+        setting = self._setting
+        here = {**self._others(), setting.me: setting.client_mode}
+        if setting.epoch:
+            here = {peer: client_mode for peer, client_mode in here.items() if peer in self._known_at_first}
+        return heirs_of_each(setting.draw, self._number(1), setting.state, setting.cells, here)
 
     def _represent(self, ours: CellResult) -> Session:
         setting, others = self._setting, self._others()
         fellows = self._mates(others)
         able = [peer for peer, client_mode in others.items() if not client_mode and peer not in fellows]
-        others_first = first_of_each(setting.run, self._number(1), setting.state, setting.cells, able)
+        others_first = first_of_each(setting.draw, self._number(1), setting.state, setting.cells, able)
         return self._make(
             setting=self._of_cells(follows=False, trains=True),
             expected=dict.fromkeys(others_first, False),
             audience=(),
-            electorate=dict.fromkeys([*others, *ours.members, setting.me]),
+            electorate=self._heirs(),
             learner=ours.learner,
             followers=[peer for peer in dict.fromkeys([*fellows, *ours.members]) if peer != setting.me],
             check=self.check,
@@ -194,7 +207,7 @@ class Levels:
             setting=self._of_cells(follows=True, trains=ours is not None and ours.learner is not None),
             expected=group,
             audience=(),
-            electorate=dict.fromkeys([*others, *group, self._setting.me]),
+            electorate=self._heirs(),
             learner=IdleLearner(),
         )
 

@@ -187,6 +187,8 @@ class Session:
         named += body.members if isinstance(body, Done) else []
         if not all(map(self.setting.admits, named)):
             raise Rejected(Reason.UNEXPECTED, f"{body.kind}: names a member of another cell")
+        if self.setting.is_of_cells and isinstance(body, Done) and not self.setting.are_of_different_cells(named):
+            raise Rejected(Reason.UNEXPECTED, f"{body.kind}: names two members of one cell")
         return self.setting.admits(statement.sender)
 
     def _heard(self, statement: Signed[Message], relayed_by: PeerId | None = None) -> Heard:

@@ -11,10 +11,10 @@ The caller decides alone, and once: whoever asks before it has, makes it give up
 may be applied at any later time (`protocols.gossip.mixing`); what is in doubt costs memory, and is therefore bounded.
 
 What holds: a shift is applied whole or not at all. As long as both processes live and hear of each other again before
-one is taken for gone, both apply theirs or neither does. When the caller dies between its decision and the callee's
-hearing of it, the callee drops its shift; the caller's own went with its memory, unless a snapshot of just then has it.
-When the callee dies the caller has applied its shift or not, and what the other would have gained is lost with it, as
-is all else that it had.
+one is taken for gone, both apply theirs or neither does. A caller that lives and does not say what it has decided is
+taken for gone, too, after a while. When the caller dies between its decision and the callee's hearing of it, the callee
+drops its shift; the caller's own went with its memory, unless a snapshot of just then has it. When the callee dies the
+caller has applied its shift or not, and what the other would have gained is lost with it, as is all else that it had.
 """
 
 from collections import OrderedDict

@@ -11,15 +11,18 @@ The rounds of one run are numbered one after the other, so that no message of on
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from protocols.encoding import digest, encode
 from protocols.identity import PeerId
-from protocols.round.order import first
+from protocols.round.order import first, order
 from protocols.round.tables import PeerTable
 
 LEVELS = 2
+HEIRS = 2
+"""So many of each cell, the first in the order, are believed to speak for it; the second, should the first be dead.
+Were anybody believed, a few members could make up what all cells have decided."""
 BASES_KEPT = 4
 """Of so many states it is remembered who is in which cell: epochs overlap a little, members that part."""
 
@@ -57,10 +60,29 @@ def mates(base: bytes, cells: int, me: PeerId, peers: Iterable[PeerId]) -> list[
     return [peer for peer in peers if table[peer] == ours and peer != me]
 
 
-def first_of_each(run: str, number: int, base: bytes, cells: int, peers: Iterable[PeerId]) -> list[PeerId]:
+def draw_of_cells(run: str, base: bytes) -> str:
+    """What the order of the round of cells is drawn by, beside its number: not by the run alone, or identities could be
+    tried in advance until they come first in it, whichever cells they are in."""
+    return f"{run} {base.hex()}"
+
+
+def first_of_each(draw: str, number: int, base: bytes, cells: int, peers: Iterable[PeerId]) -> list[PeerId]:
     """Who of `peers` represents each cell, as far as they are all that there is: the first of it in the order."""
+    return [first(draw, number, members) for members in _by_cell(base, cells, peers)]
+
+
+def heirs_of_each(draw: str, number: int, base: bytes, cells: int, peers: Mapping[PeerId, bool]) -> list[PeerId]:
+    """The first HEIRS of each cell. `peers`: whether each is in client mode; those represent only others like them."""
+    heirs: list[PeerId] = []
+    for members in _by_cell(base, cells, peers):
+        able = [peer for peer in members if not peers[peer]] or members
+        heirs += order(draw, number, able)[:HEIRS]
+    return heirs
+
+
+def _by_cell(base: bytes, cells: int, peers: Iterable[PeerId]) -> Iterable[list[PeerId]]:
     by_cell: dict[int, list[PeerId]] = defaultdict(list)
     table = _table(base, cells)
     for peer in peers:
         by_cell[table[peer]].append(peer)
-    return [first(run, number, members) for members in by_cell.values()]
+    return by_cell.values()

@@ -254,7 +254,7 @@ class Leadership:
         All, where nobody is left who has served: whoever is left out follows those alone who have.
         """
         setting = self._setting
-        ranked = order(setting.run, setting.epoch, peers)
+        ranked = order(setting.draw, setting.epoch, peers)
         if setting.seniors is None or setting.seniors.isdisjoint(ranked):
             return ranked
         newcomers = [peer for peer in ranked if setting.is_newcomer(peer)]

@@ -297,7 +297,9 @@ class Round:
             self._name_representative(sender, body)
             return
         if isinstance(body, Busy) and self._is_represented_by(sender, body.leader):
-            self._turn_to(sender, body.leader, now)
+            if self._patience.may_move(sender):
+                self._patience.moved_by(sender)
+                self._turn_to(sender, body.leader, now)
             return
         if isinstance(body, Close | Busy | Ready) and not self._may_move(sender, body):
             return
@@ -361,7 +363,7 @@ class Round:
 
     def favourite(self) -> PeerId:
         """Who should lead: of those who may, can be dialled and are not suspected, the first in the order."""
-        return first(self.setting.run, self.setting.epoch, self._leaders())
+        return first(self.setting.draw, self.setting.epoch, self._leaders())
 
     def _leaders(self) -> set[PeerId]:
         out = self.suspected | self._patience.given_up
@@ -512,8 +514,8 @@ class Round:
         return self.phase is Phase.READY and self._precedes(sender, self.leader)
 
     def _precedes(self, one: PeerId, other: PeerId) -> bool:
-        run, epoch = self.setting.run, self.setting.epoch
-        return place(run, epoch, one) < place(run, epoch, other)
+        draw, epoch = self.setting.draw, self.setting.epoch
+        return place(draw, epoch, one) < place(draw, epoch, other)
 
     def _follow(self, leader: PeerId, term: int, now: float) -> None:
         """Start `term` over under `leader`."""

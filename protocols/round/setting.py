@@ -1,10 +1,10 @@
 """What does not change during a round."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from protocols.identity import PeerId
-from protocols.round.cells import cell_of, mates
+from protocols.round.cells import cell_of, draw_of_cells, mates
 from protocols.round.deadlines import Timing
 
 
@@ -59,6 +59,11 @@ class Setting:
         """Whether it is the second of two levels, of one member of each cell."""
         return self.cells > 0 and self.base == self.state
 
+    @property
+    def draw(self) -> str:
+        """What the order of this round is drawn by, beside its number."""
+        return draw_of_cells(self.run, self.state) if self.is_of_cells else self.run
+
     def admits(self, peer: PeerId) -> bool:
         """Whether it may take part; in the first of two levels only who is in our cell."""
         return not self.is_of_one_cell or self.cell_of(peer) == self.cell_of(self.me)
@@ -66,6 +71,9 @@ class Setting:
     def admitted(self, peers: Iterable[PeerId]) -> Iterable[PeerId]:
         """Those of others who may."""
         return mates(self.state, self.cells, self.me, peers) if self.is_of_one_cell else peers
+
+    def are_of_different_cells(self, peers: Collection[PeerId]) -> bool:
+        return len(set(map(self.cell_of, peers))) == len(peers)
 
     def cell_of(self, peer: PeerId) -> int:
         return cell_of(self.state, self.cells, peer)

@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from dht.simulated_link import Link
 from peer.errors import PeerError
 from peer.observer import Observer
 from peer.rejections import Rejections
 from protocols.identity import Identity
 from protocols.signed import Signer
+from tests.peer.attacks import Attacker
 from tests.peer.simulated_swarm import SimulatedSwarm, data_parallel, simulate
 
 MANIFEST = data_parallel(epochs=20)
@@ -103,3 +105,25 @@ def test_members_that_cannot_be_reached_are_shown_by_their_records():
                 await swarm.network.clock.sleep(5)
 
     simulate(scenario, MANIFEST)
+
+
+def test_records_of_members_that_are_nowhere_do_not_keep_an_observer_for_minutes():
+    """Anybody can plant some hundred of them; dialled a few at a time, each for as long as a dial may take."""
+
+    async def scenario(swarm):
+        await swarm.start_all(3)
+        await swarm.epoch(3)
+        nowhere = [Identity.from_seed(f"nowhere {number}".encode().ljust(32)) for number in range(200)]
+        for who in nowhere:
+            transport = swarm.network.join(who.peer_id, link=Link(latency_seconds=60))
+            attacker = Attacker(who, transport, swarm.manifest.run_id)
+            entry = attacker.roster_entry(None, addresses=transport.addresses)
+            record = attacker.signer.sign(entry, 0)
+            assert await swarm.network.records(swarm.peers[0].peer).publish(record, entry.expires)
+        began = swarm.now
+        status = await observer_of(swarm).look()
+        assert swarm.now - began < 60
+        assert len(status.peers) > 200
+        assert status.run.epoch >= 3
+
+    simulate(scenario, data_parallel(epochs=100_000))

@@ -1,10 +1,14 @@
 """The choice of the swarm's state."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peer.roster import MAX_MEMBERS
 from protocols.encoding import digest
-from protocols.heads import choose, choose_from, states_until
+from protocols.heads import agree, choose, choose_from, states_until
+from protocols.identity import PeerId
 from tests.protocols.round.simulation import PEERS
 
 
@@ -96,3 +100,24 @@ def test_a_snapshot_of_an_abandoned_history_loses_against_two() -> None:
 def test_how_far_the_history_of_a_snapshot_has_come_is_for_the_others_to_say() -> None:
     chosen = choose_from({PEERS[0]: history(50)}, PEERS[9], {40: history(50)[40]})
     assert (chosen.epoch, chosen.holders) == (50, (PEERS[0],))
+
+
+def test_as_many_histories_as_a_roster_holds_are_compared_in_a_moment() -> None:
+    """Each identity may tell one of its own: pair by pair that took the event loop half a minute."""
+    heads = {PeerId(f"peer {number}"): history(20, str(number), since=5) for number in range(MAX_MEMBERS)}
+    began = time.process_time()
+    assert len(choose(heads).tellers) == 1
+    assert time.process_time() - began < 3
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(PEERS),
+        st.tuples(st.integers(0, 40), st.sampled_from("abc"), st.integers(0, 40), st.integers(1, 16)),
+        min_size=1,
+    )
+)
+def test_the_history_that_most_tell_is_chosen(told: dict) -> None:
+    heads = {peer: history(*said) for peer, said in told.items()}
+    most = max(sum(agree(one, other) for other in heads.values()) for one in heads.values())
+    assert len(choose(heads).tellers) == most

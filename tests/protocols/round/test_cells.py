@@ -8,11 +8,20 @@ from pydantic import ValidationError
 from protocols.encoding import digest
 from protocols.identity import Identity, PeerId
 from protocols.manifest import Admission, Averaging, Manifest, Verification
-from protocols.round.cells import base_of, cell_of, epoch_of, first_of_each, mates, round_number
+from protocols.round.cells import (
+    base_of,
+    cell_of,
+    draw_of_cells,
+    epoch_of,
+    first_of_each,
+    heirs_of_each,
+    mates,
+    round_number,
+)
 from protocols.round.events import Heard, Represent, Send, Tick, Trained, UpdateReady
 from protocols.round.machine import Phase, Round
 from protocols.round.messages import Begin, Busy, Close, Progress, Ready, Standing
-from protocols.round.order import order
+from protocols.round.order import first, order
 from protocols.round.setting import Setting
 from protocols.signed import Signer
 from tests.peer.simulated_swarm import local_sgd
@@ -96,6 +105,26 @@ def test_each_cell_has_one_who_comes_first() -> None:
     assert set(first_of_each(RUN, NUMBER, STATE, CELLS, reversed(PEERS))) == set(first)
 
 
+def test_two_of_each_cell_may_speak_for_it_and_nobody_knows_who_before_the_state_is_known() -> None:
+    everybody = dict.fromkeys(PEERS, False)
+    heirs = heirs_of_each(of_cells().draw, NUMBER, STATE, CELLS, everybody)
+    assert sorted(cell_of(STATE, CELLS, peer) for peer in heirs) == [cell for cell in range(CELLS) for _ in range(2)]
+    assert set(first_of_each(of_cells().draw, NUMBER, STATE, CELLS, PEERS)) < set(heirs)
+    others = [draw_of_cells(RUN, digest(f"state {number}".encode())) for number in range(32)]
+    assert len({first(draw, NUMBER, PEERS) for draw in others}) > 8
+
+
+def test_who_cannot_be_dialled_speaks_for_a_cell_of_such_members_only() -> None:
+    clients = {peer: peer in of_cell(0) or peer == of_cell(1)[0] for peer in PEERS}
+    heirs = heirs_of_each(of_cells().draw, NUMBER, STATE, CELLS, clients)
+    assert {cell_of(STATE, CELLS, peer) for peer in heirs if clients[peer]} == {0}
+
+
+def test_one_of_each_cell_is_of_different_cells() -> None:
+    assert of_cells().are_of_different_cells([ME, *ELSEWHERE])
+    assert not of_cells().are_of_different_cells(of_cell(1)[:2])
+
+
 def test_only_its_members_are_admitted_to_the_round_of_a_cell() -> None:
     inner = Setting(
         run=RUN, epoch=6, base=base_of(STATE, 0), me=ME, target_samples=None, chunks=8, cells=CELLS, state=STATE
@@ -139,9 +168,21 @@ def test_nobody_names_who_represents_another_cell() -> None:
     assert stranger not in machine.peers
 
 
+def test_nobody_holds_the_cells_up_by_naming_one_representative_after_the_other() -> None:
+    """Each is made up, may come first in the order, and is asked and waited for in its turn."""
+    liar = of_cell(1)[0]
+    machine = representative(ELSEWHERE)
+    made_up = [Identity.from_seed(digest(f"made up {number}".encode())).peer_id for number in range(200)]
+    of_its_cell = [peer for peer in made_up if cell_of(STATE, CELLS, peer) == 1]
+    for peer in of_its_cell:
+        machine.handle(says(liar, Busy(term=0, leader=peer)), 0.1)
+    assert of_its_cell[-1] not in machine.peers
+
+
 def test_of_two_of_one_cell_one_counts() -> None:
     """Who has more samples behind it."""
-    me, *others = order(RUN, NUMBER, first_of_each(RUN, NUMBER, STATE, CELLS, PEERS))
+    draw = of_cells().draw
+    me, *others = order(draw, NUMBER, first_of_each(draw, NUMBER, STATE, CELLS, PEERS))
     second = mates(STATE, CELLS, others[0], PEERS)[0]
     machine = Round(of_cells(me), dict.fromkeys(others, False), 0.0, electorate=PEERS)
     machine.handle(Trained(100, complete=True, samples_per_second=0.0), 0.0)
