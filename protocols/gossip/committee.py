@@ -7,23 +7,23 @@ agree come to nearly the same committee, and it is found however many do not ans
 fraction of the trainers' models is there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import ceil
 
 from protocols.identity import PeerId
+from protocols.reached import reached_by
 from protocols.round.order import order
 from protocols.rules import Mean
 from protocols.vectors import Vector
 
 
-def newest_round(held: Iterable[int], aggregators: int) -> int:
+def newest_round(held: Collection[int], aggregators: int) -> int:
     """The newest round whose state is held by as many as are most of its aggregators, so that a single member that
     claims any round moves nobody. Of those that crash there will be others: the round is begun again.
 
     `held`: by each member, one at least, the newest round whose state it says to hold.
     """
-    newest_first = sorted(held, reverse=True)
-    return newest_first[min(len(newest_first), aggregators // 2 + 1) - 1]
+    return reached_by(min(len(held), aggregators // 2 + 1), held)
 
 
 class Sampling:

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from protocols.identity import PeerId
+from protocols.reached import reached_by
 
 WINDOW_EPOCHS = 16
 """Over which a peer's samples are counted."""
@@ -17,8 +18,8 @@ WINDOW_EPOCHS = 16
 
 def epoch_of_most(others: Iterable[int]) -> int:
     """The newest epoch that more than half of the others have come to; 0 when there are none."""
-    newest_first = sorted(others, reverse=True)
-    return newest_first[len(newest_first) // 2] if newest_first else 0
+    said = list(others)
+    return reached_by(len(said) // 2 + 1, said) if said else 0
 
 
 class Epochs:

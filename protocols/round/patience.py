@@ -13,6 +13,8 @@ MOST_MOVES = 16
 """So many times one peer may bring us into another term, or under another leader, within an epoch."""
 PATIENCE = 6.0
 """So many times `Timing.failure` we wait for the leader's next step."""
+SLOWER = 10.0
+"""Others may take this many times as long as we did, for the same thing, before we give their leader up."""
 
 
 class Patience:

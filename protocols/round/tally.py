@@ -1,4 +1,4 @@
-"""While an epoch is gathered: how far each member has come, and when that is enough to close it."""
+"""While an epoch is gathered: how far each member has come, when the leader is told, and when it is enough to close."""
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT
 from protocols.round.deadlines import straggler_deadline
-from protocols.round.messages import Progress
+from protocols.round.events import Trained
+from protocols.round.messages import Progress, Standing
 from protocols.round.setting import Setting
 from protocols.swarm.coverage import is_partition
+
+MOST_WORDS = 50
+"""So often a leader is told within `Timing.resend` how far we are, at most."""
+LONG_STEPS = 4
+"""No more of them fit into `Timing.resend`."""
 
 
 @dataclass(slots=True)
@@ -45,14 +51,15 @@ class Tally:
         self.own = PeerView(setting.client_mode, heard_after=0.0, complete=not setting.trains)
         self.peers = {peer: PeerView(mode) for peer, mode in expected.items() if peer != setting.me}
         """The others."""
-        self.told = 0
-        """How many of ours our leader has been told of …"""
         self.answered: set[PeerId] = set()
         """Whom we, leading, have told how far the swarm is since we last told all."""
+        self.told = 0
+        """How many of ours our leader has been told of …"""
         self._heard: list[tuple[float, int]] = []
         """… and how many of the swarm's it has told us of: first, last, and when."""
-        self._stepped = 0.0
-        """When we last came further, in seconds since the epoch began."""
+        self._samples_per_second = 0.0
+        self._stepped = self._step_seconds = 0.0
+        """When we last came further, in seconds since the epoch began, and how many after the time before."""
         self.target = setting.target_samples
         """As in `Setting`, by what is known of the swarm now."""
         self._setting = setting
@@ -86,10 +93,65 @@ class Tally:
         else:
             view.come_to(body.samples, body.complete, elapsed)
 
-    def step(self, elapsed: float) -> float:
-        """We have come further; returns how many seconds it took."""
-        before, self._stepped = self._stepped, elapsed
-        return elapsed - before
+    def step(self, event: Trained, elapsed: float) -> bool:
+        """We have come further; returns whether that makes us complete."""
+        self._step_seconds, self._stepped = elapsed - self._stepped, elapsed
+        self._samples_per_second = event.samples_per_second
+        if not self._setting.microbatches:
+            return self.own.come_to(event.samples, event.complete, elapsed)
+        self.own.count(event.samples, event.covered)
+        return False
+
+    def progress(self) -> Progress:
+        """How far we are."""
+        return Progress(
+            base=self._setting.base,
+            samples=self.own.samples,
+            covered=self.own.covered,
+            complete=self.own.complete,
+            client_mode=self._setting.client_mode,
+            samples_per_second=self._samples_per_second,
+            follows=self._setting.follows,
+        )
+
+    def tell(self) -> Progress:
+        """The same, said to our leader."""
+        self.told = self.own.samples
+        return self.progress()
+
+    def is_worth_telling(self, suspected: Set[PeerId], silent_seconds: float, elapsed: float) -> bool:
+        """Whether our leader should hear how far we are, before it does anyway: it closes the epoch when it knows.
+
+        `silent_seconds`: since it last was. Whose steps are long tells of each: till the next one the epoch would wait.
+        """
+        resend = self._setting.timing.resend
+        if silent_seconds < resend / MOST_WORDS:
+            return False
+        steps_are_long = self._setting.microbatches > 0 or self._step_seconds >= resend / LONG_STEPS
+        tells_of_each = steps_are_long and silent_seconds >= resend / LONG_STEPS
+        return tells_of_each or self.is_far_from_told(suspected, elapsed)
+
+    def is_far_from_told(self, suspected: Set[PeerId], elapsed: float) -> bool:
+        """Whether half of what the swarm lacks would be there now, were all as fast as we since we last told of us.
+
+        So our leader hears of us seldom at first, and more often as the epoch comes to its end.
+        """
+        if self.target is None:
+            return False
+        unsaid = len(self._views(suspected)) * (self.own.samples - self.told)
+        return 2 * unsaid >= self.target - self._expected(elapsed)
+
+    def _expected(self, elapsed: float) -> float:
+        """How many samples the swarm is likely to have by now, if it goes on as it did since our leader first spoke."""
+        if not self._heard:
+            return 0
+        (since, first), (until, last) = self._heard[0], self._heard[-1]
+        pace = max(0, last - first) / (until - since) if until > since else 0.0
+        return last + pace * (elapsed - until)
+
+    def standing(self, suspected: Set[PeerId]) -> Standing:
+        """How far the swarm is, for whoever leads it to say."""
+        return Standing(base=self._setting.base, samples=self.samples(suspected))
 
     def hear_standing(self, samples: int, elapsed: float) -> None:
         """Our leader has told us how many samples the swarm has."""
@@ -129,24 +191,6 @@ class Tally:
         if self.target is not None:
             return self.samples(suspected) >= self.target
         return self._setting.trains and self.own.complete
-
-    def is_far_from_told(self, suspected: Set[PeerId], elapsed: float) -> bool:
-        """Whether half of what the swarm lacks would be there now, were all as fast as we since we last told of us.
-
-        So our leader hears of us seldom at first, and more often as the epoch comes to its end.
-        """
-        if self.target is None:
-            return False
-        unsaid = len(self._views(suspected)) * (self.own.samples - self.told)
-        return 2 * unsaid >= self.target - self._expected(elapsed)
-
-    def _expected(self, elapsed: float) -> float:
-        """How many samples the swarm is likely to have by now, if it goes on as it did since our leader first spoke."""
-        if not self._heard:
-            return 0
-        (since, first), (until, last) = self._heard[0], self._heard[-1]
-        pace = max(0, last - first) / (until - since) if until > since else 0.0
-        return last + pace * (elapsed - until)
 
     def _views(self, suspected: Set[PeerId]) -> list[PeerView]:
         return [self.own, *(view for peer, view in self.peers.items() if peer not in suspected)]

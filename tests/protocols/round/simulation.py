@@ -186,7 +186,7 @@ class Swarm:
                     self.after(self.random.uniform(0, 0.5), lambda o=other, k=key: self._reduce(o, k))
             if other.begin is not None:
                 for number in range(len(other.begin.parts)):
-                    ledger = other.machine._ledger
+                    ledger = other.machine._terms.following.ledger
                     attempt, owner = ledger.owners[number] if ledger else (0, None)
                     if owner == node.peer:
                         broken = PartBroken(other.term, number, attempt)
