@@ -30,13 +30,21 @@ class Learning(Protocol):
 class Member(Protocol):
     manifest: Manifest
     profile: Profile
-    state: ModelState
-    """The newest that others can have."""
-    evaluation: dict[str, float]
-    samples_contributed: int
     rejections: Rejections
-    contents: ContentStore
     changed: Signal
+
+    @property
+    def state(self) -> ModelState:
+        """The newest that others can have."""
+
+    @property
+    def contents(self) -> ContentStore: ...
+
+    @property
+    def evaluation(self) -> dict[str, float]: ...
+
+    @property
+    def samples_contributed(self) -> int: ...
 
     @property
     def membership(self) -> Membership: ...

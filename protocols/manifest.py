@@ -318,6 +318,10 @@ class Evaluation(Item):
     samples: Positive = 4096
     """At most this many."""
 
+    def is_due(self, before: int, epoch: int) -> bool:
+        """Whether a member that comes from epoch `before` to `epoch` evaluates."""
+        return epoch // self.every_epochs > before // self.every_epochs
+
 
 class Admission(Item):
     """Who may take part."""

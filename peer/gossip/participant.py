@@ -12,7 +12,6 @@ Only the merge waits for those who are nearly there, and only for a while.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,14 +22,15 @@ from dht.interfaces import Records, Transport
 from peer.company import Company
 from peer.contents import ContentStore
 from peer.directives import Directives
+from peer.gossip.committee_member import CommitteeMember
 from peer.gossip.committees import Committees
 from peer.gossip.consensus import ConsensusDistance
 from peer.gossip.exchanges import Exchanges, Terms
+from peer.gossip.joining import Joining
 from peer.gossip.learner import GossipLearner
 from peer.gossip.merging import Merging
 from peer.gossip.mixer import Mixer
-from peer.gossip.models import Busy
-from peer.gossip.states import take_states
+from peer.gossip.own_model import OwnModel
 from peer.gossip.trainers import Trainers
 from peer.learner import IdleLearner
 from peer.member import Activity
@@ -44,9 +44,7 @@ from peer.sync import HEAD_KIND, Heads
 from peer.tasks import beside
 from protocols.codecs import codec
 from protocols.gossip.mixing import neighbourhood_of
-from protocols.gossip.momentum import Companion
-from protocols.gossip.progress import SampleRate, epoch_of_most
-from protocols.gossip.spectrum import Connectivity
+from protocols.gossip.progress import SampleRate
 from protocols.gossip.topologies import topology_of
 from protocols.heads import HISTORY
 from protocols.identity import PeerId
@@ -56,19 +54,8 @@ from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.vectors import Vector
 
-SHOW_SECONDS = 1.0
-"""How often a new state of ours is shown to others and saved: exchanges change it all the time."""
 CONTACTS = 4
 """Members with whom we keep in touch at a time. Of the rest it is enough to know that they are there."""
-RESUME_EPOCHS = 64
-"""Who comes back goes on from its own state, unless most others are further ahead than that."""
-ASKED = 16
-"""Members that a newcomer asks how far they are, where all are honest."""
-TAKE_ATTEMPTS = 4
-"""At others' states, before a member goes on from its own."""
-RETRY_SECONDS = 0.5
-SHORTEST_RING = 4
-"""Peers; in a ring of fewer everybody is linked with all."""
 LEAVE_SECONDS = 5.0
 """So long exchanges that are under way may still take when training ends."""
 
@@ -107,17 +94,9 @@ class GossipParticipant:
         """
         assert isinstance(manifest.training, Gossip)
         self.manifest, self.profile, self.rejections = manifest, profile, rejections
-        self.state, self.learner = state, learner
-        self.epoch = state.epoch
-        """Of our model as it is; `state` is what it was at most SHOW_SECONDS ago."""
         self.phase: Activity = "joining"
-        self.evaluation: dict[str, float] = {}
-        self.evaluated_epoch: int | None = None
-        self.samples_contributed = 0
-        self.epochs_played = 0
         self.consensus = ConsensusDistance()
         self.changed = Signal()
-        self.contents = ContentStore(transport.in_thread)
         self._transport, self._prepare = transport, prepare
         self._border = Border(transport.peer_id, transport.clock, rejections)
         self.company = Company(
@@ -137,6 +116,8 @@ class GossipParticipant:
         )
         training, mix = manifest.training, neighbourhood_of(manifest)
         self._heads = Heads(transport, signer, self._border)
+        self._own = OwnModel(transport, training, state, learner, self._heads, self.changed)
+        self._joining = Joining(transport, self._heads, self.membership, manifest.averaging.byzantine)
         self._merging = Merging(transport, manifest, self._heads, self.membership, profile, mix)
         self._others = Trainers(transport.peer_id, client_mode=profile.client_mode, end=self._merging.epoch)
         self.exchanges = Exchanges(
@@ -154,15 +135,7 @@ class GossipParticipant:
             fewest=2 * manifest.averaging.byzantine + 1,
         )
         self._committees = self._make_committees(training, signer)
-        self._companion = Companion(state.parameter_count) if training.accelerated else None
-        self._pushing = asyncio.Lock()
         self._rate = SampleRate()
-        self._random = random.Random(transport.peer_id)  # noqa: S311  (whom to ask)
-        self._slots = state.slots
-        """Of our optimizer, between the committees in which we train."""
-        self._has_model = False
-        self._diverged = False
-        self._shown_at = float("-inf")
         self._advanced_at = transport.clock.monotonic()
         self._epoch_seconds = 0.0
         self._leaving = asyncio.Event()
@@ -181,7 +154,7 @@ class GossipParticipant:
         if training.committee is None:
             return None
         return Committees(
-            self,
+            CommitteeMember(self._transport.peer_id, self.manifest, self._own, self.membership, self.directives),
             self._transport,
             signer,
             training.committee,
@@ -242,12 +215,12 @@ class GossipParticipant:
             elif not self.finished:
                 await self._unless_leaving(self._merge())
             else:
-                await self._evaluate()
+                await self._own.evaluate()
                 self._enter("idle")
                 await self._unless_leaving(self._stay())
 
     async def _get_ready(self, prepare: Callable[[], Awaitable[GossipLearner]]) -> None:
-        self.learner = await prepare()
+        self._own.learner = await prepare()
 
     async def _unless_leaving(self, work: Coroutine[Any, Any, None]) -> None:
         """Until it is done, or we leave."""
@@ -270,35 +243,9 @@ class GossipParticipant:
         self._enter("syncing")
         await self.membership.introduce()
         await self.directives.catch_up()
-        for _ in range(TAKE_ATTEMPTS):
-            histories = await self._heads.ask(self._some_others())
-            most = epoch_of_most(max(history) for history in histories.values())
-            ours = self.epoch > 0 and not self._diverged and self.epoch + RESUME_EPOCHS >= most
-            if most == 0 or ours:
-                break
-            byzantine = self.manifest.averaging.byzantine
-            state = await take_states(self._transport, self.state, histories, byzantine)
-            if state is not None:
-                log.info("took a state", epoch=state.epoch, members=len(histories))
-                await self._begin(state)
-                return
-            await self._transport.clock.sleep(RETRY_SECONDS)
-        await self._begin(self.state)
-
-    async def _begin(self, state: ModelState) -> None:
-        """Trains on from `state`."""
-        await self._trainer.begin(state)
-        if self._companion is not None:
-            self._companion.forget()
-        self.epoch, self._diverged, self._has_model = state.epoch, False, True
-        await self._show(state)
+        await self._own.begin(await self._joining.choose(self._own))
         self.membership.republish()
         await self.membership.greet()
-
-    @property
-    def _trainer(self) -> GossipLearner:
-        assert isinstance(self.learner, GossipLearner), "only of a member that trains"
-        return self.learner
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -307,42 +254,38 @@ class GossipParticipant:
         self._enter("training")
         async with beside(self._mixer.run()) as mixing:
             while self.epoch < self._merging.epoch and not (
-                self._leaving.is_set() or self._played(max_epochs) or self._diverged
+                self._leaving.is_set() or self._played(max_epochs) or self._own.diverged
             ):
                 if self.directives.log.paused(self.epoch) or self._too_few:
                     await self._stand_still()
                 else:
                     await self._train_epoch()
-            self._has_model = False
+            self._own.is_there = False
             self._mixer.stop()
             await asyncio.wait([mixing], timeout=LEAVE_SECONDS)
-        if not self._diverged:
+        if not self._own.diverged:
             async with self.exchanges.at_rest(LEAVE_SECONDS):
-                await self._show_model()
+                await self._own.show_as_it_is()
             self.membership.announce()
-        if self._diverged:
+        if self._own.diverged:
             log.warning("the model is not finite any more, taking another's", epoch=self.epoch)
             self._heads.restart()
 
     async def _train_epoch(self) -> None:
         training = self.directives.log.training(self.epoch)
         assert isinstance(training, Gossip)
-        samples = 0
-        for number in range(training.steps):
-            samples += await self._trainer.step(self.epoch, number, training)
+        samples = await self._own.train(self.epoch, training)
         before, most = self.epoch, self._others.epoch_of_most
-        self.epoch = max(before + 1, min(most, self._merging.epoch))
-        self.epochs_played += 1
-        self.samples_contributed += samples
+        self._own.epoch = max(before + 1, min(most, self._merging.epoch))
+        self._own.count(samples)
         self._rate.add(self.epoch, samples)
         now = self._transport.clock.monotonic()
         self._epoch_seconds, self._advanced_at = (now - self._advanced_at) / (self.epoch - before), now
         self._mixer.advanced.notify()
-        every = self.manifest.evaluation.every_epochs
-        if self.epoch // every > before // every:
-            await self._evaluate()
-        if now >= self._shown_at + SHOW_SECONDS and self.epoch < self._merging.epoch:
-            await self._show_model()
+        if self.manifest.evaluation.is_due(before, self.epoch):
+            await self._own.evaluate()
+        if self._own.is_shown_long_ago(now) and self.epoch < self._merging.epoch:
+            await self._own.show_as_it_is()
 
     async def _stand_still(self) -> None:
         """While the organiser has paused the run, or too few are there."""
@@ -360,43 +303,18 @@ class GossipParticipant:
     async def _merge(self) -> None:
         """All models become one."""
         self._enter("averaging")
-        merged = await self._merging.merge(self.state, self.contents)
-        await self._trainer.begin(merged)
-        self.epoch = merged.epoch
-        await self._show(merged)
-        self.membership.announce()
+        await self._become(await self._merging.merge(self.state, self.contents))
 
     async def _stay(self) -> None:
         """Until most have another merged state than we: then it is ours, too."""
         if not self._merging.merges:
             await self._leaving.wait()
-        state = await self._merging.differing(self.state)
-        await self._trainer.begin(state)
-        await self._show(state)
+        await self._become(await self._merging.differing(self.state))
+
+    async def _become(self, state: ModelState) -> None:
+        """What all models become at the end."""
+        await self._own.become(state)
         self.membership.announce()
-
-    async def _evaluate(self) -> None:
-        if self.evaluated_epoch != self.epoch:
-            epoch = self.epoch
-            self.evaluation, self.evaluated_epoch = await self._trainer.evaluate(), epoch
-            self.changed.notify()
-
-    async def _show_model(self) -> None:
-        """Shows our model as it is to others."""
-        try:
-            state = await self._trainer.state(self.epoch)
-        except ArithmeticError:
-            self._diverged = True
-        else:
-            await self._show(state)
-
-    async def _show(self, state: ModelState) -> None:
-        await self._transport.in_thread(lambda: state.digest)
-        self.state, self._shown_at = state, self._transport.clock.monotonic()
-        self._heads.restart()
-        self._heads.note(state)
-        self.contents.put(state.index, state.buffers())
-        self.changed.notify()
 
     # -- in committees ------------------------------------------------------------------------------------------------
 
@@ -405,47 +323,14 @@ class GossipParticipant:
         self._enter("training")
         await committees.run()
         await self._transport.clock.sleep(LAST_STATES_SECONDS)
-        state = await self._merging.take_one_of_last(self.state)
-        await self._trainer.begin(state)
-        self.epoch = state.epoch
-        await self._show(state)
-        self.membership.announce()
-
-    async def train(self, number: int, model: Vector) -> tuple[Vector, int]:
-        training = self.directives.log.training(number)
-        assert isinstance(training, Gossip)
-        await self._trainer.begin(ModelState(self.manifest.run_id, number, model, self._slots))
-        samples = 0
-        for step in range(training.steps):
-            samples += await self._trainer.step(number, step, training)
-        state = await self._trainer.state(number)
-        self._slots = state.slots
-        self.epochs_played += 1
-        self.samples_contributed += samples
-        return state.parameters, samples
-
-    async def hold(self, number: int, model: Vector) -> None:
-        before, self.epoch = self.epoch, number
-        state = ModelState(self.manifest.run_id, number, model, self._slots)
-        every = self.manifest.evaluation.every_epochs
-        await self._show(state)
-        self.membership.announce()
-        if number // every > before // every:
-            await self._trainer.begin(state)
-            await self._evaluate()
-
-    def held(self) -> tuple[int, Vector]:
-        return self.state.epoch, self.state.parameters
-
-    def holders(self) -> dict[PeerId, int]:
-        held = {
-            member.peer: member.epoch
-            for member in self.membership.roster
-            if member.entry.role == "trainer" and member.entry.state_digest is not None
-        }
-        return held | {self._transport.peer_id: self.state.epoch}
+        await self._become(await self._merging.take_one_of_last(self.state))
 
     # -- as the host of exchanges -------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Of our model as it is."""
+        return self._own.epoch
 
     @property
     def samples(self) -> int:
@@ -454,24 +339,13 @@ class GossipParticipant:
 
     @property
     def layers(self) -> Sequence[slice]:
-        training = self.manifest.training
-        return self._trainer.layers if isinstance(training, Gossip) and training.corrects_variance else ()
+        return self._own.layers
 
     async def model(self) -> Vector:
-        if not self._has_model:
-            raise Busy("no model to give")
-        try:
-            return await self._trainer.parameters()
-        except ArithmeticError as error:
-            self._diverged = True
-            raise Busy("our model is not finite") from error
+        return await self._own.parameters()
 
     async def shift(self, shift: Vector) -> None:
-        if self._companion is not None and (count := len(self._others.mixing.peers)) >= SHORTEST_RING:
-            async with self._pushing:
-                ring = Connectivity.of_ring(count)
-                shift = await self._transport.in_thread(self._companion.push, shift, ring)
-        await self._trainer.shift(shift)
+        await self._own.shift(shift, len(self._others.mixing.peers))
 
     def met(self, peer: PeerId, epoch: int) -> None:
         self._others.met(peer, epoch)
@@ -492,12 +366,6 @@ class GossipParticipant:
     @property
     def directives(self) -> Directives:
         return self.company.directives
-
-    def _some_others(self) -> list[PeerId]:
-        """Enough of those who train for most of them to be honest, with room for some who do not answer."""
-        members = [member.peer for member in self.membership.roster if member.entry.role == "trainer"]
-        wanted = min(len(members), ASKED + 4 * self.manifest.averaging.byzantine)
-        return self._random.sample(members, wanted)
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
         member = self.membership.roster.get(peer)
@@ -532,6 +400,30 @@ class GossipParticipant:
         return entry, self.state.epoch
 
     # -- what it shows ------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ModelState:
+        return self._own.state
+
+    @property
+    def contents(self) -> ContentStore:
+        return self._own.contents
+
+    @property
+    def learner(self) -> GossipLearner | IdleLearner:
+        return self._own.learner
+
+    @property
+    def evaluation(self) -> dict[str, float]:
+        return self._own.evaluation
+
+    @property
+    def epochs_played(self) -> int:
+        return self._own.epochs_played
+
+    @property
+    def samples_contributed(self) -> int:
+        return self._own.samples_contributed
 
     @property
     def averages(self) -> bool:

@@ -93,7 +93,7 @@ async def start_apart(
         return AlikeInWeight(**given | {"transport": TellingTransport(given["transport"], on_stream)})
 
     peers = [await start(swarm, number, make=make, learns=IdleTrainer) for number in range(count)]
-    await swarm.until(lambda: all(peer.participant._has_model for peer in peers), within=30)
+    await swarm.until(lambda: all(peer.participant._own.is_there for peer in peers), within=30)
     for peer in peers:
         peer.participant.learner.weights[:] = peer.number
     return peers
