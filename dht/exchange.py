@@ -171,6 +171,9 @@ class ExchangeTransport(Transport):
     def reject(self, peer: PeerId, reason: str, message: str) -> None:
         self._gate.reject(peer, reason, message)
 
+    def refuses(self, peer: PeerId) -> bool:
+        return self._gate.refuses(peer)
+
     def ban(self, peer: PeerId, why: str) -> None:
         self._gate.ban(peer, why)
 

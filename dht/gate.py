@@ -76,6 +76,10 @@ class Gate:
             if not self._streams[peer]:
                 del self._streams[peer]
 
+    def refuses(self, peer: PeerId) -> bool:
+        """Whether all streams of `peer` are refused now, whatever is in them."""
+        return peer in self._banned or self._strikes.suspended(peer, self._clock.monotonic())
+
     def _take_one(self, peer: PeerId) -> None:
         """Raises Rejected (busy)."""
         if not self._rates.take(peer, self._clock.monotonic()):

@@ -146,6 +146,10 @@ class Transport(ABC):
         """Counts bad input that came from `peer` in an answer, and charges it as if it had come in a request."""
 
     @abstractmethod
+    def refuses(self, peer: PeerId) -> bool:
+        """Whether nothing of what `peer` asks is served now: it is banned, or has sent too much bad input."""
+
+    @abstractmethod
     def ban(self, peer: PeerId, why: str) -> None:
         """Disconnects `peer`, and refuses all that it asks for from now on."""
 

@@ -36,6 +36,9 @@ class WrappedTransport(Transport):
     def reject(self, peer: PeerId, reason: str, message: str) -> None:
         self._transport.reject(peer, reason, message)
 
+    def refuses(self, peer: PeerId) -> bool:
+        return self._transport.refuses(peer)
+
     def ban(self, peer: PeerId, why: str) -> None:
         self._transport.ban(peer, why)
 

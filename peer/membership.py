@@ -265,12 +265,24 @@ class Membership:
                     for peer in self.roster.expire(self._now()):
                         self._on_lost(peer)
                 pause = max(HELLO_SECONDS, len(due) / AT_ONCE) * self._random.uniform(0.8, 1.2)
-                shortest = SHORTEST_PAUSE_SECONDS if self._is_small else pause
-                await self._transport.clock.sleep(shortest)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause - shortest):
-                        await self._hurry.wait()
-                self._hurry.clear()
+                await self._rest(pause)
+
+    async def _rest(self, seconds: float) -> None:
+        """Until the next turn: for so long, unless there is something to tell.
+
+        Who keeps in touch with a few tells it when it is no news any more to its mates, who have the same at nearly the
+        same time: of two that told each other at once, the later one would have to be told again.
+        """
+        shortest = SHORTEST_PAUSE_SECONDS if self._is_small else seconds
+        tells_at_once = self._contacts is None
+        if tells_at_once:
+            await self._transport.clock.sleep(shortest)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds - shortest):
+                await self._hurry.wait()
+        if not tells_at_once:
+            await self._transport.clock.sleep(shortest)
+        self._hurry.clear()
 
     def _due(self) -> list[PeerId]:
         """Who is to be told of us in this turn; not who has just asked, or whose answer we still await.

@@ -33,7 +33,7 @@ from peer.rejections import Rejections
 from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
 from peer.rounds.levels import Levels
 from peer.rounds.plan import Plan
-from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox
+from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox, check_answer
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, RoundOutcome, Session
 from peer.rounds.sessions import Sessions
@@ -52,6 +52,7 @@ from protocols.message import Message
 from protocols.optimizers import make_optimizer
 from protocols.probation import Probation, room_for
 from protocols.records import RosterEntry, Serving
+from protocols.rejection import Rejected
 from protocols.roles import TRAINING
 from protocols.round.aggregate import AggregateMemory
 from protocols.round.cells import LEVELS, mates, round_number
@@ -176,7 +177,7 @@ class Participant:
             verifies=manifest.verification.validators > 0,
             on_astray=self._went_astray,
         )
-        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border)
+        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border, self._hear_answer)
         self._results = ResultStore(self._fetched_from)
         rule, codec_ = rule_of(manifest.averaging), codec(manifest.averaging.codec)
         self.inspector = Inspector(
@@ -736,6 +737,20 @@ class Participant:
             session.miss(peer)
 
     async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
+        return self._take_in(sender, wire, asks=True)
+
+    def _hear_answer(self, peer: PeerId, wire: bytes) -> None:
+        """To a message of a round: how it stands there, taken in as if `peer` had told us so by itself."""
+        if self._transport.refuses(peer):
+            return
+        try:
+            check_answer(wire)
+            self._take_in(peer, wire, asks=False)
+        except Rejected as error:
+            self._transport.reject(peer, error.reason, str(error))
+
+    def _take_in(self, sender: PeerId, wire: bytes, *, asks: bool) -> bytes:
+        """What to answer, if it `asks`."""
         self.require(sender)
         if self._microbatches and self.stage is None:
             return ELSEWHERE
@@ -743,8 +758,7 @@ class Participant:
         self.inspector.hear_statement(statement)
         if isinstance(statement.body, Begin):
             self.company.admission.check_listed(member.peer for member in statement.body.members)
-        known = self._sessions.hear(sender, statement, self.state.epoch, self._hear_of_next_level)
-        return b"" if known else ELSEWHERE
+        return self._sessions.hear(sender, statement, self.state.epoch, self._hear_of_next_level, asks=asks)
 
     def _hear_of_next_level(self, sender: PeerId, statement: Signed[Message]) -> None:
         """While our cell averages: the cells have come to an end without it, or wait for it."""

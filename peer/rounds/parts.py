@@ -38,7 +38,7 @@ class Parts:
         setting: Setting,
         begun: Callable[[int], Signed[Begin] | None],
         check: Callable[[PeerId, Contribution], None],
-        tell: Callable[[Event], None],
+        tell: Callable[[Event], object],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         """`begun`: the `Begin` that we follow in a term. `check` raises Rejected for what a member must not contribute.

@@ -15,7 +15,7 @@ from protocols.identity import PeerId
 from protocols.message import Message
 from protocols.rejection import Reason, Rejected
 from protocols.round.checks import check_begin, check_done, check_samples, check_seed
-from protocols.round.messages import ROUND_MESSAGES, Begin, Done
+from protocols.round.messages import ROUND_MESSAGES, Begin, Done, Standing, Wait
 from protocols.signed import ReplayGuard, Signed, Signer, open_signed, signed_run_and_kind
 
 ROUND_KIND = "round"
@@ -31,6 +31,8 @@ CHECKS_PER_SECOND = 256
 CHECKS_AT_ONCE = 1024
 """Signatures that are checked for one peer that shows us the votes of a `Done`; each takes a tenth of a millisecond."""
 PROVED_LIMIT = 32
+ANSWERS = (Standing.kind, Wait.kind)
+"""Kinds of statements that answer a message of a round: they tell how it stands there, and bind nobody."""
 
 log = structlog.get_logger()
 
@@ -107,6 +109,13 @@ class Inbox:
         return done
 
 
+def check_answer(wire: bytes) -> None:
+    """Whether it is what a message may be answered with, by its own, unverified word. Raises Rejected."""
+    _, kind = signed_run_and_kind(wire, MAX_MESSAGE_BYTES)
+    if kind not in ANSWERS:
+        raise Rejected(Reason.WRONG_KIND, f"a message of a round is not answered with {kind[:32]!r}")
+
+
 class Outbox:
     """Sends statements without making the sender wait; a few at a time to each peer, and no more than it can take."""
 
@@ -117,17 +126,20 @@ class Outbox:
         on_lost: Callable[[PeerId], None],
         on_elsewhere: Callable[[PeerId, int], None],
         border: Border,
+        on_answer: Callable[[PeerId, bytes], None] = lambda _peer, _wire: None,
         request_kind: str = ROUND_KIND,
         *,
         replaces: bool = True,
     ) -> None:
         """`on_lost`: a peer could not be reached, tried twice. `on_elsewhere`: a peer does not play this epoch.
+        `on_answer`: what a peer has answered else, if it is anything.
 
         `replaces`: whether a newer statement takes the place of an unsent one of its kind and epoch.
         """
         self._request_kind, self._replaces = request_kind, replaces
         self._transport, self._signer = transport, signer
         self._on_lost, self._on_elsewhere, self._border = on_lost, on_elsewhere, border
+        self._on_answer = on_answer
         self._pending: dict[PeerId, dict[tuple[Any, ...], bytes]] = {}
         self._workers: Counter[PeerId] = Counter()
         self._tasks: asyncio.TaskGroup | None = None
@@ -186,8 +198,11 @@ class Outbox:
         key = next(iter(pending))
         wire = pending.pop(key)
         try:
-            if await self._deliver_one(peer, wire) == ELSEWHERE:
+            answer = await self._deliver_one(peer, wire)
+            if answer == ELSEWHERE:
                 self._on_elsewhere(peer, key[0])
+            elif answer:
+                self._on_answer(peer, answer)
         except Unreachable as error:
             pending.clear()
             log.debug("peer unreachable", peer=peer, error=str(error))

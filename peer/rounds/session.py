@@ -1,6 +1,7 @@
 """One epoch of one peer: carries out what the round's state machine asks for, and tells it what happened."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from dht.interfaces import Stream
 from peer.learner import Learner
 from peer.rounds.parts import Parts
 from peer.rounds.plan import Plan
+from peer.rounds.post import ELSEWHERE
 from peer.tasks import beside
 from peer.verification.account import RoundAccount
 from peer.verification.seed_secrets import SeedSecrets
@@ -54,6 +56,8 @@ from protocols.round.messages import (
     PartResult,
     Reassign,
     Result,
+    Standing,
+    Wait,
     Weigh,
 )
 from protocols.round.reduction import EncodedUpdate
@@ -126,8 +130,9 @@ class Session:
         """
         self.plan, self.setting, self.learner = plan, setting, learner
         self.machine = Round(setting, expected, self._now(), audience, electorate, elders, late)
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._parts = Parts(plan, setting, self.machine.begun, check, self._events.put_nowait, self._spawn)
+        self._asked: asyncio.Queue[Action | None] = asyncio.Queue()
+        """What the machine has asked for and is not carried out; None: it is time to leave."""
+        self._parts = Parts(plan, setting, self.machine.begun, check, self._take, self._spawn)
         self._closing = asyncio.Event()
         self._committing = asyncio.Lock()
         self._closed_at: float | None = None
@@ -158,27 +163,20 @@ class Session:
 
     # -- what others do to it -----------------------------------------------------------------------------------------
 
-    def hear(self, statement: Signed[Message], relayed_by: PeerId | None = None) -> bool:
+    def hear(self, statement: Signed[Message], shown_by: PeerId, *, asks: bool) -> bytes:
         """A verified message of this epoch; also after the session is over, to answer those who come late.
 
-        False when it continues another history. Raises Rejected (unexpected).
+        Returns what to answer to who has shown it, if it `asks`, or else nothing; ELSEWHERE when it continues another
+        history. Raises Rejected (unexpected).
         """
         if getattr(statement.body, "base", self.setting.base) != self.setting.base:
-            return False
+            return ELSEWHERE
         if not self._admits(statement):
-            return False
+            return ELSEWHERE
         if not self.setting.follows:  # it has none
             check_term(statement.body, self.machine.term)
         self._secrets.check(statement.body)
-        event = self._heard(statement, relayed_by)
-        if self._over:
-            said: Said = {}
-            for action in self.machine.handle(event, self._now()):
-                if isinstance(action, Send | Relay):
-                    self._say(action, said)
-        else:
-            self._events.put_nowait(event)
-        return True
+        return self._take(self._heard(statement, shown_by), shown_by if asks else None)
 
     def _admits(self, statement: Signed[Message]) -> bool:
         """Whether its sender, and all whom it names, may take part. Raises Rejected (unexpected)."""
@@ -208,7 +206,7 @@ class Session:
             if (peer not in known or known[peer].client_mode != client_mode) and self.setting.admits(peer)
         }
         if new:
-            self._events.put_nowait(Found(new))
+            self._take(Found(new))
 
     def tell_also(self, peers: Iterable[PeerId]) -> None:
         """`peers` are in the roster now. Who represents a cell shows itself, in its round."""
@@ -216,12 +214,12 @@ class Session:
             return
         appeared = frozenset(self.setting.admitted(peers)) - self.machine.audience
         if appeared and not self._over:
-            self._events.put_nowait(Appeared(appeared))
+            self._take(Appeared(appeared))
 
     def aim(self, samples: int) -> None:
         """The epoch closes at so many, as far as we know now."""
         if not self._over and samples != self.machine.tally.target:
-            self._events.put_nowait(Aimed(samples))
+            self._take(Aimed(samples))
 
     def lose(self, peer: PeerId) -> None:
         """`peer` cannot be reached."""
@@ -234,7 +232,7 @@ class Session:
     def mistrust(self, peer: PeerId) -> None:
         """It has signed a `Begin` of this round that no honest leader signs."""
         if not self._over:
-            self._events.put_nowait(Astray(peer))
+            self._take(Astray(peer))
 
     def miss(self, peer: PeerId) -> None:
         """`peer` is in another epoch or history."""
@@ -242,24 +240,24 @@ class Session:
 
     def _forget(self, peer: PeerId, event: Lost | Left | Elsewhere) -> None:
         if not self._over:
-            self._events.put_nowait(event)
+            self._take(event)
         self._parts.forget(peer)
 
     def stop(self) -> None:
         """End the epoch if it is still training; a round that is under way is finished, unless it takes too long."""
         self._stop_at = self._now() + STOP_FACTOR * self.setting.timing.failure
-        self._events.put_nowait(Tick())
+        self._leave_if_stopped()
 
     def abandon(self) -> None:
         """End at once, whatever has come of it."""
         self._stop_at = self._now()
-        self._events.put_nowait(Tick())
+        self._leave_if_stopped()
 
-    def _stopped(self) -> bool:
-        """Whether we leave now."""
-        if self._stop_at is None:
-            return False
-        return self.machine.phase is Phase.GATHERING or self._now() >= self._stop_at
+    def _leave_if_stopped(self) -> None:
+        if self._stop_at is None or self._over:
+            return
+        if self.machine.phase is Phase.GATHERING or self._now() >= self._stop_at:
+            self._asked.put_nowait(None)
 
     def client_mode_of(self, peer: PeerId) -> bool:
         known = self.machine.tally.own if peer == self.setting.me else self.machine.peers.get(peer)
@@ -306,46 +304,62 @@ class Session:
         return task
 
     async def _play(self) -> RoundOutcome | None:
-        while True:
-            event = await self._events.get()
-            if self._stopped():
-                return None
+        while (action := await self._asked.get()) is not None:
+            match action:
+                case FinishUpdate(term):
+                    self._closed_at = self._now()
+                    self._closing.set()
+                    if self.setting.microbatches:
+                        self._spawn(self._commit_for(term))
+                    self._on_change()
+                case Exchange(begin):
+                    self.plan.checking.follow(member.peer for member in begin.members)
+                    self._parts.begin(begin)
+                case Redirect(part, attempt, owner):
+                    self._parts.start(part, attempt, owner)
+                case Weighed(term, observed):
+                    self._parts.weigh(term, observed)
+                case Fetch():
+                    self._parts.fetch(action)
+                case Decided(done):
+                    self._decided(done)
+                case Apply(results):
+                    return await self._finish(results)
+                case Resync():
+                    raise NeedsResync(f"the results of round {self.epoch} cannot be had any more")
+                case Represent():
+                    self.is_asked_to_represent = True
+                    return None
+        return None
+
+    def _take(self, event: Event, asker: PeerId | None = None) -> bytes:
+        """Has the machine handle it, and says at once what is to be said; the rest is for `_play`.
+
+        Returns what answers the message of `asker`: how it stands here, if that is what it is told.
+        """
+        answer = b""
+        events = deque([event])
+        while events:
             said: Said = {}
-            for action in self.machine.handle(event, self._now()):
+            for action in self.machine.handle(events.popleft(), self._now()):
                 match action:
+                    case Send(to, Standing() | Wait() as body) if to == asker and not answer:
+                        answer = self.plan.signer.sign(body, self.epoch).wire
                     case Send() | Relay():
-                        self._say(action, said)
-                    case FinishUpdate(term):
-                        self._closed_at = self._now()
-                        self._closing.set()
-                        if self.setting.microbatches:
-                            self._spawn(self._commit_for(term))
-                        self._on_change()
-                    case Exchange(begin):
-                        self.plan.checking.follow(member.peer for member in begin.members)
-                        self._parts.begin(begin)
-                    case Redirect(part, attempt, owner):
-                        self._parts.start(part, attempt, owner)
-                    case Weighed(term, observed):
-                        self._parts.weigh(term, observed)
-                    case Fetch():
-                        self._parts.fetch(action)
-                    case Decided(done):
-                        self._decided(done)
-                    case Apply(results):
-                        return await self._finish(results)
-                    case Resync():
-                        raise NeedsResync(f"the results of round {self.epoch} cannot be had any more")
-                    case Represent():
-                        self.is_asked_to_represent = True
-                        return None
+                        if (heard := self._say(action, said)) is not None:
+                            events.append(heard)
+                    case _ if not self._over:
+                        self._asked.put_nowait(action)
+            self._leave_if_stopped()
+        return answer
 
     def _decided(self, done: Signed[Done]) -> None:
         self.plan.results.keep_only(self.epoch, done.body.results)
         for peer in self._followers:
             self.plan.outbox.relay(peer, done)
 
-    def _say(self, action: Action, said: Said) -> None:
+    def _say(self, action: Send | Relay, said: Said) -> Heard | None:
+        """What we hear of it ourselves, if we do."""
         match action:
             case Send(to, body):
                 statement = said.get(id(body))
@@ -354,10 +368,10 @@ class Session:
                     said[id(body)] = statement = self.plan.outbox.send(to, whole, self.epoch)
                 elif to != self.setting.me:
                     self.plan.outbox.relay(to, statement)
-                if to == self.setting.me and not self._over:
-                    self._events.put_nowait(self._heard(statement))
+                return self._heard(statement) if to == self.setting.me and not self._over else None
             case Relay(to, statement):
                 self.plan.outbox.relay(to, statement)
+                return None
 
     def _account(self) -> RoundAccount | None:
         """What is known here of the round that was decided, for those who check it."""
@@ -430,9 +444,9 @@ class Session:
         complete = not self._contributes
         while not complete:
             report = await self.learner.step()
-            self._events.put_nowait(report)
+            self._take(report)
             complete = not self.setting.microbatches and (report.complete or self._closing.is_set())
-        self._events.put_nowait(await self._commit())
+        self._take(await self._commit())
 
     @property
     def _contributes(self) -> bool:
@@ -441,7 +455,7 @@ class Session:
     async def _commit_for(self, term: int) -> None:
         """In a pipeline: to what has been counted by now."""
         async with self._committing:
-            self._events.put_nowait(replace(await self._commit(), term=term))
+            self._take(replace(await self._commit(), term=term))
 
     async def _commit(self) -> UpdateReady:
         plan = self.plan
@@ -456,7 +470,7 @@ class Session:
 
     async def _tick(self) -> None:
         while True:
-            self._events.put_nowait(Tick())
+            self._take(Tick())
             await self.plan.transport.clock.sleep(TICK_SECONDS)
 
     def _now(self) -> float:

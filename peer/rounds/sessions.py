@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from dht.interfaces import Stream
+from peer.rounds.post import ELSEWHERE
 from peer.rounds.session import Session
 from protocols.identity import PeerId
 from protocols.message import Message
@@ -70,25 +71,26 @@ class Sessions:
         self._by_number.clear()
         self._early.clear()
 
-    def hear(self, sender: PeerId, statement: Signed[Message], epoch: int, on_early: OnEarly) -> bool:
+    def hear(self, sender: PeerId, statement: Signed[Message], epoch: int, on_early: OnEarly, *, asks: bool) -> bytes:
         """What `sender` has said or passed on, while we are at that epoch; `on_early` looks at what is kept for later.
 
-        False where it is of no round of ours. Raises Rejected.
+        Returns what to answer as `Session.hear` does, ELSEWHERE where it is of no round of ours. Raises Rejected.
         """
         current, session = max(self._by_number, default=-1), self.get(statement.epoch)
         if session is not None:
-            if not session.hear(statement, sender):
-                return False
+            answer = session.hear(statement, sender, asks=asks)
+            if answer == ELSEWHERE:
+                return answer
             if isinstance(statement.body, Progress | Ready) and statement.epoch < current:  # it is there in a moment
                 self._by_number[current].find({sender: statement.body.client_mode})
-            return True
+            return answer
         if not current < statement.epoch <= max(current, round_number(epoch, 0, self._cells)) + AHEAD:
-            return False
+            return ELSEWHERE
         on_early(sender, statement)
         if sum(peer == sender for peer, _ in self._early) >= EARLY_MESSAGES_OF_ONE:
             raise Rejected(Reason.BUSY, "too many messages of epochs to come")
         self._early.append((sender, statement))
-        return True
+        return b""
 
     async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:
         """Raises Rejected, Unreachable."""
@@ -105,6 +107,6 @@ class Sessions:
     def _tell(self, session: Session, sender: PeerId, statement: Signed[Message]) -> None:
         """What came before its round had begun."""
         try:
-            session.hear(statement, sender)
+            session.hear(statement, sender, asks=False)
         except Rejected as error:
             self._on_rejected(sender, error)

@@ -1,5 +1,7 @@
 """Looks on at what a member accepts: nothing may be among it that its sender has not signed."""
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -10,7 +12,7 @@ from peer.gossip.models import BUSY
 from peer.membership import HELLO_KIND
 from peer.rounds.chunk_frames import CHUNK_HEADER_BYTES
 from peer.rounds.exchange import PART_KIND
-from peer.rounds.post import ROUND_KIND
+from peer.rounds.post import ELSEWHERE, ROUND_KIND
 from peer.verification.inspector import VERIFY_KIND
 from protocols.identity import PeerId
 from protocols.rejection import Rejected
@@ -36,6 +38,25 @@ class WatchedTransport(WrappedTransport):
     def __init__(self, transport: Transport, on_accepted: OnAccepted) -> None:
         super().__init__(transport)
         self._on_accepted = on_accepted
+        self._answers: deque[tuple[PeerId, bytes]] = deque()
+        """To messages of a round, just come in."""
+
+    async def request(self, peer: PeerId, kind: str, body: bytes, timeout_seconds: float) -> bytes:
+        answer = await super().request(peer, kind, body, timeout_seconds)
+        if kind == ROUND_KIND and answer not in (b"", ELSEWHERE):
+            self._answers.append((peer, answer))
+            asyncio.get_running_loop().call_soon(self._look_at_answers)  # once it is taken in, or rejected
+        return answer
+
+    def reject(self, peer: PeerId, reason: str, message: str) -> None:
+        self._answers = deque(answer for answer in self._answers if answer[0] != peer)
+        super().reject(peer, reason, message)
+
+    def _look_at_answers(self) -> None:
+        while self._answers:
+            peer, answer = self._answers.popleft()
+            if not self.refuses(peer):
+                self._on_accepted(flaw(answer, peer))
 
     async def serve_requests(self, kind: str, handler: RequestHandler, *limits: int) -> None:
         async def handle(peer: PeerId, body: bytes) -> bytes:

@@ -5,7 +5,7 @@ Whatever it does, the honest come to the end of the run with the same bits after
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from protocols.round.messages import (
     Suspect,
     Wait,
 )
+from protocols.signed import Signer
 from tests.peer.attacks import FORGED
 from tests.peer.evil_codecs import NotANumber, TooShort, encoding_badly
 from tests.peer.evil_transport import EvilTransport, Tamper
@@ -324,3 +325,46 @@ def test_member_that(script: Callable[[Liar, Message], list[Message]], caplog: p
         await Liar(swarm, script).enter()
 
     simulate_attack(enter, caplog)
+
+
+# -- a member whose answers are wrong ---------------------------------------------------------------------------------
+
+
+class Answering(Liar):
+    """Says nothing by itself, and answers each message of a round with one thing."""
+
+    def __init__(self, swarm: SimulatedSwarm, answer: Callable[[Liar], bytes]) -> None:
+        super().__init__(swarm, lambda _liar, _heard: [])
+        self._answer = answer
+
+    async def _hear(self, _sender: object, _wire: bytes) -> bytes:
+        return self._answer(self)
+
+
+def standing_of_another(liar: Liar) -> bytes:
+    return Signer(identity(1234), liar.attacker.run, 1).sign(Standing(base=liar.base, samples=1), liar.epoch).wire
+
+
+@lru_cache(maxsize=1)
+def standing_of_the_first_epoch(liar: Liar) -> bytes:
+    return liar.attacker.wire(Standing(base=liar.base, samples=1), liar.epoch)
+
+
+ANSWERS: dict[str, tuple[Callable[[Liar], bytes], Reason]] = {
+    "with rubbish": (lambda liar: b"rubbish", Reason.MALFORMED),
+    "with more than an answer says": (
+        lambda liar: liar.attacker.wire(Close(base=liar.base, term=0), liar.epoch),
+        Reason.WRONG_KIND,
+    ),
+    "in the name of another": (standing_of_another, Reason.WRONG_SENDER),
+    "with the same again and again": (standing_of_the_first_epoch, Reason.REPLAYED),
+}
+
+
+@pytest.mark.parametrize(("answer", "reason"), ANSWERS.values(), ids=ANSWERS.keys())
+def test_member_that_answers(answer: Callable[[Liar], bytes], reason: Reason, caplog: pytest.LogCaptureFixture) -> None:
+    async def enter(swarm: SimulatedSwarm) -> None:
+        await swarm.until(lambda: swarm.agree() and swarm.members[0].state.epoch >= 1, within=60)
+        await Answering(swarm, answer).enter()
+
+    assert simulate_attack(enter, caplog)[reason]

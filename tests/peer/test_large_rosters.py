@@ -10,7 +10,15 @@ from dht.interfaces import Transport
 from dht.simulated import SimulatedNetwork, run_simulation
 from peer.demo import demo_manifest
 from peer.gossip.participant import CONTACTS
-from peer.membership import AT_ONCE, HELLO_KIND, HELLO_SECONDS, HELLOS_A_TURN, Membership
+from peer.membership import (
+    AT_ONCE,
+    HELLO_KIND,
+    HELLO_SECONDS,
+    HELLOS_A_TURN,
+    SHORTEST_PAUSE_SECONDS,
+    Membership,
+    _speaks_first,
+)
 from peer.roster import MAX_MEMBERS
 from peer.tasks import beside
 from protocols.admission import Admission
@@ -137,6 +145,28 @@ def test_news_are_told_to_mates_and_to_nobody_else_where_these_are_as_many_as_it
         due = membership._due()
         assert mates <= set(due)
         assert len(due) == len(set(due)) == told
+
+    run_simulation(main, seed=1)
+
+
+def test_mates_are_told_news_a_moment_later_if_they_have_not_said_the_same_by_then() -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        me = identity(0)
+        body = entry(network.clock.wall() + 60)
+        words = {who.peer_id: Signer(who, RUN, 1).sign(body, 0).wire for who in map(identity, range(1, 21))}
+        crowd = Crowd(network.join(me.peer_id), words)
+        membership = make_membership(network, crowd, me, CONTACTS, list)
+        for peer, wire in words.items():
+            await membership._answer(peer, wire)
+        async with beside(membership.run()):
+            await network.clock.sleep(SHORTEST_PAUSE_SECONDS)
+            membership.announce()
+            first, *rest = [peer for peer in words if _speaks_first(me.peer_id, peer)]
+            await network.clock.sleep(SHORTEST_PAUSE_SECONDS / 2)
+            assert not crowd.asked
+            await membership._answer(first, words[first])
+            await network.clock.sleep(SHORTEST_PAUSE_SECONDS)
+            assert crowd.asked == Counter(rest)
 
     run_simulation(main, seed=1)
 

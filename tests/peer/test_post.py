@@ -5,12 +5,12 @@ from collections import OrderedDict
 import pytest
 
 from dht.simulated import SimulatedNetwork, run_simulation
-from peer.rounds.post import Inbox
+from peer.rounds.post import ROUND_KIND, Inbox
 from protocols.encoding import digest
 from protocols.rejection import Reason, Rejected
-from protocols.round.messages import Done, PartResult, Prepared
-from protocols.signed import Signer
-from tests.peer.simulated_swarm import identity
+from protocols.round.messages import Done, PartResult, Prepared, Progress, Standing
+from protocols.signed import Signer, open_signed
+from tests.peer.simulated_swarm import SimulatedSwarm, data_parallel, identity, simulate
 
 RUN, EPOCH, BASE = f"run-{'a' * 26}", 3, digest(b"base")
 RESULTS = (PartResult(start=0, stop=1, digest=digest(b"result")),)
@@ -91,3 +91,36 @@ def test_a_forged_one_is_refused_however_often() -> None:
             assert refused.value.reason is Reason.MALFORMED
 
     run_simulation(main, seed=1)
+
+
+def test_a_message_is_answered_with_how_it_stands() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(3)
+        await swarm.epoch(1)
+        target, run = swarm.peers[0], swarm.manifest.run_id
+        asker = swarm.network.join(ATTACKER.peer_id)
+        await asker.connect(target.peer, target.transport.addresses)
+        body = Progress(base=target.state.digest, samples=0, complete=True, client_mode=True, samples_per_second=0.0)
+        wire = Signer(ATTACKER, run, 1).sign(body, target.state.epoch).wire
+        answer = await asker.request(target.peer, ROUND_KIND, wire, 5.0)
+        assert open_signed(answer, Standing, run=run, sender=target.peer).body.base == target.state.digest
+        await asker.close()
+
+    simulate(scenario, data_parallel(epochs=40), seed=1)
+
+
+def test_who_is_refused_for_its_bad_input_is_not_heard_by_its_answers_either() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(2)
+        await swarm.epoch(1)
+        target = swarm.peers[0]
+        session, strangers = target.participant._session, [identity(number) for number in (98, 99)]
+        assert session is not None
+        for _ in range(100):
+            target.transport.reject(strangers[1].peer_id, Reason.MALFORMED, "rubbish")
+        for who in strangers:
+            standing = Signer(who, swarm.manifest.run_id, 1).sign(Standing(base=target.state.digest, samples=1), 1)
+            target.participant._hear_answer(who.peer_id, standing.wire)
+        assert [who.peer_id in session.machine.peers for who in strangers] == [True, False]
+
+    simulate(scenario, data_parallel(epochs=40), seed=1)
