@@ -10,7 +10,7 @@ from dht.border import Border
 from dht.interfaces import Records, Transport
 from peer.directives import Directives
 from peer.manifests import MANIFEST_KIND
-from peer.membership import Membership
+from peer.membership import Mates, Membership
 from peer.tasks import beside
 from protocols.admission import Admission
 from protocols.identity import PeerId
@@ -39,7 +39,7 @@ class Company:
         on_banned: Callable[[], None],
         directives: Iterable[bytes] = (),
         contacts: int | None = None,
-        mates: Callable[[Iterable[PeerId]], Iterable[PeerId]] = lambda _peers: (),
+        mates: Mates | None = None,
     ) -> None:
         """`entry`: what to say of ourselves, and our epoch.
 

@@ -60,6 +60,9 @@ LONGEST_GAP_SECONDS = 2 * (HELLO_SECONDS + REQUEST_SECONDS)
 
 log = structlog.get_logger()
 
+Mates = Callable[[Iterable[PeerId]], Iterable[PeerId]]
+"""Picks those of others whom we keep in touch with in any case."""
+
 
 class Membership:
     def __init__(
@@ -74,7 +77,7 @@ class Membership:
         border: Border,
         admission: Admission,
         contacts: int | None = None,
-        mates: Callable[[Iterable[PeerId]], Iterable[PeerId]] = lambda _peers: (),
+        mates: Mates | None = None,
     ) -> None:
         """`entry`: what to say of ourselves now (its expiry is set here), and our epoch.
 
@@ -89,7 +92,8 @@ class Membership:
         self._transport, self._run = transport, signer.run
         self._word = Word(signer, transport.clock, entry)
         self._listing = Listing(records, self._word, signer.run, transport.peer_id, border)
-        self._border, self._admission, self._contacts, self._mates = border, admission, contacts, mates
+        self._border, self._admission, self._contacts = border, admission, contacts
+        self._has_mates, self._mates = mates is not None, mates or (lambda _peers: ())
         self._on_word, self._on_left, self._on_lost = on_word, on_left, on_lost
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
@@ -270,17 +274,16 @@ class Membership:
     async def _rest(self, seconds: float) -> None:
         """Until the next turn: for so long, unless there is something to tell.
 
-        Who keeps in touch with a few tells it when it is no news any more to its mates, who have the same at nearly the
-        same time: of two that told each other at once, the later one would have to be told again.
+        Mates have the same news at nearly the same time, and are told a moment later: of two that told each other at
+        once, the later one would have to be told again.
         """
         shortest = SHORTEST_PAUSE_SECONDS if self._is_small else seconds
-        tells_at_once = self._contacts is None
-        if tells_at_once:
+        if not self._has_mates:
             await self._transport.clock.sleep(shortest)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds - shortest):
                 await self._hurry.wait()
-        if not tells_at_once:
+        if self._has_mates:
             await self._transport.clock.sleep(shortest)
         self._hurry.clear()
 

@@ -162,7 +162,7 @@ class Participant:
             on_banned=self.leave,
             directives=directives,
             contacts=CONTACTS if self._cells else None,
-            mates=self._mates,
+            mates=self._mates if self._cells else None,
         )
         self._transport, self._signer = transport, signer
         self._timing = _patient(timing or Timing()) if self._microbatches else timing or Timing()
@@ -301,8 +301,6 @@ class Participant:
 
     def _mates(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """Where rounds have two levels: those of them that are in our cell."""
-        if not self._cells:
-            return []
         return mates(self.state.digest, self._cells, self._transport.peer_id, peers)
 
     @property

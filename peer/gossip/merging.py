@@ -69,6 +69,7 @@ class Merging:
         merges = self._transport.peer_id in committee or not committee
         with suppress(TimeoutError):
             async with asyncio.timeout(MERGE_SECONDS):
+                await self._membership.greet_all(m.peer for m in self._members(committee))  # soon we have another one
                 while not self._merged(committee) and not (merges and not self._behind(committee)):
                     await self._hear_of(committee)
         if (merged := await self._of_most(committee, own)) is not None:

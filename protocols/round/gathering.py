@@ -78,8 +78,10 @@ class Gathering:
     def _lead(self, now: float) -> list[Action]:
         actions: list[Action] = []
         for peer in list(self._presence.peers):
-            if not self.is_over and self._presence.misses(peer, self._waiting_since, now):
+            if self._presence.misses(peer, self._waiting_since, now):
                 actions += self.lose(peer, now)
+                if self.is_over:  # without it the samples are enough
+                    return actions
         return actions + self._close_when_enough(now)
 
     def _watch(self, favourite: PeerId, now: float) -> list[Action]:

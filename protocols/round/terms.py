@@ -120,11 +120,9 @@ class Terms:
         if self._accepts(sender, term):
             return self._follow(sender, term, now)
         if following is None:
-            if presence.favourite() == self._setting.me and presence.may_lead(sender):
-                return self.lead(
-                    term + 1, now
-                )  # it says that the samples are there; but we come before it in the order
-            return []
+            # it says that the samples are there; but we come before it in the order
+            ours = presence.favourite() == self._setting.me and presence.may_lead(sender)
+            return self.lead(term + 1, now) if ours else []
         return [self._busy(sender)] if sender != self._setting.me else []
 
     def _accepts(self, sender: PeerId, term: int) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -165,32 +166,38 @@ def of_shape(*shape: int) -> Any:
 
 
 WHOLE, INCOMPLETE = bytes(INPUTS.payload), bytes(INPUTS.payload)[:-1]
-BAD_WORKS = [
-    ([Frame(b"", b"x")], Reason.MALFORMED),
-    ([Frame(b"no work")], Reason.MALFORMED),
-    ([Frame(delivery(inputs=of_shape(8, 65)))], Reason.WRONG_SHAPE),
-    ([Frame(delivery(inputs=of_shape(2**20, 64)))], Reason.WRONG_SHAPE),
-    ([Frame(delivery(task="backward"))], Reason.MALFORMED),
-    ([Frame(delivery(other=GRADIENT.header))], Reason.MALFORMED),
-    ([Frame(delivery(task="backward", other=INPUTS.header))], Reason.WRONG_SHAPE),
-    ([Frame(delivery(microbatch=MICROBATCHES))], Reason.UNEXPECTED),
-    ([Frame(delivery(kept=bytes(32)), WHOLE)], Reason.MALFORMED),
-    ([Frame(delivery(kept=bytes(32), task="backward", other=GRADIENT.header), WHOLE)], Reason.WRONG_SHAPE),
-    ([Frame(delivery())], Reason.WRONG_SHAPE),
-    ([Frame(delivery(), WHOLE + b"x")], Reason.WRONG_SHAPE),
-    ([Frame(delivery(), INCOMPLETE), Frame()], Reason.WRONG_SHAPE),
-    ([Frame(delivery(), np.full((8, 64), np.nan, np.float32).tobytes())], Reason.NON_FINITE),
-]
+
+
+def bad_works(epoch: int) -> list[tuple[list[Frame], Reason]]:
+    """Of an epoch that is under way: of any other, nothing is computed, so that it is not looked at."""
+    made = partial(delivery, epoch=epoch)
+    return [
+        ([Frame(b"", b"x")], Reason.MALFORMED),
+        ([Frame(b"no work")], Reason.MALFORMED),
+        ([Frame(made(inputs=of_shape(8, 65)))], Reason.WRONG_SHAPE),
+        ([Frame(made(inputs=of_shape(2**20, 64)))], Reason.WRONG_SHAPE),
+        ([Frame(made(task="backward"))], Reason.MALFORMED),
+        ([Frame(made(other=GRADIENT.header))], Reason.MALFORMED),
+        ([Frame(made(task="backward", other=INPUTS.header))], Reason.WRONG_SHAPE),
+        ([Frame(made(microbatch=MICROBATCHES))], Reason.UNEXPECTED),
+        ([Frame(made(kept=bytes(32)), WHOLE)], Reason.MALFORMED),
+        ([Frame(made(kept=bytes(32), task="backward", other=GRADIENT.header), WHOLE)], Reason.WRONG_SHAPE),
+        ([Frame(made())], Reason.WRONG_SHAPE),
+        ([Frame(made(), WHOLE + b"x")], Reason.WRONG_SHAPE),
+        ([Frame(made(), INCOMPLETE), Frame()], Reason.WRONG_SHAPE),
+        ([Frame(made(), np.full((8, 64), np.nan, np.float32).tobytes())], Reason.NON_FINITE),
+    ]
 
 
 def test_works_that_are_none_are_refused() -> None:
     async def attack(attacker: Attacker, victim: Peer, swarm: PipelineSwarm) -> None:
-        for number, (frames, reason) in enumerate(BAD_WORKS):
+        for number in range(len(bad_works(EPOCH))):
+            frames, reason = bad_works(victim.state.epoch)[number]
             before = victim.rejections.by_peer[attacker.peer, reason]
-            await attacker.stream(victim.transport.peer_id, WORK_KIND, list(frames))
+            await attacker.stream(victim.transport.peer_id, WORK_KIND, frames)
             assert victim.rejections.by_peer[attacker.peer, reason] == before + 1, number
 
-    assert under(attack).total() == len(BAD_WORKS)
+    assert under(attack).total() == len(bad_works(EPOCH))
 
 
 def test_who_has_had_no_such_forward_pass_done_must_send_the_inputs() -> None:

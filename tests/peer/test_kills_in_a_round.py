@@ -61,9 +61,9 @@ def has_role(victim: SimulatedPeer, role: Role, epoch: int) -> bool:
     """Whether it had that role when it died, as far as the round had come; before the close, who is to lead."""
     session = victim.participant._sessions.get(epoch)
     leads = (session.machine.leader or session.machine.favourite()) == victim.peer
-    if session._begin is None:
+    if session.machine.begin is None:
         return leads is (role is LEADER)
-    owns = any(part.owner == victim.peer for part in session._begin.parts)
+    owns = any(part.owner == victim.peer for part in session.machine.begin.parts)
     return (leads, owns) == (role is LEADER, role is not SENDER)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from dht.simulated_link import Link
 from peer.contents import ContentStore
+from peer.gossip import merging
+from protocols.identity import PeerId
 from protocols.manifest import Averaging
 from protocols.state import ModelState
 from protocols.vectors import Vector
@@ -249,6 +251,41 @@ def test_who_has_merged_otherwise_takes_what_most_have() -> None:
         await swarm.finish(within=60)
 
     simulate_gossip(scenario, gossip(epochs=70))
+
+
+def test_the_last_state_of_who_comes_last_is_merged_by_all_however_late_its_news_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It merges at once, as all others are there, and is beyond its last state when they ask again."""
+    members: list[int] = []
+    merge = merging.merge
+
+    async def counted(*given: Any) -> tuple[ModelState, int]:
+        state, count = await merge(*given)
+        members.append(count)
+        return state, count
+
+    async def asks_later(self: merging.Merging, _committee: list[PeerId]) -> None:
+        await self._transport.clock.sleep(merging.ASK_AGAIN_SECONDS)
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = await start_all(swarm, 4)
+        last = peers[3].participant
+        show = last._own.show_as_it_is
+
+        async def show_late() -> None:
+            if last.epoch == 69:
+                await swarm.network.clock.sleep(5)
+            await show()
+
+        monkeypatch.setattr(last._own, "show_as_it_is", show_late)
+        monkeypatch.setattr(last.membership, "announce", lambda: None)
+        await swarm.finish(within=60)
+
+    monkeypatch.setattr(merging.Merging, "_hear_of", asks_later)
+    monkeypatch.setattr(merging, "merge", counted)
+    simulate_gossip(scenario, gossip(epochs=70))
+    assert set(members) == {4}
 
 
 def test_leaving_finishes_what_is_under_way_and_tells_the_others() -> None:
