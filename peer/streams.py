@@ -1,13 +1,22 @@
-"""What is common to the handlers of streams: whoever opens one has something to ask, and asks it."""
+"""What is common to the two ends of streams: nobody waits for ever for what the other sends."""
 
 import asyncio
 
-from dht.interfaces import Frame, Stream
+from dht.interfaces import Frame, Stream, TimedOut
 from protocols.rejection import Reason, Rejected
 
 SILENCE_SECONDS = 30.0
 REQUEST_BYTES = 1024
 """A frame that asks for something is no longer; `serve_streams` of such a kind is given this limit."""
+
+
+async def receive_within(stream: Stream, seconds: float) -> Frame | None:
+    """The next frame; None at the end of the stream. Raises TimedOut after that, and what `Stream.receive` raises."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await stream.receive()
+    except TimeoutError:
+        raise TimedOut(f"{stream.peer} sent nothing for {seconds:.0f} s") from None
 
 
 async def next_request(stream: Stream) -> Frame | None:

@@ -1,15 +1,15 @@
 """A model on a stream: its signed head, then its chunks, each checked against the head before it is used."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from dht.interfaces import Frame, Stream, TimedOut, Transport, Unreachable
+from dht.interfaces import Frame, Stream, Transport, Unreachable
 from peer.rounds.chunk_frames import chunk_frames, chunks_of
 from peer.rounds.exchange import PART_FRAME_BYTES
+from peer.streams import receive_within
 from protocols.codecs import Codec
 from protocols.encoding import digest
 from protocols.gossip.messages import Model
@@ -108,11 +108,7 @@ def _take(frame: Frame, values: Vector, arrived: int, digests: Sequence[bytes], 
 
 
 async def _receive(stream: Stream, silence_seconds: float) -> Frame:
-    try:
-        async with asyncio.timeout(silence_seconds):
-            frame = await stream.receive()
-    except TimeoutError:
-        raise TimedOut(f"{stream.peer} sent nothing for {silence_seconds:.0f} s") from None
+    frame = await receive_within(stream, silence_seconds)
     if frame is None:
         raise Unreachable(f"{stream.peer} has ended the exchange")
     return frame

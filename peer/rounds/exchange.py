@@ -6,7 +6,7 @@ from functools import partial
 from dht.interfaces import Frame, Stream, Transport
 from peer.rounds.chunk_frames import chunk_frames
 from peer.rounds.results import HeldPart, read_result
-from peer.rounds.traffic import Traffic, receive_within
+from peer.rounds.traffic import Traffic, receive_counted
 from peer.tasks import beside
 from protocols.codecs import Codec, Payload
 from protocols.identity import PeerId
@@ -69,7 +69,7 @@ async def exchange_part(
     async with await transport.open_stream(address.owner, PART_KIND) as stream:
         await stream.send(Frame(contribution.wire))
         async with beside(_send_chunks(stream, address.part, update, traffic)):
-            receive = partial(receive_within, stream, stall_seconds, traffic)
+            receive = partial(receive_counted, stream, stall_seconds, traffic)
             part = address.part
             chunks, digests, wire = await read_result(receive, part.start, part.stop, grid, codec, values)
             return _check_statement(wire, signer.run, address, chunks, digests)

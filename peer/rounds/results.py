@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from dht.interfaces import Frame, Stream, TimedOut, Transport
 from peer.rounds.chunk_frames import SIGN_OF_LIFE, chunk_frames, chunks_of
-from peer.rounds.traffic import Traffic, receive_within
+from peer.rounds.traffic import Traffic, receive_counted
 from peer.streams import next_request
 from protocols.codecs import Codec, Payload
 from protocols.encoding import EncodingError, decode_scalars, encode
@@ -153,7 +153,7 @@ async def fetch(
             await transport.open_stream(holder, FETCH_KIND) as stream,
         ):
             await stream.send(Frame(encode([wanted.epoch, result.start, result.stop, result.digest])))
-            receive = partial(receive_within, stream, SILENCE_SECONDS, traffic)
+            receive = partial(receive_counted, stream, SILENCE_SECONDS, traffic)
             chunks, digests, wire = await read_result(receive, result.start, result.stop, grid, codec, values)
     except TimeoutError as error:
         raise TimedOut(f"{holder} takes too long to send a result") from error
