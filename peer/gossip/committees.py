@@ -21,6 +21,7 @@ from dht.interfaces import Frame, Stream, TimedOut, Transport, TransportError
 from peer.gossip.exchanges import Counts
 from peer.gossip.models import MODEL_FRAME_BYTES, Encoded, encoded_bytes, receive_chunks, send_model
 from peer.gossip.patience import FIRST_SECONDS, FIRST_SILENCE_SECONDS
+from peer.gossip.reached import Reached
 from peer.signal import Signal
 from peer.streams import next_request
 from protocols.admission import Admission
@@ -46,8 +47,6 @@ REPEAT_SECONDS = 10.0
 """When nobody has come further for so long, or for REPEAT_ROUNDS times as long as rounds usually take, …"""
 REPEAT_ROUNDS = 6.0
 """… those who hold the newest state begin its round again: as many as aggregate, twice as many each next time."""
-LEAP = 64
-"""So many rounds ahead of what anybody says a model may be."""
 AGGREGATIONS_KEPT = 2
 MODELS_AT_ONCE = 8
 
@@ -104,6 +103,7 @@ class Committees:
         self._receiving = asyncio.Semaphore(MODELS_AT_ONCE)
         self._sending: set[PeerId] = set()
         """Whose models are being received, or wait for it."""
+        self._reached = Reached(host.holders, spec.aggregators)
         self._answering = 1.0
         """How many of those who are asked answer, on average of late."""
         self._newest, self._newest_at, self._begins = -1, transport.clock.monotonic(), 0
@@ -114,6 +114,10 @@ class Committees:
         """From now on others are answered."""
         await self._transport.serve_requests(PING_KIND, self._answer_ping, 64)
         await self._transport.serve_streams(MODEL_KIND, self._serve, MODEL_FRAME_BYTES)
+
+    def hear_of_members(self) -> None:
+        """One of them has said what it holds, or is gone."""
+        self._reached.look_again()
 
     async def run(self) -> None:
         """Plays until the last round's state is held by most of those who aggregate it."""
@@ -141,6 +145,7 @@ class Committees:
         self._forget(number)
         model = await self._transport.in_thread(aggregation.mean)
         await self._host.hold(number, model)
+        self._reached.look_again()
         log.debug("aggregated", round=number, models=len(aggregation.trainers))
         if number < self._rounds:
             await self._hand_to_trainers(number, model)
@@ -252,27 +257,38 @@ class Committees:
         self._replays.admit(head)
         self._check(head)
         if self._is_wanted(head.epoch, head.body.task):
-            model = await self._receive(stream, head)
-            self._take(stream.peer, head.epoch, head.body.task, model, head.body.samples)
+            await self._receive(stream, head)
         await stream.send(TAKEN)
 
-    async def _receive(self, stream: Stream, head: Signed[CommitteeModel]) -> Vector:
+    async def _receive(self, stream: Stream, head: Signed[CommitteeModel]) -> None:
         """Raises Rejected, TransportError."""
-        if stream.peer in self._sending:
+        sender, task = stream.peer, head.body.task
+        if sender in self._sending:
             raise Rejected(Reason.BUSY, "one model of each at a time")
-        self._sending.add(stream.peer)
+        self._sending.add(sender)
         try:
+            await self._until_due(sender, head.epoch, task)
             async with self._receiving, asyncio.timeout(self._model_seconds):
                 elements = len(self._host.held()[1])
                 model = await receive_chunks(
                     stream, head.body.chunks, elements, self._codec, self._transport, FIRST_SILENCE_SECONDS
                 )
         except TimeoutError as error:
-            raise TimedOut(f"a model of {stream.peer} takes longer than a round") from error
+            raise TimedOut(f"a model of {sender} takes longer than a round") from error
         finally:
-            self._sending.discard(stream.peer)
+            self._sending.discard(sender)
         self.counts.bytes_received += encoded_bytes(elements, self._codec)
-        return model
+        self._take(sender, head.epoch, task, model, head.body.samples)
+
+    async def _until_due(self, sender: PeerId, number: int, task: Task) -> None:
+        """Until the round before `number` is reached. Raises Rejected: busy, when it is not within a round's time."""
+        self._reached.hear_head(sender, number if task == "train" else number - 1)
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._reached.wait_for(number - 1)
+        except TimeoutError as error:
+            newest = self._reached.newest
+            raise Rejected(Reason.BUSY, f"a model of round {number}, where most have come to {newest}") from error
 
     @property
     def _model_seconds(self) -> float:
@@ -285,11 +301,10 @@ class Committees:
 
     def _check(self, head: Signed[CommitteeModel]) -> None:
         """Raises Rejected."""
-        newest = self._newest_of(self._host.holders())
         if head.body.to != self._transport.peer_id:
             raise Rejected(Reason.UNEXPECTED, "a model for somebody else")
-        if head.epoch > min(self._rounds, newest + LEAP):
-            raise Rejected(Reason.UNEXPECTED, f"a model of round {head.epoch}, where the newest is {newest}")
+        if head.epoch > self._rounds:
+            raise Rejected(Reason.UNEXPECTED, f"a model of round {head.epoch} of {self._rounds}")
         if head.body.samples > self._most_samples:
             raise Rejected(Reason.UNEXPECTED, f"{head.body.samples} samples in a round, more than one can have")
 

@@ -374,11 +374,15 @@ class GossipParticipant:
         else:
             self._others.hear(member)
         self._merging.hear(peer)
+        if self._committees is not None:
+            self._committees.hear_of_members()
         if new:
             self.changed.notify()
 
     def _gone(self, peer: PeerId) -> None:
         self._others.forget(peer)
+        if self._committees is not None:
+            self._committees.hear_of_members()
         self.changed.notify()
 
     def _entry(self) -> tuple[RosterEntry, int]:
