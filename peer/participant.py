@@ -20,25 +20,26 @@ from typing import Any, ClassVar, Literal
 import structlog
 
 from dht.border import Border
-from dht.interfaces import Records, Stream, Transport
+from dht.interfaces import Records, Transport
+from peer.catching_up import CatchingUp
 from peer.company import Company
 from peer.contents import ContentStore
+from peer.description import Description
 from peer.directives import Directives
+from peer.epoch_pace import EpochPace
 from peer.fellows import Fellows
 from peer.joining import Joining
 from peer.learner import Learner
 from peer.membership import Membership
 from peer.profile import Profile
 from peer.rejections import Rejections
-from peer.rounds.exchange import PART_FRAME_BYTES, PART_KIND
+from peer.rounds.conversation import Conversation
 from peer.rounds.levels import Levels
 from peer.rounds.plan import Plan
-from peer.rounds.post import ELSEWHERE, OUTBOX_LIMIT, ROUND_KIND, Inbox, Outbox, check_answer
 from peer.rounds.results import FETCH_KIND, ResultStore
 from peer.rounds.session import NeedsResync, RoundOutcome, Session
-from peer.rounds.sessions import Sessions
 from peer.signal import Signal
-from peer.streams import REQUEST_BYTES, next_request
+from peer.streams import REQUEST_BYTES
 from peer.sync import HEAD_KIND, Heads
 from peer.tasks import beside
 from peer.verification.checks import Checks
@@ -48,33 +49,24 @@ from protocols.codecs import codec
 from protocols.heads import HISTORY, Choice, History
 from protocols.identity import PeerId
 from protocols.manifest import DataParallel, Manifest, Pipeline
-from protocols.message import Message
 from protocols.optimizers import make_optimizer
 from protocols.probation import Probation, room_for
 from protocols.records import RosterEntry, Serving
-from protocols.rejection import Rejected
 from protocols.roles import TRAINING
-from protocols.round.aggregate import AggregateMemory
-from protocols.round.cells import LEVELS, mates, round_number
+from protocols.round.cells import mates
 from protocols.round.deadlines import Timing
 from protocols.round.machine import Phase
-from protocols.round.messages import MAX_MEMBERS, UNMEASURED, Begin, Contribution, Done, Progress, Wait
+from protocols.round.messages import MAX_MEMBERS, UNMEASURED
 from protocols.round.parts import Grid
 from protocols.round.setting import Setting
 from protocols.rules import DistanceRule, rule_of
-from protocols.signed import Signed, Signer, open_signed
+from protocols.signed import Signer
 from protocols.state import ModelState, advance
 from protocols.suspension import Fault, Suspensions
 
 WATCH_SECONDS = 1.0
 LONGEST_WATCH_SECONDS = 8.0
 """Everybody asks everybody while something looks wrong: the longer nothing comes of it, the more seldom."""
-BEHIND_SECONDS = 5.0
-"""Members may be ahead for so long before we stop waiting for their results and take their state …"""
-SILENCE_SECONDS = 20.0
-"""… and, once we know what they have decided, for so long without a piece of it."""
-CATCH_UP_EPOCHS = 6
-"""So many epochs are caught up by fetching results; beyond, the state is fetched."""
 CONTACTS = 4
 """With so many members at a time we keep in touch beside those of our cell, where rounds have two levels."""
 GRACE_EVERY = 8
@@ -167,17 +159,6 @@ class Participant:
         self._transport, self._signer = transport, signer
         self._timing = _patient(timing or Timing()) if self._microbatches else timing or Timing()
         grid = Grid(state.parameter_count)
-        self._sessions = Sessions(self._cells, lambda peer, error: transport.reject(peer, error.reason, str(error)))
-        self._inbox = Inbox(
-            manifest.run_id,
-            grid.chunks,
-            transport.clock,
-            self._sessions.is_open,
-            manifest.training.most_samples * (MAX_MEMBERS if self._cells else 1),
-            verifies=manifest.verification.validators > 0,
-            on_astray=self._went_astray,
-        )
-        self._outbox = Outbox(transport, signer, self._lost, self._elsewhere, self._border, self._hear_answer)
         self._results = ResultStore(self._fetched_from)
         rule, codec_ = rule_of(manifest.averaging), codec(manifest.averaging.codec)
         self.inspector = Inspector(
@@ -194,22 +175,29 @@ class Participant:
             self._border,
             checks,
         )
+        self._conversation = Conversation(
+            transport,
+            signer,
+            manifest,
+            self._border,
+            self.company.admission,
+            self._state_in_rounds,
+            grid.chunks,
+            self.inspector.hear_statement,
+        )
         self._plan = Plan(
             transport,
             signer,
-            self._outbox,
+            self._conversation.outbox,
             self._results,
             grid,
             codec_,
             rule,
-            AggregateMemory(grid.count, keeps=not codec_.copies),
             self.inspector,
             manifest.verification.validators > 0,
         )
         self._heads = Heads(transport, signer, self._border, self.company.admission.banned)
         self.fellows = Fellows(self.membership, self._heads, stage, keeps_in_touch=not self._cells)
-        self._levels: Levels | None = None
-        """Of this epoch, where its rounds have two."""
         self._probation = Probation(manifest.admission.probation_epochs)
         self._joining = Joining(
             transport,
@@ -220,15 +208,8 @@ class Participant:
         )
         self._suspensions = Suspensions()
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
-        self._said: tuple[dict[str, Any], RosterEntry] | None = None
-        """What we said of ourselves last, as it was asked for and as it was made."""
-        self._advanced_at = self._now()
-        self._epoch_seconds = 0.0
-        """How long the last epoch took."""
-        self._caught_up: tuple[int, int | None] = 0, None
-        """Our epoch, and what had come of its results when we looked last …"""
-        self._caught_up_at = self._now()
-        """… and when that changed."""
+        self._description = Description(profile, self.company)
+        self._pace, self._catching_up = EpochPace(self._now()), CatchingUp(self._now())
         self._leaving = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -237,16 +218,15 @@ class Participant:
         """From now on others are answered."""
         transport = self._transport
         await self.company.start()
-        await transport.serve_requests(ROUND_KIND, self._hear)
+        await self._conversation.start()
         await transport.serve_requests(HEAD_KIND, self._heads.answer)
-        await transport.serve_streams(PART_KIND, self._serve_part, PART_FRAME_BYTES)
         await transport.serve_streams(FETCH_KIND, self._results.serve, REQUEST_BYTES)
         await self.contents.serve(transport)
         await self.inspector.serve()
 
     async def run(self, max_epochs: int | None = None) -> None:
         """Takes part until `leave`, or for `max_epochs` epochs; then departs in order."""
-        async with self.company.kept(), beside(self._outbox.run()), beside(self.inspector.run()):
+        async with self.company.kept(), beside(self._conversation.run()), beside(self.inspector.run()):
             await self._take_part(max_epochs)
             self._enter("stopping")
             await self.membership.depart()
@@ -292,12 +272,12 @@ class Participant:
     @property
     def epochs_per_second(self) -> float:
         """How fast the swarm goes on, by the last epoch; 1 as long as there was none."""
-        return 1 / self._epoch_seconds if self._epoch_seconds > 0 else 1.0
+        return self._pace.per_second
 
     @property
     def _session(self) -> Session | None:
         """The round that we play."""
-        return self._sessions.played(self.state.epoch)
+        return self._conversation.session
 
     def _mates(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """Where rounds have two levels: those of them that are in our cell."""
@@ -330,10 +310,13 @@ class Participant:
         fetched = self.contents.fetched
         return min((epoch for epoch, digest in self._heads.history.items() if digest in fetched), default=None)
 
+    def _state_in_rounds(self) -> ModelState | None:
+        return None if self._microbatches and self.stage is None else self.state
+
     @property
     def averages(self) -> bool:
         """Whether it has a state, and takes part in rounds."""
-        return self.profile.role != "monitor" and not (self._microbatches and self.stage is None)
+        return self.profile.role != "monitor" and self._state_in_rounds() is not None
 
     @property
     def history(self) -> History:
@@ -347,10 +330,9 @@ class Participant:
 
     def queues(self) -> Iterator[tuple[str, int, int]]:
         """What it keeps of others' words and work: what it is, how many, and how many at most."""
-        yield from self._sessions.queues()
+        yield from self._conversation.queues()
         yield "epochs of results", self._results.epochs, self._results.most_epochs
         yield "epochs of history", len(self._heads.history), HISTORY
-        yield "messages to one peer", self._outbox.longest_queue, OUTBOX_LIMIT
 
     async def _take_part(self, max_epochs: int | None) -> None:
         if self._prepare is not None:
@@ -378,10 +360,8 @@ class Participant:
         log.info("serving another stage", stage=place.stage, before=self.stage)
         self._moving = None
         self.fellows.stage, self.state, self.learner = place.stage, place.state, place.learner
-        grid = Grid(place.state.parameter_count)
-        memory = AggregateMemory(grid.count, keeps=not self._plan.codec.copies)
-        self._plan = replace(self._plan, grid=grid, memory=memory)
-        self._inbox.chunks = grid.chunks
+        self._plan = replace(self._plan, grid=Grid(place.state.parameter_count))
+        self._conversation.inbox.chunks = self._plan.grid.chunks
         self._forget_rounds()
         self.membership.republish()
 
@@ -390,7 +370,7 @@ class Participant:
         self._signer.forget()
         self._heads.restart()
         self._results.clear()
-        self._sessions.clear()
+        self._conversation.sessions.clear()
         self.fellows.group = {}
 
     def _played(self, max_epochs: int | None) -> bool:
@@ -434,7 +414,7 @@ class Participant:
         self.state = state
         self._heads.note(state)
         self.contents.put(state.index, state.buffers())
-        self._epoch_seconds, self._advanced_at = self._now() - self._advanced_at, self._now()
+        self._pace.advance(self._now())
         self.membership.announce()
         self.changed.notify()
 
@@ -473,7 +453,7 @@ class Participant:
         if outcome is not None:
             await self._go_on(outcome, began)
         elif not self._leaving.is_set():  # what others say of this epoch is kept until we play it anew
-            self._sessions.forget(self.state.epoch)
+            self._conversation.sessions.forget(self.state.epoch)
             self._signer.forget()
 
     async def _play_level(self) -> RoundOutcome | None:
@@ -496,7 +476,7 @@ class Participant:
 
     async def _play_levels(self) -> RoundOutcome | None:
         """Those of an epoch that has two."""
-        self._levels = self.levels(
+        levels = self._conversation.levels = self.levels(
             self._setting(None),
             self.fellows.client_modes,
             self.learner,
@@ -504,11 +484,11 @@ class Participant:
             self._finish_unless_stopped,
             lambda: self._leaving.is_set() or self.paused,
         )
-        return await self._levels.run()
+        return await levels.run()
 
     def _new_session(self, **given: Any) -> Session:
         session = Session(self._plan, on_change=self.changed.notify, **given)
-        self._sessions.open(session)
+        self._conversation.sessions.open(session)
         return session
 
     def _setting(self, seniors: frozenset[PeerId] | None) -> Setting:
@@ -548,7 +528,7 @@ class Participant:
         self.epochs_played += 1
         self.last_round = (base.epoch, outcome.without_aggregate())
         self._on_round(outcome)
-        sessions = self._sessions.of(base.epoch)
+        sessions = self._conversation.sessions.of(base.epoch)
         self.fellows.group = {peer: session.client_mode_of(peer) for session in sessions for peer in session.members}
         self.largest_group = max(self.largest_group, *(len(session.members) for session in sessions))
         self._probation.count(base.epoch, outcome.done.body.members)
@@ -607,11 +587,11 @@ class Participant:
         while self.paused:
             await self.directives.changed.wait()
         log.info("the organiser has resumed the run", epoch=self.state.epoch)
-        self._advanced_at = self._now()
+        self._pace.resume(self._now())
 
     def _grace(self) -> float:
         """For who is late: now and then as long as an epoch takes, which is all that a liar can cost us."""
-        return min(self._epoch_seconds, self._timing.straggler) if self.state.epoch % GRACE_EVERY == 0 else 0.0
+        return min(self._pace.seconds, self._timing.straggler) if self.state.epoch % GRACE_EVERY == 0 else 0.0
 
     async def _evaluate(self, state: ModelState) -> None:
         """A pipeline is evaluated through all its stages: `peer.swarm.evaluator`."""
@@ -632,11 +612,11 @@ class Participant:
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
-            self._look_what_comes(now)
+            self._catching_up.look(self.state.epoch, self._session.catching_up if self._session else None, now)
             if (session := self._session) and not session.setting.is_of_cells:
                 session.tell_also(self.fellows.audience())
-            if self._levels is not None:
-                self._levels.look_around()
+            if self._conversation.levels is not None:
+                self._conversation.levels.look_around()
             if not self.fellows.any_unexplained(len(self.company.admission.banned)):
                 pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
                 continue
@@ -648,19 +628,11 @@ class Participant:
                 self.company.ban_all(choice.banned)
                 self._compare(choice)
 
-    def _look_what_comes(self, now: float) -> None:
-        """Of what the others have decided without us. On a slow line that takes longer than they wait for us."""
-        came = self.state.epoch, self._session.catching_up if self._session else None
-        if came != self._caught_up:
-            self._caught_up, self._caught_up_at = came, now
-
     def _compare(self, choice: Choice) -> None:
         if self._transport.peer_id not in choice.tellers:
             raise NeedsResync("most members tell another history")
         behind = choice.epoch - self.state.epoch
-        patience = BEHIND_SECONDS if self._caught_up[1] is None else SILENCE_SECONDS
-        stuck = self._now() - max(self._advanced_at, self._caught_up_at) > patience
-        if behind > CATCH_UP_EPOCHS or (behind > 0 and stuck):
+        if self._catching_up.is_lost(behind, self._pace.began_at, self._now()):
             raise NeedsResync(f"the swarm is {behind} epochs ahead")
 
     def _now(self) -> float:
@@ -669,25 +641,13 @@ class Participant:
     # -- what others say ----------------------------------------------------------------------------------------------
 
     def _entry(self) -> tuple[RosterEntry, int]:
-        says: dict[str, Any] = {
-            "expires": 0.0,
-            "name": self.profile.name,
-            "role": self.profile.role,
-            "addresses": self.profile.addresses()[:16],
-            "client_mode": self.profile.client_mode,
-            "state_digest": self._heads.history.get(self.state.epoch),
-            "samples_contributed": self.samples_contributed,
-            "samples_per_second": self.learner.samples_per_second,
-            "bandwidth_bytes_per_second": self.profile.bandwidth(),
-            "banned": len(self.company.admission.banned),
-            "departed": False,
-            "token": self.profile.token,
-            "directives": self.directives.log.digest,
-            "serving": self._serving(self.stage) if self._serving is not None and self.stage is not None else None,
-        }
-        if self._said is None or says != self._said[0]:
-            self._said = says, RosterEntry(**says)
-        return self._said[1], self.state.epoch
+        entry = self._description.entry(
+            state_digest=self._heads.history.get(self.state.epoch),
+            samples_contributed=self.samples_contributed,
+            samples_per_second=self.learner.samples_per_second,
+            serving=self._serving(self.stage) if self._serving is not None and self.stage is not None else None,
+        )
+        return entry, self.state.epoch
 
     def _spoke(self, peer: PeerId, new: bool) -> None:
         """It has said where it is: who is where we are plays this epoch with us, however far we have come with it."""
@@ -695,21 +655,9 @@ class Participant:
         if session and member and member.plays(self.state.epoch, self.state.digest):
             session.find({peer: member.entry.client_mode})
         elif session and member and session.setting.is_of_one_cell and member.epoch > self.state.epoch:
-            self._ask_what_was_decided(peer)
+            self._conversation.ask_what_was_decided(peer, client_mode=self.profile.client_mode)
         if new:
             self.changed.notify()
-
-    def _ask_what_was_decided(self, peer: PeerId) -> None:
-        """Of the cells, while ours averages: `peer` has gone on, and our cell may have nobody to tell us."""
-        body = Progress(
-            base=self.state.digest,
-            samples=0,
-            complete=True,
-            client_mode=self.profile.client_mode,
-            samples_per_second=0.0,
-            follows=True,
-        )
-        self._outbox.send(peer, body, round_number(self.state.epoch, LEVELS - 1, self._cells))
 
     def _left(self, peer: PeerId) -> None:
         self.fellows.group.pop(peer, None)
@@ -719,62 +667,8 @@ class Participant:
 
     def _not_heard(self, peer: PeerId) -> None:
         """It keeps its say in what we do next: rather it is cut off than dead, and so may we be."""
-        self._lost(peer)
+        self._conversation.lose(peer)
         self.changed.notify()
-
-    def _lost(self, peer: PeerId) -> None:
-        if session := self._session:
-            session.lose(peer)
-
-    def _went_astray(self, peer: PeerId, number: int) -> None:
-        if session := self._sessions.get(number):
-            session.mistrust(peer)
-
-    def _elsewhere(self, peer: PeerId, number: int) -> None:
-        if session := self._sessions.get(number):
-            session.miss(peer)
-
-    async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
-        return self._take_in(sender, wire, asks=True)
-
-    def _hear_answer(self, peer: PeerId, wire: bytes) -> None:
-        """To a message of a round: how it stands there, taken in as if `peer` had told us so by itself."""
-        if self._transport.refuses(peer):
-            return
-        try:
-            check_answer(wire)
-            self._take_in(peer, wire, asks=False)
-        except Rejected as error:
-            self._transport.reject(peer, error.reason, str(error))
-
-    def _take_in(self, sender: PeerId, wire: bytes, *, asks: bool) -> bytes:
-        """What to answer, if it `asks`."""
-        self.require(sender)
-        if self._microbatches and self.stage is None:
-            return ELSEWHERE
-        statement = self._inbox.open(sender, wire)
-        self.inspector.hear_statement(statement)
-        if isinstance(statement.body, Begin):
-            self.company.admission.check_listed(member.peer for member in statement.body.members)
-        return self._sessions.hear(sender, statement, self.state.epoch, self._hear_of_next_level, asks=asks)
-
-    def _hear_of_next_level(self, sender: PeerId, statement: Signed[Message]) -> None:
-        """While our cell averages: the cells have come to an end without it, or wait for it."""
-        session, body = self._session, statement.body
-        if session is None or self._levels is None or statement.epoch != session.epoch + 1:
-            return
-        if isinstance(body, Done) and body.base == self.state.digest and self._levels.believes(body):
-            session.abandon()
-        elif isinstance(body, Progress):
-            self._outbox.send(sender, Wait(term=0), statement.epoch)
-
-    async def _serve_part(self, stream: Stream) -> None:
-        frame = await next_request(stream)
-        if frame is None:
-            return
-        self.require(stream.peer)
-        statement = open_signed(frame.header, Contribution, run=self._signer.run, sender=stream.peer)
-        await self._sessions.serve_part(stream, statement)
 
 
 def _patient(timing: Timing) -> Timing:

@@ -21,7 +21,9 @@ from dht.border import Border
 from dht.interfaces import Records, Transport
 from peer.company import Company
 from peer.contents import ContentStore
+from peer.description import Description
 from peer.directives import Directives
+from peer.epoch_pace import EpochPace
 from peer.gossip.committee_member import CommitteeMember
 from peer.gossip.committees import Committees
 from peer.gossip.consensus import ConsensusDistance
@@ -136,8 +138,8 @@ class GossipParticipant:
         )
         self._committees = self._make_committees(training, signer)
         self._rate = SampleRate()
-        self._advanced_at = transport.clock.monotonic()
-        self._epoch_seconds = 0.0
+        self._description = Description(profile, self.company)
+        self._pace = EpochPace(transport.clock.monotonic())
         self._leaving = asyncio.Event()
 
     def _terms(self, training: Gossip, *, asks: bool) -> Terms:
@@ -280,7 +282,7 @@ class GossipParticipant:
         self._own.count(samples)
         self._rate.add(self.epoch, samples)
         now = self._transport.clock.monotonic()
-        self._epoch_seconds, self._advanced_at = (now - self._advanced_at) / (self.epoch - before), now
+        self._pace.advance(now, self.epoch - before)
         self._mixer.advanced.notify()
         if self.manifest.evaluation.is_due(before, self.epoch):
             await self._own.evaluate()
@@ -294,7 +296,7 @@ class GossipParticipant:
         while not self._leaving.is_set() and (self.directives.log.paused(self.epoch) or self._too_few):
             await self.changed.wait()
         self._enter("training")
-        self._advanced_at = self._transport.clock.monotonic()
+        self._pace.resume(self._transport.clock.monotonic())
 
     @property
     def _too_few(self) -> bool:
@@ -386,20 +388,10 @@ class GossipParticipant:
         self.changed.notify()
 
     def _entry(self) -> tuple[RosterEntry, int]:
-        entry = RosterEntry(
-            expires=0.0,
-            name=self.profile.name,
-            role=self.profile.role,
-            addresses=self.profile.addresses()[:16],
-            client_mode=self.profile.client_mode,
+        entry = self._description.entry(
             state_digest=self.state.digest if self.joined else None,
             samples_contributed=self.samples_contributed,
             samples_per_second=self.learner.samples_per_second,
-            bandwidth_bytes_per_second=self.profile.bandwidth(),
-            banned=len(self.company.admission.banned),
-            departed=False,
-            token=self.profile.token,
-            directives=self.directives.log.digest,
         )
         return entry, self.state.epoch
 
@@ -449,7 +441,7 @@ class GossipParticipant:
     @property
     def epochs_per_second(self) -> float:
         """How fast the swarm goes on, by our last epoch; 1 as long as there was none."""
-        return 1 / self._epoch_seconds if self._epoch_seconds > 0 else 1.0
+        return self._pace.per_second
 
     @property
     def gossip_status(self) -> GossipStatus:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from dht.interfaces import Transport
@@ -43,7 +44,11 @@ class Plan:
     grid: Grid
     codec: Codec
     rule: Rule
-    memory: AggregateMemory
     checking: Checking
     verifies: bool
     """Whether members check each other's work."""
+
+    @cached_property
+    def memory(self) -> AggregateMemory:
+        """Where the results of one round after the other come together."""
+        return AggregateMemory(self.grid.count, keeps=not self.codec.copies)

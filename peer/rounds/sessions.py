@@ -16,6 +16,9 @@ from protocols.signed import Signed
 EARLY_MESSAGES = 256
 EARLY_MESSAGES_OF_ONE = 16
 """So many messages of the next rounds are kept, and so many of one sender, so that nobody crowds out the others."""
+EARLY_BYTES = 16 * 2**20
+EARLY_BYTES_OF_ONE = 2**20
+"""As sent."""
 SESSIONS_KEPT = 8
 OnEarly = Callable[[PeerId, Signed[Message]], None]
 AHEAD = 6
@@ -27,7 +30,7 @@ class Sessions:
         """`cells`: of the run's averaging; a round's number is its epoch's where there are none."""
         self._cells, self._on_rejected = cells, on_rejected
         self._by_number: dict[int, Session] = {}
-        self._early: deque[tuple[PeerId, Signed[Message]]] = deque(maxlen=EARLY_MESSAGES)
+        self._early: deque[tuple[PeerId, Signed[Message]]] = deque()
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -47,6 +50,7 @@ class Sessions:
         """What is kept here: what it is, how many, and how many at most."""
         yield "sessions", len(self), SESSIONS_KEPT
         yield "messages of epochs to come", len(self._early), EARLY_MESSAGES
+        yield "their bytes", self._early_bytes, EARLY_BYTES
 
     def open(self, session: Session) -> None:
         """It is played from now on; earlier ones let go of what they hold."""
@@ -87,10 +91,21 @@ class Sessions:
         if not current < statement.epoch <= max(current, round_number(epoch, 0, self._cells)) + AHEAD:
             return ELSEWHERE
         on_early(sender, statement)
-        if sum(peer == sender for peer, _ in self._early) >= EARLY_MESSAGES_OF_ONE:
+        self._keep(sender, statement)
+        return b""
+
+    def _keep(self, sender: PeerId, statement: Signed[Message]) -> None:
+        """For the round to come that it is about; what is oldest gives way. Raises Rejected: busy."""
+        sizes = [len(kept.wire) for peer, kept in self._early if peer == sender]
+        if len(sizes) >= EARLY_MESSAGES_OF_ONE or sum(sizes) + len(statement.wire) > EARLY_BYTES_OF_ONE:
             raise Rejected(Reason.BUSY, "too many messages of epochs to come")
         self._early.append((sender, statement))
-        return b""
+        while len(self._early) > EARLY_MESSAGES or self._early_bytes > EARLY_BYTES:
+            self._early.popleft()
+
+    @property
+    def _early_bytes(self) -> int:
+        return sum(len(statement.wire) for _, statement in self._early)
 
     async def serve_part(self, stream: Stream, statement: Signed[Contribution]) -> None:
         """Raises Rejected, Unreachable."""

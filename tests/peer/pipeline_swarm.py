@@ -81,7 +81,7 @@ class Peer:
     def __str__(self) -> str:
         held = self.pipeline.server.stage
         counted = {e: m.bit_count() for e, m in held.open_epochs.items()} if held else None
-        session = self.participant._sessions.get(self.state.epoch)
+        session = self.participant._conversation.sessions.get(self.state.epoch)
         phase = session and (session.machine.phase.value, session.machine.term)
         return (
             f"peer {self.number} ({self.transport.peer_id[-6:]}): stage {self.stage} epoch {self.state.epoch} "

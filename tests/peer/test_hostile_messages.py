@@ -90,7 +90,7 @@ def check_all_is_well(swarm: SimulatedSwarm, attacker: Attacker) -> None:
 
 def check_nobody(attacker: Attacker, victim: SimulatedPeer) -> None:
     """The attacker has become nothing to its victim."""
-    session = victim.participant._sessions.get(victim.state.epoch)
+    session = victim.participant._conversation.sessions.get(victim.state.epoch)
     assert attacker.peer not in session.machine.peers
     assert victim.participant.membership.roster.get(attacker.peer) is None
 

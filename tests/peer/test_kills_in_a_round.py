@@ -59,7 +59,7 @@ def fatal_epoch(swarm: SimulatedSwarm, role: Role) -> int:
 
 def has_role(victim: SimulatedPeer, role: Role, epoch: int) -> bool:
     """Whether it had that role when it died, as far as the round had come; before the close, who is to lead."""
-    session = victim.participant._sessions.get(epoch)
+    session = victim.participant._conversation.sessions.get(epoch)
     leads = (session.machine.leader or session.machine.favourite()) == victim.peer
     if session.machine.begin is None:
         return leads is (role is LEADER)

@@ -18,7 +18,7 @@ MEGABIT = 125_000.0
 
 
 def phase_of(peer: SimulatedPeer) -> Phase | None:
-    session = peer.participant._sessions.get(peer.state.epoch)
+    session = peer.participant._conversation.sessions.get(peer.state.epoch)
     return session and session.machine.phase
 
 

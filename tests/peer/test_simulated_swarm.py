@@ -461,7 +461,7 @@ def test_a_result_that_died_with_all_who_held_it_makes_the_others_take_the_swarm
         holders = [swarm.peers[number] for number in range(3)]
 
         def machine() -> Round | None:
-            sessions = [peer.participant._sessions.get(holders[0].state.epoch - 1) for peer in late]
+            sessions = [peer.participant._conversation.sessions.get(holders[0].state.epoch - 1) for peer in late]
             machines = [session.machine for session in sessions if session is not None]
             decided = [m for m in machines if m.phase is Phase.FETCHING and len(m.done.body.members) == 5]
             return decided[0] if len(decided) == 2 and len({p.state.digest for p in holders}) == 1 else None
@@ -636,7 +636,7 @@ def test_a_flood_of_stale_and_repeated_messages_stops_nobody() -> None:
                 except TransportError:
                     refused += 1
         assert refused
-        assert len(target.participant._sessions) <= 8
+        assert len(target.participant._conversation.sessions) <= 8
         await flooder.close()
         await swarm.finish(within=100)
         assert all(samples(swarm))
@@ -778,12 +778,12 @@ def test_a_long_run_takes_no_more_memory_and_leaves_no_tasks() -> None:
         assert all(swarm.network.open_connections(peer.peer) < 250 for peer in swarm.members)
         for peer in swarm.members:
             participant = peer.participant
-            assert len(participant._sessions) <= 8
+            assert len(participant._conversation.sessions) <= 8
             assert len(participant._results._epochs) <= 8
             assert len(participant._heads.history) <= 16
             assert len(participant.contents._contents) <= 32
-            assert len(participant._sessions._early) < 10
-            assert len(participant._outbox._pending) <= 1
+            assert len(participant._conversation.sessions._early) < 10
+            assert len(participant._conversation.outbox._pending) <= 1
         check_nobody_was_charged(swarm)
 
     simulate(scenario, data_parallel(epochs=100_000, target_batch=200))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -120,8 +121,14 @@ class Withholder(Participant):
 
     withholds = False
 
-    async def _serve_part(self, stream: Stream) -> None:
-        await (asyncio.Event().wait() if self.withholds else super()._serve_part(stream))
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        serve_part = self._conversation._serve_part
+
+        async def serve_unless_withheld(stream: Stream) -> None:
+            await (asyncio.Event().wait() if self.withholds else serve_part(stream))
+
+        self._conversation._serve_part = serve_unless_withheld  # type: ignore[method-assign]
 
 
 def most_suspensions(swarm: SimulatedSwarm) -> int:

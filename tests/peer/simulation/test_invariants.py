@@ -163,11 +163,8 @@ def play_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, faulty: type[Part
     return violation.what
 
 
-class Gullible(Participant):
-    """Believes whoever says that it has finished, though somebody else has signed it."""
-
-    async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
-        return b""
+async def believe(_sender: PeerId, _wire: bytes) -> bytes:
+    return b""
 
 
 class Impostor(Signer):
@@ -182,10 +179,8 @@ class SaysItTwice(Participant):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         signer = given["signer"]
-        self._outbox._signer = Impostor(signer.identity, signer.run, 1)
-
-    async def _hear(self, sender: PeerId, wire: bytes) -> bytes:
-        return b""
+        self._conversation._hear = believe  # type: ignore[method-assign]
+        self._conversation.outbox._signer = Impostor(signer.identity, signer.run, 1)
 
 
 def test_a_statement_of_another_that_is_accepted_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
