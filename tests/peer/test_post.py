@@ -120,7 +120,7 @@ def test_who_is_refused_for_its_bad_input_is_not_heard_by_its_answers_either() -
             target.transport.reject(strangers[1].peer_id, Reason.MALFORMED, "rubbish")
         for who in strangers:
             standing = Signer(who, swarm.manifest.run_id, 1).sign(Standing(base=target.state.digest, samples=1), 1)
-            target.participant._hear_answer(who.peer_id, standing.wire)
+            target.participant._conversation._hear_answer(who.peer_id, standing.wire)
         assert [who.peer_id in session.machine.peers for who in strangers] == [True, False]
 
     simulate(scenario, data_parallel(epochs=40), seed=1)
