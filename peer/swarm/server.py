@@ -22,7 +22,7 @@ from peer.signal import Signal
 from peer.swarm.compute import Forgotten
 from peer.swarm.kept_passes import Passage
 from peer.swarm.receiving import Receiving
-from peer.swarm.stage import EpochOver, Order, Stage
+from peer.swarm.stage import EpochOver, Moved, Order, Stage
 from peer.swarm.tensor_frames import check_announced, send_message
 from protocols.activations import TensorBounds, TensorHeader, decode_tensor, encode_tensor
 from protocols.codecs import Payload
@@ -88,10 +88,6 @@ async def ask_coverage(transport: Transport, peer: PeerId, seconds: float) -> Co
 def _go_together(one: Order, other: Order) -> bool:
     """Whether the two forward passes can be computed as one."""
     return one.epoch == other.epoch and one.given.shape[1:] == other.given.shape[1:]
-
-
-class Moved(Exception):
-    """Another stage is served here by now."""
 
 
 class StageServer:
@@ -173,7 +169,7 @@ class StageServer:
                 case "forward":
                     outputs = await stage.forward([job.order for job in jobs])
                     results = [(each, None) for each in outputs]
-        except (Rejected, EpochOver, Forgotten) as error:
+        except (Rejected, EpochOver, Forgotten, Moved) as error:
             for job in jobs:
                 if not job.done.done():
                     job.done.set_exception(error)
