@@ -224,7 +224,7 @@ class StageServer:
         if delivery.kept is not None and not stage.has_kept(passage):
             return self._refuse(work, "forgotten")
         try:
-            tensor, loss = await self._do(passage, delivery, payloads, accepted)
+            tensor, loss = await self._do(stage, passage, delivery, payloads, accepted)
         except EpochOver:
             return self._refuse(work, "late")
         except Forgotten:
@@ -265,7 +265,7 @@ class StageServer:
         return None
 
     async def _do(
-        self, passage: Passage, delivery: Delivery, payloads: Sequence[Payload], accepted: Accepted
+        self, stage: Stage, passage: Passage, delivery: Delivery, payloads: Sequence[Payload], accepted: Accepted
     ) -> tuple[Tensor | None, float | None]:
         """Raises Rejected, EpochOver, Forgotten, Moved."""
         work, trainer = delivery.work, passage.trainer
@@ -273,6 +273,8 @@ class StageServer:
         try:
             inputs = await self._decode(work.inputs, payloads[0], accepted.inputs) if delivery.kept is None else None
             other = await self._decode(work.other, payloads[-1], accepted.other) if work.other is not None else None
+            if self.stage is not stage:
+                raise Moved
             self._came += 1
             job = _Job(
                 (_RANKS[work.task], work.epoch, self._came),

@@ -1,4 +1,4 @@
-"""Who serves another stage by now answers "moved" to all works of the one before, and computes what comes for the new one."""
+"""Who serves another stage by now answers "moved" to works of the one before, and computes those of the new one."""
 
 import asyncio
 import threading
@@ -89,6 +89,21 @@ async def ask(server: StageServer, number: int, task: Any = "backward") -> Answe
     work = Work(task=task, epoch=0, stage=number, microbatch=0, inputs=TENSOR, other=other)
     answer, _ = await server.handle(TRAINER, Delivery(work=work), payloads)
     return answer
+
+
+async def test_a_work_is_not_computed_by_another_stage_than_it_was_sent_to() -> None:
+    """Else an honest peer signs a wrong answer, for which it is banned where works are checked."""
+    threads, before, after = Threads(), await stage(1), await stage(2)
+    threads.go_on.clear()
+    async with serving(threads, before) as server, asyncio.TaskGroup() as tasks:
+        answering = tasks.create_task(ask(server, 1))
+        await threads.asked.wait()
+        server.take(after, FACTORY.accepted(2))
+        threads.go_on.set()
+        assert (await answering).outcome == "moved"
+        assert (await ask(server, 2)).outcome == "done"
+    for each in (before, after):
+        await each.close()
 
 
 async def test_a_stage_that_is_closed_in_the_middle_of_a_work_ends_nothing_else() -> None:
