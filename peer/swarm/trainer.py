@@ -257,7 +257,7 @@ class PipelineTrainer:
         if is_known:
             peer, reply = await self._stages.ask_again(work, [given, other], accepted)
         else:
-            wanted = microbatch.kept_by.get(stage)
+            wanted = microbatch.kept_by.pop(stage, None)  # for one backward pass
             peer, reply = await self._stages.ask(work, [given, other], accepted, wanted=wanted)
         if reply.answer.loss is not None:
             self._on_loss(reply.answer.loss)
@@ -274,10 +274,14 @@ class PipelineTrainer:
         microbatch.counted[stage] = Counted(peer, self._transport.clock.monotonic())
 
     async def _has_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
+        """Who says that it has not, though it has done it, gets no work for a moment."""
         wanted = 1 << microbatch.number
         for _ in range(COUNT_ATTEMPTS):
             try:
-                return await self._client.count(peer, stage, microbatch.epoch, wanted) == wanted
+                if await self._client.count(peer, stage, microbatch.epoch, wanted) == wanted:
+                    return True
+                self._stages.blame(stage, peer)
+                return False
             except (TransportError, Rejected) as error:
                 log.debug("a count is not answered", stage=stage, peer=peer, error=str(error))
         return False
