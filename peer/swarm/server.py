@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dht.border import Border
-from dht.interfaces import Frame, Stream, Transport
+from dht.interfaces import Frame, Stream, Transport, TransportError
 from peer.signal import Signal
 from peer.swarm.compute import Forgotten
 from peer.swarm.kept_passes import Passage
@@ -88,6 +88,10 @@ async def ask_coverage(transport: Transport, peer: PeerId, seconds: float) -> Co
 def _go_together(one: Order, other: Order) -> bool:
     """Whether the two forward passes can be computed as one."""
     return one.epoch == other.epoch and one.given.shape[1:] == other.given.shape[1:]
+
+
+class NotComputed(TransportError):
+    """By a mistake of ours: who has asked goes elsewhere, as if the line had broken."""
 
 
 class StageServer:
@@ -176,7 +180,8 @@ class StageServer:
             return
         except BaseException:
             for job in jobs:
-                job.done.cancel()
+                if not job.done.done():
+                    job.done.set_exception(NotComputed("this work could not be computed"))
             raise
         for job, result in zip(jobs, results, strict=True):
             if not job.done.done():
@@ -185,7 +190,7 @@ class StageServer:
     # -- trainers ----------------------------------------------------------------------------------------------------
 
     async def _serve(self, stream: Stream) -> None:
-        """One work after the other. Raises Rejected, Unreachable."""
+        """One work after the other. Raises Rejected, Unreachable, NotComputed."""
         self._admit(stream.peer)
         while (frame := await self._next_frame(stream)) is not None:
             delivery, accepted = Delivery.from_bytes(frame.header), self._accepted
@@ -212,7 +217,7 @@ class StageServer:
             return None
 
     async def handle(self, trainer: PeerId, delivery: Delivery, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
-        """The answer, and the tensor that goes with it. Raises Rejected."""
+        """The answer, and the tensor that goes with it. Raises Rejected, NotComputed."""
         work, stage, accepted = delivery.work, self.stage, self._accepted
         outcome = self._refusal(work, trainer)
         if outcome is not None or stage is None or accepted is None:
@@ -267,7 +272,7 @@ class StageServer:
     async def _do(
         self, stage: Stage, passage: Passage, delivery: Delivery, payloads: Sequence[Payload], accepted: Accepted
     ) -> tuple[Tensor | None, float | None]:
-        """Raises Rejected, EpochOver, Forgotten, Moved."""
+        """Raises Rejected, EpochOver, Forgotten, Moved, NotComputed."""
         work, trainer = delivery.work, passage.trainer
         self._waiting[trainer] += 1
         try:
