@@ -98,7 +98,7 @@ class PipelinePeer:
             transport, signer, factory, participant.contents, others, border, quota_bytes, participant.require
         )
         self._previous = PreviousParameters(
-            transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
+            transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, factory.saved, border
         )
         recomputation = Recomputation(
             transport, signer, factory, self._previous, self._peers_at, lambda: self.server.stage, border

@@ -161,10 +161,19 @@ class Stage(Learner):
         """The parameters before the last step, which a stage that has not come so far may still need."""
         return self._parameters.get(self.epoch - 1)
 
+    @property
+    def lacking(self) -> list[int]:
+        """Of which epochs before the last step the parameters are not here that such a stage may still need."""
+        return [epoch for epoch in self._before if epoch not in self._parameters]
+
     def remember(self, epoch: int, parameters: Vector) -> None:
         """Takes the parameters of an epoch that was stepped before we came."""
-        if epoch == self.epoch - 1:
+        if epoch in self._before:
             self._parameters.setdefault(epoch, parameters)
+
+    @property
+    def _before(self) -> range:
+        return range(max(0, self.epoch - 1 - self._training.delayed), self.epoch)
 
     def has_kept(self, passage: Passage) -> bool:
         """Whether a backward pass of it needs no inputs."""
