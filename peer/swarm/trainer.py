@@ -30,7 +30,7 @@ from protocols.manifest import Manifest, Pipeline
 from protocols.rejection import Rejected
 from protocols.sampling import microbatch_indices
 from protocols.swarm.coverage import everything, from_bytes, numbers
-from protocols.swarm.messages import Grant, Work
+from protocols.swarm.messages import OPEN_EPOCHS, Grant, Work
 
 CLAIM_SECONDS, IDLE_CLAIM_SECONDS = 0.3, 0.1
 """How often the board hears of us, at least; the second while we have nothing to do, as at an epoch's end."""
@@ -84,6 +84,7 @@ class PipelineTrainer:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 grant, self._depth = None, self._suitable_depth
+                self._drop_before(self._run.epoch() - OPEN_EPOCHS)  # whatever the keeper says
                 async with self._border.around("claiming microbatches"):
                     keeper = self._claims.choose_keeper(working=bool(self._working))
                     if keeper is not None:
