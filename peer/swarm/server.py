@@ -44,6 +44,9 @@ QUEUE_LIMIT = 16
 QUEUE_LIMIT_OF_ONE = 8
 """… and of one trainer, so that none crowds out the others."""
 FORWARDS_TOGETHER = 4
+PASSED_BY = 2 * QUEUE_LIMIT
+"""A work of training is next when so many others have come since: who sends one backward pass after the other keeps
+nobody's forward passes waiting for ever."""
 
 _RANKS: dict[WorkTask, int] = {"backward": 0, "forward": 1, "evaluate": 2}
 
@@ -66,6 +69,10 @@ class _Job:
     task: WorkTask = field(compare=False)
     order: Order = field(compare=False)
     done: "asyncio.Future[tuple[Tensor | None, float | None]]" = field(compare=False)
+
+    def has_waited(self, newest: int) -> bool:
+        """Whether too many have come since, of which `newest` is the last."""
+        return self.task != "evaluate" and newest - self.priority[-1] > PASSED_BY
 
 
 def check_work(work: Work, accepted: Accepted, training: Pipeline) -> None:
@@ -155,10 +162,11 @@ class StageServer:
         if not self._jobs:
             return []
         self._jobs.sort()
-        first = self._jobs[0]
+        first = next((job for job in self._jobs if job.has_waited(self._came)), self._jobs[0])
         jobs = [first]
         if first.task == "forward":
-            alike = (job for job in self._jobs[1:] if job.task == "forward" and _go_together(job.order, first.order))
+            others = (job for job in self._jobs if job is not first and job.task == "forward")
+            alike = (job for job in others if _go_together(job.order, first.order))
             jobs += islice(alike, FORWARDS_TOGETHER - 1)
         self._jobs = [job for job in self._jobs if job not in jobs]
         return jobs
