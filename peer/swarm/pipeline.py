@@ -46,7 +46,7 @@ from protocols.round.order import order
 from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.swarm.agreement import tolerance_of
-from protocols.swarm.messages import Coverage
+from protocols.swarm.messages import OPEN_EPOCHS, Coverage
 from protocols.swarm.rebalance import Load, neediest_stage, next_move
 from protocols.swarm.wiring import Wiring
 
@@ -292,15 +292,15 @@ class PipelinePeer:
         if epoch <= ours.epoch:
             return ours
         newest = await self._restorer.newest(number) or ours
-        if newest.epoch < epoch:
-            log.warning(
-                "a stage has lost all its peers, and goes on from an older snapshot",
-                stage=number,
-                epoch=epoch,
-                snapshot_epoch=newest.epoch,
-            )
-            return ModelState(newest.run, epoch, newest.parameters, newest.slots)
-        return newest
+        if newest.epoch == epoch or newest.epoch > epoch + OPEN_EPOCHS:  # no stage is so far ahead: others are to come
+            return newest
+        log.warning(
+            "a stage has lost all its peers, and goes on from a snapshot of another epoch",
+            stage=number,
+            epoch=epoch,
+            snapshot_epoch=newest.epoch,
+        )
+        return ModelState(newest.run, epoch, newest.parameters, newest.slots)
 
     def _run_epoch(self, without: int) -> int:
         """The epoch that the other stages have to step, all but one of which may have done so."""

@@ -34,3 +34,20 @@ def test_stages_that_were_an_epoch_apart_when_all_went_down_go_on(delayed: int, 
             task.cancel()
 
     simulate(scenario, pipeline(epochs=1000, stages=2, delayed=delayed), disks=tmp_path)
+
+
+def test_a_stage_goes_on_from_a_snapshot_that_is_ahead_of_the_others(tmp_path: Path) -> None:
+    """Nobody has the parameters of before, at which the others would have it compute."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        for number in range(2):
+            await swarm.start(number, stage=number)
+        staying, last = swarm.peers.values()
+        await swarm.until(lambda: last.state.epoch == staying.state.epoch + 1 > 3, within=60)
+        await staying.pipeline._factory.save(1, last.state)
+        await swarm.crash(last)
+        epoch = staying.state.epoch
+        await swarm.start(2, stage=1)
+        await swarm.until(lambda: min(peer.state.epoch for peer in swarm.running) > epoch + 2, within=60)
+
+    simulate(scenario, pipeline(epochs=1000, stages=2), disks=tmp_path)
