@@ -39,6 +39,8 @@ COUNT_KIND = "swarm-count"
 COVERAGE_KIND = "swarm-coverage"
 FRAME_BYTES = 512 * 1024
 IDLE_SECONDS = 60.0
+TAKE_SECONDS = 60.0
+"""For an answer; no trainer waits longer for one (`router.MOST_SECONDS`)."""
 QUEUE_LIMIT = 16
 """Works that wait, …"""
 QUEUE_LIMIT_OF_ONE = 8
@@ -307,8 +309,13 @@ class StageServer:
         return torch.from_numpy(np.ascontiguousarray(values))
 
     async def _answer(self, stream: Stream, work: Work, answer: Answer, payload: Payload = b"") -> None:
-        signed = self._signer.sign(answer, work.epoch)
-        await send_message(stream, signed.wire, [payload] if memoryview(payload) else [])
+        signed, size = self._signer.sign(answer, work.epoch), memoryview(payload).nbytes
+        try:
+            with self._receiving.answering(stream.peer, size):
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await send_message(stream, signed.wire, [payload] if size else [])
+        except TimeoutError:
+            raise Rejected(Reason.UNEXPECTED, f"an answer was not taken within {TAKE_SECONDS:.0f} s") from None
 
     async def _count(self, trainer: PeerId, wire: bytes) -> bytes:
         """The mask of those that are counted here by now."""
