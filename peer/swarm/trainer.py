@@ -84,7 +84,7 @@ class PipelineTrainer:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 grant, self._depth = None, self._suitable_depth
-                self._drop_before(self._run.epoch() - OPEN_EPOCHS)  # whatever the keeper says
+                self._drop_before(self._oldest)  # whatever the keeper says
                 async with self._border.around("claiming microbatches"):
                     keeper = self._claims.choose_keeper(working=bool(self._working))
                     if keeper is not None:
@@ -103,6 +103,11 @@ class PipelineTrainer:
         """Our share of what keeps all who serve a stage busy."""
         together = UNDER_WAY_PER_SERVER * len(self._run.servers())
         return min(MOST_UNDER_WAY, max(FEWEST_UNDER_WAY, ceil(together / max(1, len(self._run.trainers())))))
+
+    @property
+    def _oldest(self) -> int:
+        """Those before it all stages have stepped long ago: nothing of them is kept, or begun."""
+        return self._run.epoch() - OPEN_EPOCHS
 
     @property
     def _at_work_on(self) -> dict[int, int]:
@@ -140,7 +145,7 @@ class PipelineTrainer:
 
     def _begin(self, keeper: PeerId, epoch: int, number: int, missing: list[int], tasks: asyncio.TaskGroup) -> None:
         wanted = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
-        if (epoch, number) in self._held or not wanted:
+        if (epoch, number) in self._held or not wanted or epoch < self._oldest:
             return
         microbatch = self._held[epoch, number] = Microbatch(epoch, number, keeper, wanted)
         self._start(microbatch, partial(self._follow, microbatch), tasks)
