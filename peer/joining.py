@@ -1,7 +1,7 @@
 """How a member comes by the swarm's state: what most sign it to be, fetched from all who hold it."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -30,6 +30,9 @@ FETCHES_IN_A_ROW = 3
 LONGEST_REST_SECONDS = 300.0
 """… first as long as a fetch takes, then twice as long each time, up to here."""
 
+Restore = Callable[[ModelState], Awaitable[ModelState]]
+"""From what state to go on when nobody else tells of one; it is given ours."""
+
 log = structlog.get_logger()
 
 
@@ -48,6 +51,11 @@ class Found:
 
 def _names(choice: Choice, state: ModelState) -> bool:
     return (choice.epoch, choice.digest) == (state.epoch, state.digest)
+
+
+async def as_it_is(ours: ModelState) -> ModelState:
+    """Nothing is to be restored."""
+    return ours
 
 
 class Joining:
@@ -73,7 +81,7 @@ class Joining:
         """A round has come to its end with us in it."""
         self._fetches = 0
 
-    async def find(self, ours: ModelState, fellows: Fellows) -> Found | None:
+    async def find(self, ours: ModelState, fellows: Fellows, restore: Restore = as_it_is) -> Found | None:
         """The state that the swarm has; ours, when nobody has another, or none that counts more.
 
         None: it could not be fetched; to be tried again.
@@ -84,8 +92,9 @@ class Joining:
         if choice is not None and not _names(choice, ours) and (pause := self._rest_seconds):
             await self._rest(pause)
             choice = await self._choose(ours, fellows)  # what it was before is a thing of the past
-        if choice is None:
-            return Found(ours, self._group(None, ours.epoch), fetched=False)
+        if choice is None or choice.tellers <= {self._transport.peer_id}:
+            ours = await restore(ours)
+            return Found(ours, self._group(choice, ours.epoch), fetched=False)
         self._company.ban_all(choice.banned)
         if _names(choice, ours):
             return Found(ours, self._group(choice, ours.epoch), fetched=False, elders=choice.tellers)

@@ -28,7 +28,7 @@ from peer.description import Description
 from peer.directives import Directives
 from peer.epoch_pace import EpochPace
 from peer.fellows import Fellows
-from peer.joining import Joining
+from peer.joining import Joining, Restore, as_it_is
 from peer.learner import Learner
 from peer.membership import Membership
 from peer.profile import Profile
@@ -88,8 +88,10 @@ class Place:
 
     stage: int
     state: ModelState
-    """Where to start when nobody else is there."""
+    """What we have of it: a snapshot of ours, or where the run starts."""
     learner: Learner
+    restore: Restore
+    """Where to go on when nobody else is there."""
 
 
 class Participant:
@@ -126,6 +128,8 @@ class Participant:
         self._serving = serving
         self._moving: Place | None = None
         """Where we are to go on."""
+        self._restore: Restore = as_it_is
+        """As long as we have not joined those who are where we have moved to."""
         self.state, self.learner = state, learner
         self.phase: State = "joining"
         self.evaluation: dict[str, float] = {}
@@ -358,7 +362,7 @@ class Participant:
 
     def _take(self, place: Place) -> None:
         log.info("serving another stage", stage=place.stage, before=self.stage)
-        self._moving = None
+        self._moving, self._restore = None, place.restore
         self.fellows.stage, self.state, self.learner = place.stage, place.state, place.learner
         self._plan = replace(self._plan, grid=Grid(place.state.parameter_count))
         self._conversation.inbox.chunks = self._plan.grid.chunks
@@ -394,9 +398,10 @@ class Participant:
     async def _join(self) -> None:
         """Takes the state that the swarm has; ours, when nobody has another, or none that counts more."""
         self._enter("syncing")
-        found = await self._joining.find(self.state, self.fellows)
+        found = await self._joining.find(self.state, self.fellows, self._restore)
         if found is None:
             return
+        self._restore = as_it_is
         self.fellows.group, self.fellows.elders = found.group, found.elders
         await self._become(found.state)
         if self._cells:  # most others know us by our record alone

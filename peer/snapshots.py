@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class SnapshotStore:
         What is there of later epochs goes too: whoever has stepped back to `state` has given that history up, and
         would otherwise resume from it, and take the new states for the oldest.
         """
-        path = self._directory / f"epoch-{state.epoch:012}.safetensors"
+        path = self._path(state.epoch)
         tensors = {"parameters": state.parameters}
         tensors |= {_SLOT_PREFIX + name: slot for name, slot in state.slots.items()}
         _write(path, tensors, _metadata(state))
@@ -60,12 +60,15 @@ class SnapshotStore:
 
     def latest(self, *, run: str, parameter_count: int, slot_names: Sequence[str]) -> ModelState | None:
         """The newest whole snapshot of that run and shape, if any; a damaged one is logged and skipped."""
-        for path in self._newest_first():
-            try:
-                return _read(path, run, parameter_count, slot_names)
-            except (_Damaged, SafetensorError, OSError) as error:
-                logger.warning("The snapshot %s is damaged and is not used: %s", path.name, error)
-        return None
+        return _first_whole(self._newest_first(), run, parameter_count, slot_names)
+
+    def of_epoch(self, epoch: int, *, run: str, parameter_count: int, slot_names: Sequence[str]) -> ModelState | None:
+        """As `latest`, of that epoch alone."""
+        paths = [path for path in self._newest_first() if path == self._path(epoch)]
+        return _first_whole(paths, run, parameter_count, slot_names)
+
+    def _path(self, epoch: int) -> Path:
+        return self._directory / f"epoch-{epoch:012}.safetensors"
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._directory.glob("epoch-*.safetensors"), reverse=True)
@@ -89,6 +92,15 @@ def _write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str])
         write_atomically(path, lambda file: save_file(tensors, file, metadata))
     except (OSError, SafetensorError) as error:
         raise SnapshotError(f"cannot write {path}: {error}; free some space or choose another place") from error
+
+
+def _first_whole(paths: Iterable[Path], run: str, parameter_count: int, slot_names: Sequence[str]) -> ModelState | None:
+    for path in paths:
+        try:
+            return _read(path, run, parameter_count, slot_names)
+        except (_Damaged, SafetensorError, OSError) as error:
+            logger.warning("The snapshot %s is damaged and is not used: %s", path.name, error)
+    return None
 
 
 def _read(path: Path, run: str, parameter_count: int, slot_names: Sequence[str]) -> ModelState:

@@ -55,7 +55,7 @@ class StageClient:
         """What the stage's peer makes of it; `accepted` are the tensors that may come back. `kept`: it has said to have
         kept the inputs.
 
-        Raises Unreachable, TimedOut, Rejected.
+        Raises TransportError, Rejected.
         """
         if peer == self._transport.peer_id:
             answer, payload = await self._own.handle(peer, Delivery(work=work), payloads)

@@ -23,6 +23,8 @@ KEPT = 8
 """Charges of ours whose tensors are kept."""
 SHOWN_AT_ONCE = 4
 FETCH_SECONDS = 120.0
+SHOW_SECONDS = FETCH_SECONDS / 2
+"""Who has not taken them by then makes room for others, who still have the time."""
 
 
 class EvidenceStore:
@@ -31,6 +33,8 @@ class EvidenceStore:
         self._transport, self._admit = transport, admit
         self._kept: OrderedDict[bytes, tuple[Payload, ...]] = OrderedDict()
         self._showing = asyncio.Semaphore(SHOWN_AT_ONCE)
+        self._asking: set[PeerId] = set()
+        """To whom something is shown, or will be."""
 
     async def serve(self) -> None:
         await self._transport.serve_streams(EVIDENCE_KIND, self._show, REQUEST_BYTES)
@@ -47,8 +51,16 @@ class EvidenceStore:
         payloads = self._kept.get(frame.header) if frame is not None else None
         if payloads is None:
             raise Rejected(Reason.ABSENT, "no such evidence is kept here")
-        async with self._showing:
-            await send_message(stream, b"", payloads)
+        if stream.peer in self._asking:
+            raise Rejected(Reason.BUSY, "evidence is shown to each one after the other")
+        self._asking.add(stream.peer)
+        try:
+            async with self._showing, asyncio.timeout(SHOW_SECONDS):
+                await send_message(stream, b"", payloads)
+        except TimeoutError:
+            raise Rejected(Reason.UNEXPECTED, f"evidence was not taken within {SHOW_SECONDS:.0f} s") from None
+        finally:
+            self._asking.discard(stream.peer)
 
 
 async def fetch_evidence(

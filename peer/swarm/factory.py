@@ -67,13 +67,14 @@ class StageFactory:
             self._stores[number] = SnapshotStore(self._directory / f"stage-{number}")
         return self._stores.get(number)
 
-    def saved(self, number: int) -> ModelState | None:
-        """The newest state of that stage on this disk. Blocking."""
+    def saved(self, number: int, epoch: int | None = None) -> ModelState | None:
+        """The stage's state of that epoch on this disk, or its newest. Blocking."""
         store = self.store(number)
         if store is None:
             return None
         first = stage_shape(self.manifest, number)
-        return store.latest(run=first.run, parameter_count=first.parameter_count, slot_names=tuple(first.slots))
+        find = store.latest if epoch is None else partial(store.of_epoch, epoch)
+        return find(run=first.run, parameter_count=first.parameter_count, slot_names=tuple(first.slots))
 
     def first(self, number: int) -> ModelState:
         """Where the run starts. Blocking."""

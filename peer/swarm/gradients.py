@@ -4,7 +4,7 @@ Until then the gradient of a microbatch waits by itself: its trainer may not hav
 by another peer. Blocking; for one thread, not that which computes: a trainer does not wait so long for a count.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,8 @@ from protocols.vectors import Vector, slices
 
 MOST_WAITING, FEWEST_WAITING = 8, 2
 WAITING_BYTES = 64 * 1024 * 1024
-"""So many wait, of large stages fewer, for each is as large as the stage; the oldest gives way, and is done again when
-its trainer asks for it."""
+"""So many wait, of large stages fewer, for each is as large as the stage; of who has most of them the oldest gives way,
+and is done again when its trainer asks for it."""
 
 
 @dataclass
@@ -65,7 +65,13 @@ class Gradients:
         self._waiting[epoch, microbatch, trainer] = gradient
         self._waiting.move_to_end((epoch, microbatch, trainer))
         if len(self._waiting) > max(FEWEST_WAITING, min(MOST_WAITING, WAITING_BYTES // gradient.nbytes)):
-            self._waiting.popitem(last=False)
+            del self._waiting[self._first_to_go()]
+
+    def _first_to_go(self) -> tuple[int, int, PeerId]:
+        """Who has none counted crowds out nobody else."""
+        held = Counter(trainer for _, _, trainer in self._waiting)
+        most = max(held.values())
+        return next(key for key in self._waiting if held[key[2]] == most)
 
     def count(self, epoch: int, microbatches: int, trainer: PeerId) -> int:
         """Adds those that wait; the mask of those that are counted by now, whoever has asked for it."""

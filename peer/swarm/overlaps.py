@@ -46,6 +46,8 @@ class Overlaps:
             return
         for peer in self._peers_at(stage.number):
             word = await self._ask(peer) if peer < self._transport.peer_id else None
+            if stage is not self._held():
+                return
             if word is None or word.stage != stage.number:
                 continue
             theirs = {each.epoch: from_bytes(each.covered) for each in word.counted}

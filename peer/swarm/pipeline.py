@@ -7,6 +7,8 @@ server takes its microbatches, and the participant joins those who serve it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from random import Random
 
 import structlog
@@ -44,7 +46,7 @@ from protocols.round.order import order
 from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.swarm.agreement import tolerance_of
-from protocols.swarm.messages import Coverage
+from protocols.swarm.messages import OPEN_EPOCHS, Coverage
 from protocols.swarm.rebalance import Load, neediest_stage, next_move
 from protocols.swarm.wiring import Wiring
 
@@ -96,7 +98,7 @@ class PipelinePeer:
             transport, signer, factory, participant.contents, others, border, quota_bytes, participant.require
         )
         self._previous = PreviousParameters(
-            transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, border
+            transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, factory.saved, border
         )
         recomputation = Recomputation(
             transport, signer, factory, self._previous, self._peers_at, lambda: self.server.stage, border
@@ -253,11 +255,9 @@ class PipelinePeer:
         self.moving_to = number
         self.participant.membership.republish()
         try:
-            state = await self._state_of(number)
+            state = await self._kept(number)
             stage: Stage = await self._transport.in_thread(self._factory.make, number)
-            self.participant.move(Place(number, state, stage), at_once=at_once)
-            while self.participant.stage != number:
-                await self.participant.changed.wait()
+            await self._arrive(Place(number, state, stage, partial(self._restore, number)), at_once=at_once)
             before, self._since = self.server.stage, self._transport.clock.monotonic()
             self.server.take(stage, self._factory.accepted(number))
             if before is not None:
@@ -266,27 +266,41 @@ class PipelinePeer:
             self.moving_to = None
             self.participant.membership.republish()
 
-    async def _state_of(self, number: int) -> ModelState:
-        """Where to start at a stage: with its peers, who will tell us more; or, if it has none, for all of it."""
+    async def _arrive(self, place: Place, *, at_once: bool) -> None:
+        """At the place, once this epoch is over; at once when nobody is there any more, for then none ends."""
+        participant = self.participant
+        participant.move(place, at_once=at_once)
+        while participant.stage != place.stage:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DECIDE_SECONDS):
+                    await participant.changed.wait()
+            if not (at_once or list(self._peers_at(place.stage))):
+                at_once = True
+                participant.move(place, at_once=True)
+
+    async def _kept(self, number: int) -> ModelState:
+        """What is here of a stage, whose peers will tell us more."""
         saved: ModelState | None = await self._transport.in_thread(self._factory.saved, number)
         first: ModelState | None = None if saved else await self._transport.in_thread(self._factory.first, number)
         ours = saved or first
         assert ours is not None
-        if any(member.entry.state_digest is not None for member in self._members() if member.entry.stage == number):
-            return ours
+        return ours
+
+    async def _restore(self, number: int, ours: ModelState) -> ModelState:
+        """Where a stage goes on that has no peers who could tell us: all other members are asked for it."""
         epoch = self._run_epoch(number)
         if epoch <= ours.epoch:
             return ours
         newest = await self._restorer.newest(number) or ours
-        if newest.epoch < epoch:
-            log.warning(
-                "a stage has lost all its peers, and goes on from an older snapshot",
-                stage=number,
-                epoch=epoch,
-                snapshot_epoch=newest.epoch,
-            )
-            return ModelState(newest.run, epoch, newest.parameters, newest.slots)
-        return newest
+        if newest.epoch == epoch or newest.epoch > epoch + OPEN_EPOCHS:  # no stage is so far ahead: others are to come
+            return newest
+        log.warning(
+            "a stage has lost all its peers, and goes on from a snapshot of another epoch",
+            stage=number,
+            epoch=epoch,
+            snapshot_epoch=newest.epoch,
+        )
+        return ModelState(newest.run, epoch, newest.parameters, newest.slots)
 
     def _run_epoch(self, without: int) -> int:
         """The epoch that the other stages have to step, all but one of which may have done so."""

@@ -1,6 +1,7 @@
 """The parameters of the epoch before: stages step one after the other, and a late one needs the others as they were.
 
-Peers that come to a stage in between take them from those who were there.
+Peers that come to a stage in between take them from those who were there; where nobody was, as when all have been down
+at once, from their own disk.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,12 +18,16 @@ from protocols.blocks import BlockIndex
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.signed import Signer, open_signed
+from protocols.state import ModelState
 from protocols.swarm.messages import Previous
 from protocols.vectors import Vector, all_finite
 
 PREVIOUS_KIND = "swarm-previous"
 ASK_SECONDS = 5.0
 LOOK_SECONDS = 0.5
+
+Saved = Callable[[int, int], ModelState | None]
+"""Stage, epoch → its state. Blocking."""
 
 log = structlog.get_logger()
 
@@ -35,11 +40,14 @@ class PreviousParameters:
         contents: ContentStore,
         peers_at: Callable[[int], Iterable[PeerId]],
         held: Callable[[], Stage | None],
+        saved: Saved,
         border: Border,
     ) -> None:
-        """`peers_at`: who serves a stage; `held`: ours."""
+        """`peers_at`: who serves a stage; `held`: ours; `saved`: a stage's state of an epoch on this disk."""
         self._transport, self._signer, self._contents = transport, signer, contents
-        self._peers_at, self._held, self._border = peers_at, held, border
+        self._peers_at, self._held, self._saved, self._border = peers_at, held, saved, border
+        self._read_for: tuple[Stage, int] | None = None
+        """For which stage and epoch the disk has been looked at."""
         self._shown: tuple[Vector, bytes] | None = None
         """What is served here, and its address."""
 
@@ -50,9 +58,13 @@ class PreviousParameters:
         """Fetches those that our stage lacks, until cancelled."""
         while True:
             stage = self._held()
-            if stage is not None and stage.ready.is_set() and stage.epoch and stage.previous is None:
+            if stage is not None and stage.ready.is_set() and stage.lacking:
                 async with self._border.around("fetching the parameters of the epoch before"):
-                    await self._fetch(stage)
+                    if stage.previous is None:
+                        await self._fetch(stage)
+                    if self._read_for != (stage, stage.epoch):
+                        self._read_for = stage, stage.epoch
+                        await self._read(stage)
             await self._transport.clock.sleep(LOOK_SECONDS)
 
     async def _fetch(self, stage: Stage) -> None:
@@ -65,6 +77,13 @@ class PreviousParameters:
         parameters = await self.fetch(address, named[address], stage.parameter_count)
         if parameters is not None:
             stage.remember(epoch, parameters)
+
+    async def _read(self, stage: Stage) -> None:
+        """Those that we have saved ourselves."""
+        for epoch in stage.lacking:
+            state: ModelState | None = await self._transport.in_thread(self._saved, stage.number, epoch)
+            if state is not None:
+                stage.remember(epoch, state.parameters)
 
     async def named(self, stage: int, epoch: int) -> dict[bytes, list[PeerId]]:
         """By address: which of the stage's peers say that these are the parameters before they stepped `epoch`."""

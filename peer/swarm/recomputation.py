@@ -16,7 +16,7 @@ from peer.swarm.compute import given_to_trainer
 from peer.swarm.factory import StageFactory
 from peer.swarm.microbatch import Tensor
 from peer.swarm.previous import PreviousParameters
-from peer.swarm.stage import EpochOver, Stage
+from peer.swarm.stage import EpochOver, Moved, Stage
 from peer.sync import Heads, parse_state
 from protocols.activations import TensorBounds, decode_tensor, encode_tensor
 from protocols.identity import PeerId
@@ -84,7 +84,7 @@ class Recomputation:
         try:
             inputs, other = await self._decoded(assignment)
             return await self._as_it_travels(*await stage.redo(work.epoch, inputs, other))
-        except EpochOver:
+        except (EpochOver, Moved):
             return None
 
     async def with_fetched(self, assignment: Assignment) -> Product | None:

@@ -4,7 +4,7 @@ A stage that has lost all its peers goes on from the newest snapshot that anybod
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import structlog
 from dht.border import Border
 from dht.interfaces import Transport, TransportError
 from peer.content_fetch import ContentNotFound, fetch_content
-from peer.contents import ContentStore
+from peer.contents import ContentStore, MemoryContent
 from peer.models.stages import stage_shape
 from peer.swarm.factory import StageFactory
 from peer.sync import Heads, fetch_state, parse_state
@@ -29,6 +29,10 @@ FOREIGN_SECONDS = 30.0
 """How often the snapshot of a foreign stage is renewed."""
 SHOWN_SECONDS = 5.0
 """So long what was read of a stage is said to whoever asks."""
+MOST_SHOWN = 2
+"""Snapshots that are in memory for who asked for them, …"""
+UNASKED_SECONDS = 300.0
+"""… until nobody has asked for so long."""
 
 log = structlog.get_logger()
 
@@ -61,6 +65,8 @@ class Restorer:
         self._reading = asyncio.Lock()
         self._shown: dict[int, tuple[float, bytes | None]] = {}
         """Stage → when its snapshot was read from the disk, and what is said of it."""
+        self._served: OrderedDict[int, bytes] = OrderedDict()
+        """Stage → the address of its snapshot, those that were read last at the end."""
 
     async def serve(self) -> None:
         await self._transport.serve_requests(KEPT_KIND, self._answer)
@@ -69,6 +75,7 @@ class Restorer:
         """Renews the snapshot of the stage after ours, until cancelled."""
         while True:
             await self._transport.clock.sleep(FOREIGN_SECONDS)
+            self._forget_unasked()
             stage = own()
             if stage is not None and self._factory.store(0) is not None:
                 async with self._border.around("keeping a snapshot of a foreign stage"):
@@ -150,12 +157,31 @@ class Restorer:
         read_at, said = self._shown.get(stage, (float("-inf"), None))
         now = self._transport.clock.monotonic()
         if now < read_at + SHOWN_SECONDS:
+            if said is not None and stage not in self._served:
+                raise Rejected(Reason.BUSY, "the snapshots of too many stages are asked for")
             return said
         state: ModelState | None = await self._transport.in_thread(self._factory.saved, stage)
         said = None
         if state is not None:
             index = await self._transport.in_thread(lambda: state.index)
-            self._contents.put(index, state.buffers())
+            self._serve(stage, MemoryContent(index, state.buffers()))
             said = self._signer.sign(Kept(stage=stage, state=index.digest), state.epoch).wire
         self._shown[stage] = now, said
         return said
+
+    def _serve(self, stage: int, content: MemoryContent) -> None:
+        """Beside our own states, none of which gives way for it."""
+        self._unserve(stage)
+        self._served[stage] = content.index.digest
+        self._contents.pin(content.index.digest, content)
+        while len(self._served) > MOST_SHOWN:
+            self._unserve(next(iter(self._served)))
+
+    def _forget_unasked(self) -> None:
+        now = self._transport.clock.monotonic()
+        for stage in [each for each in self._served if self._shown[each][0] + UNASKED_SECONDS < now]:
+            self._unserve(stage)
+
+    def _unserve(self, stage: int) -> None:
+        if (address := self._served.pop(stage, None)) is not None:
+            self._contents.unpin(address)

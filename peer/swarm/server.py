@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from dht.border import Border
-from dht.interfaces import Frame, Stream, Transport
+from dht.interfaces import Frame, Stream, Transport, TransportError
 from peer.signal import Signal
 from peer.swarm.compute import Forgotten
 from peer.swarm.kept_passes import Passage
 from peer.swarm.receiving import Receiving
-from peer.swarm.stage import EpochOver, Order, Stage
+from peer.swarm.stage import EpochOver, Moved, Order, Stage
 from peer.swarm.tensor_frames import check_announced, send_message
 from protocols.activations import TensorBounds, TensorHeader, decode_tensor, encode_tensor
 from protocols.codecs import Payload
@@ -39,11 +39,16 @@ COUNT_KIND = "swarm-count"
 COVERAGE_KIND = "swarm-coverage"
 FRAME_BYTES = 512 * 1024
 IDLE_SECONDS = 60.0
+TAKE_SECONDS = 60.0
+"""For an answer; no trainer waits longer for one (`router.MOST_SECONDS`)."""
 QUEUE_LIMIT = 16
 """Works that wait, …"""
 QUEUE_LIMIT_OF_ONE = 8
 """… and of one trainer, so that none crowds out the others."""
 FORWARDS_TOGETHER = 4
+PASSED_BY = 2 * QUEUE_LIMIT
+"""A work of training is next when so many others have come since: who sends one backward pass after the other keeps
+nobody's forward passes waiting for ever."""
 
 _RANKS: dict[WorkTask, int] = {"backward": 0, "forward": 1, "evaluate": 2}
 
@@ -66,6 +71,10 @@ class _Job:
     task: WorkTask = field(compare=False)
     order: Order = field(compare=False)
     done: "asyncio.Future[tuple[Tensor | None, float | None]]" = field(compare=False)
+
+    def has_waited(self, newest: int) -> bool:
+        """Whether too many have come since, of which `newest` is the last."""
+        return self.task != "evaluate" and newest - self.priority[-1] > PASSED_BY
 
 
 def check_work(work: Work, accepted: Accepted, training: Pipeline) -> None:
@@ -90,8 +99,8 @@ def _go_together(one: Order, other: Order) -> bool:
     return one.epoch == other.epoch and one.given.shape[1:] == other.given.shape[1:]
 
 
-class Moved(Exception):
-    """Another stage is served here by now."""
+class NotComputed(TransportError):
+    """By a mistake of ours: who has asked goes elsewhere, as if the line had broken."""
 
 
 class StageServer:
@@ -155,10 +164,11 @@ class StageServer:
         if not self._jobs:
             return []
         self._jobs.sort()
-        first = self._jobs[0]
+        first = next((job for job in self._jobs if job.has_waited(self._came)), self._jobs[0])
         jobs = [first]
         if first.task == "forward":
-            alike = (job for job in self._jobs[1:] if job.task == "forward" and _go_together(job.order, first.order))
+            others = (job for job in self._jobs if job is not first and job.task == "forward")
+            alike = (job for job in others if _go_together(job.order, first.order))
             jobs += islice(alike, FORWARDS_TOGETHER - 1)
         self._jobs = [job for job in self._jobs if job not in jobs]
         return jobs
@@ -173,14 +183,15 @@ class StageServer:
                 case "forward":
                     outputs = await stage.forward([job.order for job in jobs])
                     results = [(each, None) for each in outputs]
-        except (Rejected, EpochOver, Forgotten) as error:
+        except (Rejected, EpochOver, Forgotten, Moved) as error:
             for job in jobs:
                 if not job.done.done():
                     job.done.set_exception(error)
             return
         except BaseException:
             for job in jobs:
-                job.done.cancel()
+                if not job.done.done():
+                    job.done.set_exception(NotComputed("this work could not be computed"))
             raise
         for job, result in zip(jobs, results, strict=True):
             if not job.done.done():
@@ -189,7 +200,7 @@ class StageServer:
     # -- trainers ----------------------------------------------------------------------------------------------------
 
     async def _serve(self, stream: Stream) -> None:
-        """One work after the other. Raises Rejected, Unreachable."""
+        """One work after the other. Raises Rejected, Unreachable, NotComputed."""
         self._admit(stream.peer)
         while (frame := await self._next_frame(stream)) is not None:
             delivery, accepted = Delivery.from_bytes(frame.header), self._accepted
@@ -216,7 +227,7 @@ class StageServer:
             return None
 
     async def handle(self, trainer: PeerId, delivery: Delivery, payloads: Sequence[Payload]) -> tuple[Answer, Payload]:
-        """The answer, and the tensor that goes with it. Raises Rejected."""
+        """The answer, and the tensor that goes with it. Raises Rejected, NotComputed."""
         work, stage, accepted = delivery.work, self.stage, self._accepted
         outcome = self._refusal(work, trainer)
         if outcome is not None or stage is None or accepted is None:
@@ -228,7 +239,7 @@ class StageServer:
         if delivery.kept is not None and not stage.has_kept(passage):
             return self._refuse(work, "forgotten")
         try:
-            tensor, loss = await self._do(passage, delivery, payloads, accepted)
+            tensor, loss = await self._do(stage, passage, delivery, payloads, accepted)
         except EpochOver:
             return self._refuse(work, "late")
         except Forgotten:
@@ -269,14 +280,16 @@ class StageServer:
         return None
 
     async def _do(
-        self, passage: Passage, delivery: Delivery, payloads: Sequence[Payload], accepted: Accepted
+        self, stage: Stage, passage: Passage, delivery: Delivery, payloads: Sequence[Payload], accepted: Accepted
     ) -> tuple[Tensor | None, float | None]:
-        """Raises Rejected, EpochOver, Forgotten, Moved."""
+        """Raises Rejected, EpochOver, Forgotten, Moved, NotComputed."""
         work, trainer = delivery.work, passage.trainer
         self._waiting[trainer] += 1
         try:
             inputs = await self._decode(work.inputs, payloads[0], accepted.inputs) if delivery.kept is None else None
             other = await self._decode(work.other, payloads[-1], accepted.other) if work.other is not None else None
+            if self.stage is not stage:
+                raise Moved
             self._came += 1
             job = _Job(
                 (_RANKS[work.task], work.epoch, self._came),
@@ -296,8 +309,13 @@ class StageServer:
         return torch.from_numpy(np.ascontiguousarray(values))
 
     async def _answer(self, stream: Stream, work: Work, answer: Answer, payload: Payload = b"") -> None:
-        signed = self._signer.sign(answer, work.epoch)
-        await send_message(stream, signed.wire, [payload] if memoryview(payload) else [])
+        signed, size = self._signer.sign(answer, work.epoch), memoryview(payload).nbytes
+        try:
+            with self._receiving.answering(stream.peer, size):
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await send_message(stream, signed.wire, [payload] if size else [])
+        except TimeoutError:
+            raise Rejected(Reason.UNEXPECTED, f"an answer was not taken within {TAKE_SECONDS:.0f} s") from None
 
     async def _count(self, trainer: PeerId, wire: bytes) -> bytes:
         """The mask of those that are counted here by now."""

@@ -13,7 +13,7 @@ from peer.swarm.client import Reply
 from peer.swarm.inspector import AnswerInspector
 from peer.swarm.microbatch import Tensor
 from peer.swarm.recomputation import Assignment
-from peer.swarm.router import Router
+from peer.swarm.router import Router, Untimely
 from protocols.activations import TensorBounds
 from protocols.encoding import digest
 from protocols.identity import PeerId
@@ -86,6 +86,6 @@ class SpotChecks:
         try:
             async with asyncio.timeout(self._router.patience(assignment.work)):
                 _, reply = await self._router.ask(assignment.work, assignment.tensors, accepted, exclude=exclude)
-        except TimeoutError:
+        except (TimeoutError, Untimely):
             return None
         return await self._arbiter.given(reply, assignment)

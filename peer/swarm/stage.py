@@ -161,10 +161,19 @@ class Stage(Learner):
         """The parameters before the last step, which a stage that has not come so far may still need."""
         return self._parameters.get(self.epoch - 1)
 
+    @property
+    def lacking(self) -> list[int]:
+        """Of which epochs before the last step the parameters are not here that such a stage may still need."""
+        return [epoch for epoch in self._before if epoch not in self._parameters]
+
     def remember(self, epoch: int, parameters: Vector) -> None:
         """Takes the parameters of an epoch that was stepped before we came."""
-        if epoch == self.epoch - 1:
+        if epoch in self._before:
             self._parameters.setdefault(epoch, parameters)
+
+    @property
+    def _before(self) -> range:
+        return range(max(0, self.epoch - 1 - self._training.delayed), self.epoch)
 
     def has_kept(self, passage: Passage) -> bool:
         """Whether a backward pass of it needs no inputs."""
@@ -195,7 +204,7 @@ class Stage(Learner):
     async def backward(self, order: Order) -> tuple[Tensor | None, float | None]:
         """The gradient of the inputs, and the loss; the stage's own waits to be counted.
 
-        Raises Rejected, EpochOver, Forgotten.
+        Raises Rejected, EpochOver, Forgotten, Moved.
         """
         passage, other = order.passage, order.other
         assert other is not None
@@ -215,7 +224,7 @@ class Stage(Learner):
     async def redo(self, epoch: int, inputs: Tensor, other: Tensor | None) -> tuple[Tensor | None, float | None]:
         """What a forward pass, or with `other` a backward pass, gives its trainer; nothing of it counts.
 
-        Raises Rejected, EpochOver.
+        Raises Rejected, EpochOver, Moved.
         """
         parameters = self._at(epoch)
         return await self._in_thread(lambda: given_to_trainer(self._compute, parameters, inputs, other, last=self.last))
@@ -234,7 +243,8 @@ class Stage(Learner):
         self.counted.notify()
 
     async def close(self) -> None:
-        """Returns when a microbatch that is under way has ended; cancelled, it does not wait for it."""
+        """Returns when all that is under way has ended; cancelled, it does not wait for it. What comes later is refused
+        (Moved)."""
         threads = (each for each in (self._in_thread, self._summing) if isinstance(each, _Thread))
         await asyncio.gather(*(thread.close() for thread in threads))
 
@@ -261,16 +271,21 @@ class Stage(Learner):
 
 
 class _Thread:
-    """Runs one call after the other."""
+    """Runs one call after the other. Closed, it runs those that wait, whose callers else would seem to be cancelled."""
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._closed = False
 
     async def __call__(self, call: Callable[[], T]) -> T:
+        """Raises Moved when it is closed."""
+        if self._closed:
+            raise Moved
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        self._closed = True
+        await asyncio.to_thread(self._executor.shutdown, wait=True)
 
 
 def evaluated_epoch(manifest: Manifest, epoch: int) -> int | None:
@@ -281,3 +296,7 @@ def evaluated_epoch(manifest: Manifest, epoch: int) -> int | None:
 
 class EpochOver(Exception):
     """The epoch was stepped while a microbatch of it waited here."""
+
+
+class Moved(Exception):
+    """Another stage is served here by now."""

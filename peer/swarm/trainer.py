@@ -30,7 +30,7 @@ from protocols.manifest import Manifest, Pipeline
 from protocols.rejection import Rejected
 from protocols.sampling import microbatch_indices
 from protocols.swarm.coverage import everything, from_bytes, numbers
-from protocols.swarm.messages import Grant, Work
+from protocols.swarm.messages import OPEN_EPOCHS, Grant, Work
 
 CLAIM_SECONDS, IDLE_CLAIM_SECONDS = 0.3, 0.1
 """How often the board hears of us, at least; the second while we have nothing to do, as at an epoch's end."""
@@ -84,6 +84,7 @@ class PipelineTrainer:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 grant, self._depth = None, self._suitable_depth
+                self._drop_before(self._oldest)  # whatever the keeper says
                 async with self._border.around("claiming microbatches"):
                     keeper = self._claims.choose_keeper(working=bool(self._working))
                     if keeper is not None:
@@ -102,6 +103,11 @@ class PipelineTrainer:
         """Our share of what keeps all who serve a stage busy."""
         together = UNDER_WAY_PER_SERVER * len(self._run.servers())
         return min(MOST_UNDER_WAY, max(FEWEST_UNDER_WAY, ceil(together / max(1, len(self._run.trainers())))))
+
+    @property
+    def _oldest(self) -> int:
+        """Those before it all stages have stepped long ago: nothing of them is kept, or begun."""
+        return self._run.epoch() - OPEN_EPOCHS
 
     @property
     def _at_work_on(self) -> dict[int, int]:
@@ -139,7 +145,7 @@ class PipelineTrainer:
 
     def _begin(self, keeper: PeerId, epoch: int, number: int, missing: list[int], tasks: asyncio.TaskGroup) -> None:
         wanted = {stage for stage, mask in enumerate(missing) if mask >> number & 1}
-        if (epoch, number) in self._held or not wanted:
+        if (epoch, number) in self._held or not wanted or epoch < self._oldest:
             return
         microbatch = self._held[epoch, number] = Microbatch(epoch, number, keeper, wanted)
         self._start(microbatch, partial(self._follow, microbatch), tasks)
@@ -257,7 +263,7 @@ class PipelineTrainer:
         if is_known:
             peer, reply = await self._stages.ask_again(work, [given, other], accepted)
         else:
-            wanted = microbatch.kept_by.get(stage)
+            wanted = microbatch.kept_by.pop(stage, None)  # for one backward pass
             peer, reply = await self._stages.ask(work, [given, other], accepted, wanted=wanted)
         if reply.answer.loss is not None:
             self._on_loss(reply.answer.loss)
@@ -274,10 +280,14 @@ class PipelineTrainer:
         microbatch.counted[stage] = Counted(peer, self._transport.clock.monotonic())
 
     async def _has_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
+        """Who says that it has not, though it has done it, gets no work for a moment."""
         wanted = 1 << microbatch.number
         for _ in range(COUNT_ATTEMPTS):
             try:
-                return await self._client.count(peer, stage, microbatch.epoch, wanted) == wanted
+                if await self._client.count(peer, stage, microbatch.epoch, wanted) == wanted:
+                    return True
+                self._stages.blame(stage, peer)
+                return False
             except (TransportError, Rejected) as error:
                 log.debug("a count is not answered", stage=stage, peer=peer, error=str(error))
         return False

@@ -125,6 +125,28 @@ def test_a_peer_that_dies_in_an_evaluation_is_replaced_by_another(monkeypatch: p
     simulate(scenario, evaluated(epochs=3, every=100))
 
 
+def test_who_fails_in_an_evaluation_of_its_own_does_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a mistake of ours that was not foreseen; nobody has cancelled it."""
+    evaluate_batch = Stage.evaluate_batch
+    failed: list[int] = []
+
+    async def fails_at_first(self: Stage, epoch: int, inputs: Tensor) -> Tensor:
+        if self.number == 0 and not failed:
+            failed.append(epoch)
+            raise ArithmeticError("made up")
+        return await evaluate_batch(self, epoch, inputs)
+
+    monkeypatch.setattr(Stage, "evaluate_batch", fails_at_first)
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        evaluator = await swarm.start(0, stage=0)
+        await swarm.start(1, stage=1, role="stage")
+        await swarm.until(lambda: evaluator.participant.evaluated_epoch == 4, within=100)
+        assert failed == [2]
+
+    simulate(scenario, evaluated(epochs=4, every=2))
+
+
 class Recording:
     """Computes nothing, and writes down what it was asked for."""
 

@@ -94,3 +94,12 @@ async def test_a_work_whose_end_never_comes_gives_its_place_back_when_its_stream
         async with under_way(receiving, *[("trainer", 10)] * MOST_WORKS_OF_ONE):
             pass
         assert await has_place(receiving)
+
+
+@pytest.mark.parametrize(("untaken", "fits"), [(MOST_BYTES_OF_ONE - 2, True), (MOST_BYTES_OF_ONE - 1, False)])
+async def test_who_does_not_take_its_answers_sends_no_more_works(untaken: int, fits: bool) -> None:
+    receiving = Receiving()
+    with receiving.answering(PeerId("trainer"), untaken):
+        assert await has_place(receiving) == fits
+        assert await has_place(receiving, "another")
+    assert await has_place(receiving)

@@ -1,0 +1,39 @@
+"""Who is on its way to another stage arrives there, whatever becomes of those who serve it."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.peer.pipeline_swarm import Peer, PipelineSwarm, pipeline, simulate
+
+
+def has_set_out(mover: Peer) -> bool:
+    return mover.pipeline.moving_to == 1 and mover.stage == 0
+
+
+def has_come(mover: Peer) -> bool:
+    """And has not heard yet what the state is."""
+    return mover.stage == 1 and not mover.participant.joined
+
+
+@pytest.mark.parametrize("when", [has_set_out, has_come])
+def test_who_moves_to_a_stage_that_loses_its_last_peer_meanwhile_goes_on_in_its_place(
+    when: Callable[[Peer], bool],
+) -> None:
+    """No round ends any more that it could wait for, and nobody tells it any more how far the stage has come."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        for number, stage in enumerate((0, 0, 1)):
+            await swarm.start(number, stage=stage)
+        staying, mover, last = swarm.peers.values()
+        await swarm.until(lambda: all(peer.state.epoch >= 2 for peer in swarm.running), within=60)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(mover.pipeline._take(1, at_once=False))
+            await swarm.until(lambda: when(mover), within=60)
+            await swarm.crash(last)
+            epoch = staying.state.epoch
+            await swarm.until(lambda: min(peer.state.epoch for peer in swarm.running) > epoch + 2, within=120)
+        assert (staying.stage, mover.stage) == (0, 1)
+
+    simulate(scenario, pipeline(epochs=1000, stages=2))
