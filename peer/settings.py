@@ -99,10 +99,10 @@ class Settings(BaseSettings):
         mean the home of somebody's own. Raises UsageError, which names the flag, the variable or the file's key that
         holds the wrong value.
         """
-        given = {name: value for name, value in flags.items() if value is not None and value != []}
+        given = {name: value for name, value in flags.items() if value is not None and value not in ([], ())}
         flags_given = {cls.user_names.get(name, name) for name in given}
         for name, value in given.items():
-            if value == "" or (isinstance(value, list) and "" in value):
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise UsageError(f"{flag(cls.user_names.get(name, name))}: is empty; give a value, or leave it out")
         try:
             return cls(**given)

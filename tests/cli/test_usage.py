@@ -85,6 +85,7 @@ def test_without_a_command_it_helps(peer):
         (["peers", "-z"], "no such option -z; see `peer peers --help`"),
         (["leave", "now"], "got unexpected extra argument"),
         (["id", "--home", ""], "--home: is empty; give a value, or leave it out"),
+        (["join", "--run-id", "demo", "--listen", ""], "--listen: is empty; give a value, or leave it out"),
         (["join", "--no-until"], "no such option --no-until; did you mean --no-until-done?"),
         (["watch", "--home"], "option '--home' requires an argument"),
         (["logs", "-n", "many"], "--lines: must be a whole number, not 'many'"),
@@ -109,6 +110,18 @@ def test_without_a_command_it_helps(peer):
 )
 def test_a_slip_is_answered_in_a_sentence(refuses, arguments, sentence):
     assert sentence in refuses(2, *arguments)
+
+
+@pytest.mark.parametrize("command", [["join", "--run-id", "demo"], ["doctor"]])
+@pytest.mark.parametrize("name", ["initial_peers", "listen", "announce", "relay"])
+def test_what_may_be_repeated_is_read_from_a_variable_and_the_file_too(refuses, monkeypatch, home, command, name):
+    monkeypatch.setattr("peer.daemon.run_daemon", lambda *_: pytest.fail("joins as if nothing were set"))
+    monkeypatch.setattr("peer.doctor.examination.examine", lambda *_: pytest.fail("examines as if nothing were set"))
+    home.path.mkdir()
+    (home.path / "config.toml").write_text(f'{name} = ["here"]')
+    assert f"config.toml: {name}: 'here' is not a multiaddr" in refuses(2, *command)
+    monkeypatch.setenv(f"PEER_{name.upper()}", "there")
+    assert f"PEER_{name.upper()}: 'there' is not a multiaddr" in refuses(2, *command)
 
 
 def test_a_wrong_variable_is_named(refuses, monkeypatch):
