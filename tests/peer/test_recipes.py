@@ -156,6 +156,10 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
             "model.options: the model does not fit the data, whose samples have",
         ),
         (
+            ("width = 16", "classes = 5"),
+            "the model does not fit the data, whose samples have the shape (1, 8, 8): it tells 5 classes apart, and",
+        ),
+        (
             ("[training]", "[averaging]\nrule = 'meen'\n[training]"),
             "averaging.rule: there is no aggregation rule",
         ),
@@ -232,6 +236,12 @@ def test_options_that_contradict_each_other_are_named_by_their_table(home, write
     (tmp_path / "a.txt").write_text("a" * 2000)
     with pytest.raises(UsageError, match=r"model\.options: width 9 cannot be divided among 2 heads"):
         create_run(home, read_recipe(write(TEXT.replace("width = 8", "width = 9"))))
+
+
+def test_a_model_that_cannot_tell_all_bytes_apart_does_not_fit_text(home, write, tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 2000)
+    with pytest.raises(UsageError, match=r"it tells 100 classes apart, and the labels go to 255"):
+        create_run(home, read_recipe(write(TEXT.replace("width = 8", "width = 8, vocabulary = 100"))))
 
 
 def test_text_without_files_says_where_to_name_them(home):
