@@ -302,6 +302,15 @@ class Averaging(Item):
         return self
 
     @model_validator(mode="after")
+    def _groups_are_large_enough(self) -> Self:
+        if self.group_limit < self.quorum:
+            raise ValueError(
+                f"a group of {self.group_limit} at most (group_limit) never has the {self.quorum} "
+                "that have to be there (quorum)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _most_are_honest(self) -> Self:
         if self.quorum <= 2 * self.byzantine:
             raise ValueError(

@@ -160,6 +160,10 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
             "the model does not fit the data, whose samples have the shape (1, 8, 8): it tells 5 classes apart, and",
         ),
         (
+            ("[training]", "[averaging]\nquorum = 8\ngroup_limit = 4\n[training]"),
+            "averaging: a group of 4 at most (group_limit) never has the 8 that have to be there (quorum)",
+        ),
+        (
             ("[training]", "[averaging]\nrule = 'meen'\n[training]"),
             "averaging.rule: there is no aggregation rule",
         ),
