@@ -6,7 +6,6 @@ data set as `[data] directory`; the manifest holds the names and digests of file
 
 import glob
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from peer.errors import UsageError
 from peer.recipe_errors import explain
+from peer.setting_sources import parse_toml
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Shard
 from protocols.rules import Mean
@@ -136,11 +136,9 @@ def _with_mode(training: Any) -> Any:
 
 def _parse(origin: str, text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise UsageError(f"{origin} is not TOML: {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"{origin} is nested too deeply to be a recipe") from error
 
 
 def _matches(recipe: Recipe, pattern: str) -> list[Path]:

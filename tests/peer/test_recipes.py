@@ -114,6 +114,8 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
     ("wrong", "sentence"),
     [
         (("epochs = 3", "epochs = 0"), "epochs: must be greater than or equal to 1, not 0"),
+        (("epochs = 3", "epochs = " + "3" * 5000), "is not TOML: it has a number of thousands of digits"),
+        (("epochs = 3", "epochs = " + "[" * 10_000), "is not TOML: it is nested too deeply"),
         (("epochs = 3", "epoch = 3"), "epoch: unknown; did you mean 'epochs'?"),
         (("epochs = 3", 'epochs = "3"'), "epochs: must be a whole number, not '3'"),
         (("epochs = 3", ""), "epochs: missing"),

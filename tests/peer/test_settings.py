@@ -137,6 +137,8 @@ def test_a_wrong_key_in_the_file_is_named_with_the_file(tmp_path):
         ("thread = 1", "unknown key 'thread'; did you mean 'threads'"),
         ("xyzzy = 2", "unknown key 'xyzzy'; it may have"),
         ("threads = ", "is not TOML: Invalid value"),
+        ("threads = " + "[" * 10_000, "is not TOML: it is nested too deeply"),
+        ("threads = " + "1" * 5000, "is not TOML: it has a number of thousands of digits"),
         ('home = "x"', "unknown key 'home'"),
     ],
 )
