@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from peer.errors import UsageError
 from peer.recipe_errors import explain
 from peer.setting_sources import parse_toml
+from peer.user_paths import user_path
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Shard
 from protocols.rules import Mean
@@ -57,8 +58,8 @@ def read_file(source: str, what: str, otherwise: str = "") -> Recipe:
 
     Raises UsageError.
     """
-    path = Path(source).expanduser()
     try:
+        path = user_path(source)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"there is no {what} {source}; give the path of one{otherwise}") from error
@@ -66,6 +67,8 @@ def read_file(source: str, what: str, otherwise: str = "") -> Recipe:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not a TOML file in UTF-8: {error.reason} at byte {error.start}") from error
+    except ValueError as error:
+        raise UsageError(f"the {what}: {error}") from error
     return Recipe(source, path.absolute().parent, _parse(source, text))
 
 

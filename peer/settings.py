@@ -19,15 +19,19 @@ from pydantic_settings import (
 from peer.errors import UsageError
 from peer.multiaddrs import check_address, check_listen_address, check_peer_address
 from peer.setting_sources import VARIABLE_PREFIX, explain, flag, read_config
+from peer.user_paths import user_path
 from protocols.roles import Role
 
 T = TypeVar("T")
 
 
 def default_home() -> Path:
-    """`$XDG_DATA_HOME/peer`, or `~/.local/share/peer`."""
+    """`$XDG_DATA_HOME/peer`, or `~/.local/share/peer`. Raises UsageError where this user has no home directory."""
     base = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "peer"
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "peer"
+    except RuntimeError as error:
+        raise UsageError("--home is missing, and this user has no home directory; give it, or set HOME") from error
 
 
 def default_name() -> str:
@@ -46,7 +50,7 @@ def _split(value: Any) -> Any:
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))
+    return Path(os.path.abspath(user_path(str(path))))
 
 
 def _token(text: Any) -> Any:
@@ -241,4 +245,4 @@ def _configurable_names() -> set[str]:
 
 def _config_path(given: dict[str, Any]) -> Path:
     home = given.get("home") or os.environ.get(f"{VARIABLE_PREFIX}HOME") or default_home()
-    return _absolute(Path(home)) / "config.toml"
+    return Path(os.path.abspath(os.path.expanduser(home))) / "config.toml"

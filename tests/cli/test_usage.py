@@ -106,6 +106,20 @@ def test_without_a_command_it_helps(peer):
         (["run", "show", "dmeo"], "did you mean 'demo'?"),
         (["run", "create", "dmeo"], "there is no recipe dmeo"),
         (["run", "create", "text", "--data", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["run", "create", "text", "--data", ""], "--data: is empty; give a path"),
+        (
+            ["run", "create", "text", "--data", "~nobody-here/a.txt"],
+            "--data: ~nobody-here/a.txt is in the home of a user",
+        ),
+        (["run", "create", ""], "the recipe: is empty; give a path"),
+        (
+            ["run", "create", "~nobody-here/a.toml"],
+            "the recipe: ~nobody-here/a.toml is in the home of a user who is not",
+        ),
+        (["simulate", "~nobody-here/a.toml"], "the scenario: ~nobody-here/a.toml is in the home of a user who is not"),
+        (["id", "--home", "~nobody-here/peer"], "--home: ~nobody-here/peer is in the home of a user who is not here"),
+        (["export", "--output", "~nobody-here/m"], "--output: ~nobody-here/m is in the home of a user who is not here"),
+        (["join", "--run-id", "demo", "--data", "~nobody-here"], "--data: ~nobody-here is in the home of a user who"),
     ],
 )
 def test_a_slip_is_answered_in_a_sentence(refuses, arguments, sentence):
@@ -127,6 +141,13 @@ def test_what_may_be_repeated_is_read_from_a_variable_and_the_file_too(refuses, 
 def test_a_wrong_variable_is_named(refuses, monkeypatch):
     monkeypatch.setenv("PEER_JSON", "maybe")
     assert "PEER_JSON: must be true or false, not 'maybe'" in refuses(2, "status")
+
+
+def test_a_user_without_a_home_directory_is_asked_for_one(refuses, monkeypatch):
+    for name in ("PEER_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    assert "--home is missing, and this user has no home directory" in refuses(2, "id")
 
 
 def test_a_home_that_cannot_be_used_fails(refuses, tmp_path):

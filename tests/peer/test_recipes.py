@@ -250,6 +250,12 @@ def test_a_model_that_cannot_tell_all_bytes_apart_does_not_fit_text(home, write,
         create_run(home, read_recipe(write(TEXT.replace("width = 8", "width = 8, vocabulary = 100"))))
 
 
+def test_a_saved_data_set_in_nobodys_home_is_named(home, write):
+    saved = 'dataset = "huggingface"\ndirectory = "~nobody-here/saved"\noptions = { inputs = "a", targets = "b" }'
+    with pytest.raises(UsageError, match=r"data\.directory: ~nobody-here/saved is in the home of a user who is not"):
+        create_run(home, read_recipe(write(RECIPE.replace('dataset = "digits"', saved))))
+
+
 def test_text_without_files_says_where_to_name_them(home):
     with pytest.raises(UsageError, match="name the text to train on, there or with --data FILE"):
         create_run(home, read_recipe("text"))
