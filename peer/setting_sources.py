@@ -82,4 +82,13 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-_IN_WORDS = {"int": "must be a whole number", "float": "must be a number", "bool": "must be true or false"}
+_IN_WORDS = {
+    "int": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be a text",
+    "bytes": "must be a text",
+    "path": "must be a path",
+    "tuple": "must be a list",
+}
