@@ -30,7 +30,9 @@ MAX_MICROBATCHES = 4096
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 RegistryName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=256)]
+OptionValue = (
+    bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Annotated[str, StringConstraints(max_length=256)]
+)
 Options = Annotated[dict[RegistryName, OptionValue], Field(max_length=64)]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Rate = Annotated[float, Field(gt=0, le=1000)]

@@ -152,6 +152,7 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
             "x: unknown; it may be admission, averaging, data, epochs, evaluation, model, name",
         ),
         (("width = 16", "width = []"), "model.options.width: must be true, false, a number or a text, not []"),
+        (("width = 16", "width = " + "9" * 30), "model.options.width: must be a whole number, not 1e+30"),
         (("width = 16", "widht = 16"), "model.options.widht: unknown; did you mean 'width'?"),
         (
             ("inputs = 64", "inputs = 63"),
