@@ -1,5 +1,6 @@
 """`peer export`: the model as a file."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,9 +56,11 @@ def _check_output(settings: "ExportSettings") -> None:
         raise UsageError(f"--output: {output} is a directory; add the name of a file")
     if output.exists() and not output.is_file():
         raise UsageError(f"--output: {output} is a device or a pipe, which a file would replace; choose a file")
-    if output.exists() and not settings.force:
+    if os.path.lexists(output) and not settings.force:  # a link that leads nowhere would be replaced, too
         raise UsageError(f"--output: {output} exists; choose another file, or replace it with --force")
     if not output.parent.is_dir():
+        if output.parent.exists():
+            raise UsageError(f"--output: {output.parent} is no directory; choose another place")
         raise UsageError(f"--output: the directory {output.parent} does not exist; make it first")
 
 

@@ -32,15 +32,23 @@ def create(
     read = read_recipe(recipe)
     from peer.organise import create_run  # loads torch: after the recipe could be refused
 
-    manifest = create_run(
-        HomeDirectory(settings.home), read, [Path(file).expanduser().absolute() for file in data or []]
-    )
+    manifest = create_run(HomeDirectory(settings.home), read, [_file(text) for text in data or []])
     typer.echo(f"{manifest.run_id}\n\nShare this line:\n\n    peer join --run-id {manifest.run_id}\n")
     join = command(settings.home, "join", "--run-id", manifest.run_id)
     typer.echo(f"You are its first member here with: {join}")
     if manifest.data.shards:
         typer.echo("Members fetch the files from you and from each other, so keep your daemon up at first.")
     typer.echo("From other machines, members add --initial-peers with an address of yours (peer status shows them).")
+
+
+def _file(text: str) -> Path:
+    from peer.errors import UsageError
+    from peer.user_paths import user_path
+
+    try:
+        return user_path(text).absolute()
+    except ValueError as error:
+        raise UsageError(f"--data: {error}") from error
 
 
 @app.command()

@@ -10,6 +10,8 @@ from protocols.identity import IdentityError, parse_peer_id
 from protocols.signed import Signer
 
 DAY_SECONDS = 86_400.0
+MAX_DAYS = 10_000_000
+"""More does not fit into a token."""
 
 
 def token_for(home: Home, run_id: str, peer_id: str, days: float | None) -> str:
@@ -26,6 +28,8 @@ def token_for(home: Home, run_id: str, peer_id: str, days: float | None) -> str:
         peer = parse_peer_id(peer_id)
     except IdentityError as error:
         raise UsageError(f"{peer_id}: {error}") from error
+    if days is not None and not 0 < days <= MAX_DAYS:
+        raise UsageError(f"--days: must be more than 0 and at most {MAX_DAYS}, not {days:g}; else leave it out")
     expires = FOR_EVER if days is None else time.time() + days * DAY_SECONDS
     statement = Signer(identity, run_id, time.time_ns()).sign(Token(peer=peer, expires=expires), 0)
     return base64.urlsafe_b64encode(statement.wire).decode()

@@ -6,7 +6,6 @@ data set as `[data] directory`; the manifest holds the names and digests of file
 
 import glob
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +16,8 @@ from pydantic import ValidationError
 
 from peer.errors import UsageError
 from peer.recipe_errors import explain
+from peer.setting_sources import parse_toml
+from peer.user_paths import user_path
 from protocols.identity import PeerId
 from protocols.manifest import Manifest, Shard
 from protocols.rules import Mean
@@ -57,8 +58,8 @@ def read_file(source: str, what: str, otherwise: str = "") -> Recipe:
 
     Raises UsageError.
     """
-    path = Path(source).expanduser()
     try:
+        path = user_path(source)
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"there is no {what} {source}; give the path of one{otherwise}") from error
@@ -66,6 +67,8 @@ def read_file(source: str, what: str, otherwise: str = "") -> Recipe:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{source} is not a TOML file in UTF-8: {error.reason} at byte {error.start}") from error
+    except ValueError as error:
+        raise UsageError(f"the {what}: {error}") from error
     return Recipe(source, path.absolute().parent, _parse(source, text))
 
 
@@ -136,11 +139,9 @@ def _with_mode(training: Any) -> Any:
 
 def _parse(origin: str, text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise UsageError(f"{origin} is not TOML: {error}") from error
-    except RecursionError as error:
-        raise UsageError(f"{origin} is nested too deeply to be a recipe") from error
 
 
 def _matches(recipe: Recipe, pattern: str) -> list[Path]:

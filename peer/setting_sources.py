@@ -17,12 +17,12 @@ VARIABLE_PREFIX = "PEER_"
 def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
     """The keys of `config.toml`, {} when there is none. Raises UsageError (unreadable, unknown key)."""
     try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = parse_toml(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
     for key in config:
         if key not in known:
@@ -30,6 +30,18 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
             advice = f"did you mean {close[0]!r}?" if close else f"it may have {', '.join(sorted(known))}"
             raise UsageError(f"{path}: unknown key {key!r}; {advice}")
     return config
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Raises ValueError, which says why the text is not TOML, or none that anybody needs."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # Python reads no number of more than 4300 digits
+        raise ValueError("it has a number of thousands of digits") from error
 
 
 def explain(error: ValidationError, flags: Collection[str], config: Path, names: Mapping[str, str]) -> str:
@@ -70,4 +82,13 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
-_IN_WORDS = {"int": "must be a whole number", "float": "must be a number", "bool": "must be true or false"}
+_IN_WORDS = {
+    "int": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be a text",
+    "bytes": "must be a text",
+    "path": "must be a path",
+    "tuple": "must be a list",
+}

@@ -19,15 +19,19 @@ from pydantic_settings import (
 from peer.errors import UsageError
 from peer.multiaddrs import check_address, check_listen_address, check_peer_address
 from peer.setting_sources import VARIABLE_PREFIX, explain, flag, read_config
+from peer.user_paths import user_path
 from protocols.roles import Role
 
 T = TypeVar("T")
 
 
 def default_home() -> Path:
-    """`$XDG_DATA_HOME/peer`, or `~/.local/share/peer`."""
+    """`$XDG_DATA_HOME/peer`, or `~/.local/share/peer`. Raises UsageError where this user has no home directory."""
     base = os.environ.get("XDG_DATA_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "peer"
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share") / "peer"
+    except RuntimeError as error:
+        raise UsageError("--home is missing, and this user has no home directory; give it, or set HOME") from error
 
 
 def default_name() -> str:
@@ -46,7 +50,7 @@ def _split(value: Any) -> Any:
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path.expanduser()))
+    return Path(os.path.abspath(user_path(str(path))))
 
 
 def _token(text: Any) -> Any:
@@ -99,10 +103,10 @@ class Settings(BaseSettings):
         mean the home of somebody's own. Raises UsageError, which names the flag, the variable or the file's key that
         holds the wrong value.
         """
-        given = {name: value for name, value in flags.items() if value is not None and value != []}
+        given = {name: value for name, value in flags.items() if value is not None and value not in ([], ())}
         flags_given = {cls.user_names.get(name, name) for name in given}
         for name, value in given.items():
-            if value == "" or (isinstance(value, list) and "" in value):
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
                 raise UsageError(f"{flag(cls.user_names.get(name, name))}: is empty; give a value, or leave it out")
         try:
             return cls(**given)
@@ -241,4 +245,4 @@ def _configurable_names() -> set[str]:
 
 def _config_path(given: dict[str, Any]) -> Path:
     home = given.get("home") or os.environ.get(f"{VARIABLE_PREFIX}HOME") or default_home()
-    return _absolute(Path(home)) / "config.toml"
+    return Path(os.path.abspath(os.path.expanduser(home))) / "config.toml"

@@ -30,7 +30,9 @@ MAX_MICROBATCHES = 4096
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 RegistryName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-OptionValue = bool | int | float | Annotated[str, StringConstraints(max_length=256)]
+OptionValue = (
+    bool | Annotated[int, Field(ge=-(2**63), lt=2**63)] | float | Annotated[str, StringConstraints(max_length=256)]
+)
 Options = Annotated[dict[RegistryName, OptionValue], Field(max_length=64)]
 Positive = Annotated[int, Field(ge=1, le=2**40)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -299,6 +301,15 @@ class Averaging(Item):
             raise ValueError("one cell is no level of its own; cells = 0 has one level")
         if self.cells and self.cells < self.quorum:
             raise ValueError(f"{self.cells} cells are fewer than the quorum of {self.quorum}, which holds of them, too")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_large_enough(self) -> Self:
+        if self.group_limit < self.quorum:
+            raise ValueError(
+                f"a group of {self.group_limit} at most (group_limit) never has the {self.quorum} "
+                "that have to be there (quorum)"
+            )
         return self
 
     @model_validator(mode="after")

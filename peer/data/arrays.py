@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from peer.data.dataset import Dataset, DatasetError, Predict
-from peer.data.losses import array_loss
+from peer.data.losses import array_loss, check_classes
 from peer.plugins import PluginOptions
 from protocols.manifest import Shard
 from protocols.sampling import Indices
@@ -75,8 +75,8 @@ class Arrays(Dataset):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Raises ValueError when the model's outputs are not of the targets' shape, or too few."""
-        if self._labels and outputs.shape[-1] <= self._largest_label:
-            raise ValueError(f"it tells {outputs.shape[-1]} classes apart, and the labels go to {self._largest_label}")
+        if self._labels:
+            check_classes(outputs, self._largest_label)
         return array_loss(outputs, targets)
 
     def evaluate(self, model: Predict, limit: int) -> dict[str, float]:

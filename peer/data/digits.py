@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from peer.data.dataset import Dataset, DatasetError, Predict
-from peer.data.losses import label_loss
+from peer.data.losses import check_classes, label_loss
 from peer.data.registry import DatasetKind
 from peer.plugins import PluginOptions
 from protocols.encoding import digest
@@ -21,6 +21,7 @@ class Options(PluginOptions):
     """None."""
 
 
+LARGEST_LABEL = 9
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 """Pixels down and right by which each training image is moved; what moves in is blank."""
 
@@ -49,6 +50,7 @@ class Digits(Dataset):
         return self._inputs[indices], self._targets[indices]
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        check_classes(outputs, LARGEST_LABEL)
         return label_loss(outputs, targets)
 
     def evaluate(self, model: Predict, limit: int) -> dict[str, float]:

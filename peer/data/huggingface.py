@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from peer.data.dataset import DatasetError
 from peer.errors import UsageError
 from peer.recipes import MAX_FILES, Recipe
+from peer.user_paths import user_path
 
 NAME = "huggingface"
 SHARD_BYTES = 32 * 1024 * 1024
@@ -46,7 +47,11 @@ def convert(recipe: Recipe, scratch: Path) -> tuple[Recipe, list[Path]]:
         raise UsageError(
             f"{recipe.origin}: data.files: the data set {NAME} is read from data.directory; leave them out"
         )
-    files = _write_shards(_open(recipe, recipe.directory / Path(directory).expanduser()), recipe, columns, scratch)
+    try:
+        path = recipe.directory / user_path(directory)
+    except ValueError as error:
+        raise UsageError(f"{recipe.origin}: data.directory: {error}") from error
+    files = _write_shards(_open(recipe, path), recipe, columns, scratch)
     rest = {name: value for name, value in options.items() if name not in _COLUMNS}
     others = {name: value for name, value in data.items() if name != "directory"}
     converted = {**others, "dataset": "safetensors", "options": rest}

@@ -14,6 +14,12 @@ def label_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
+def check_classes(outputs: Tensor, largest_label: int) -> None:
+    """Raises ValueError when the logits (…, classes) are of too few classes for the labels of a data set."""
+    if outputs.shape[-1] <= largest_label:
+        raise ValueError(f"it tells {outputs.shape[-1]} classes apart, and the labels go to {largest_label}")
+
+
 def value_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error of as many outputs as targets."""
     if outputs.numel() != targets.numel():

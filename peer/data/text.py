@@ -12,12 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from peer.data.dataset import Dataset, DatasetError, Predict
-from peer.data.losses import label_loss
+from peer.data.losses import check_classes, label_loss
 from peer.data.registry import DatasetKind
 from peer.plugins import PluginOptions
 from protocols.manifest import Shard
 from protocols.sampling import Indices
 
+LARGEST_BYTE = 255
 HELD_OUT = 10
 """One byte in so many: the end of every file is for evaluation."""
 EVALUATION_BATCH = 32
@@ -49,6 +50,7 @@ class Text(Dataset):
         return self._train.read(indices)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        check_classes(outputs, LARGEST_BYTE)
         return label_loss(outputs, targets)
 
     def evaluate(self, model: Predict, limit: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from peer.errors import UsageError
 from peer.recipe_errors import advice, explain
 from peer.recipes import Recipe, read_file, to_manifest
 from peer.simulation.sessions import Session
-from peer.simulation.table import AnyRange, Fraction, Moment, Name, NotNegative, Positive, Seconds, Table
+from peer.simulation.table import Fraction, Moment, Name, NotNegative, Offset, Positive, Probability, Seconds, Table
 from protocols.averaging import check_averaging
 from protocols.manifest import Data, Gossip, LocalSgd, Manifest, Model, Pipeline, Sgd
 from protocols.message import Many
@@ -54,7 +54,7 @@ class Group(Table):
     """Seconds to the middle of the network, one way."""
     jitter: NotNegative = Field(default=0.0, validate_default=True)
     """At most so much more, of each message."""
-    loss: NotNegative = Field(default=0.0, validate_default=True)
+    loss: Probability = Field(default=0.0, validate_default=True)
     """Probability that a message is lost so often that its stream breaks."""
     client_mode: bool = False
     """Behind a NAT: it dials, others do not."""
@@ -62,7 +62,7 @@ class Group(Table):
     samples_per_second: Positive = Field(default=200.0, validate_default=True)
     compute_jitter: NotNegative = Field(default=0.0, validate_default=True)
     """Standard deviation of the logarithm of a microbatch's time."""
-    clock_offset: AnyRange = Field(default=0.0, validate_default=True)
+    clock_offset: Offset = Field(default=0.0, validate_default=True)
     """Seconds by which its wall clock is ahead."""
     joins: NotNegative = Field(default=0.0, validate_default=True)
     """When it comes first."""

@@ -38,7 +38,8 @@ class Weibull(_Drawn):
     """With a shape below 1, who has stayed for long stays on."""
 
     kind: Literal["weibull"] = "weibull"
-    shape: Annotated[float, Field(gt=0, le=10)]
+    shape: Annotated[float, Field(ge=0.05, le=10)]
+    """With a smaller one, a session may take longer than a float can say."""
     scale: Seconds
 
 

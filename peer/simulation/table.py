@@ -44,6 +44,20 @@ def _positive(value: Range) -> Range:
     return value
 
 
+def _probability(value: Range) -> Range:
+    if value.most > 1:
+        raise ValueError(f"must be at most 1, not {value.most:g}")
+    return _not_negative(value)
+
+
+def _offset(value: Range) -> Range:
+    if largest := next((end for end in (value.least, value.most) if abs(end) > LARGEST_OFFSET_SECONDS), None):
+        raise ValueError(f"must be at most {LARGEST_OFFSET_SECONDS:g} seconds ahead or behind, not {largest:g}")
+    return value
+
+
+LARGEST_OFFSET_SECONDS = 1e9
+"""Of a clock. With a larger one, times do not fit into messages."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
 Moment = Annotated[float, Field(ge=0, le=1e9)]
@@ -52,3 +66,5 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 AnyRange = Annotated[Range, BeforeValidator(_as_range)]
 NotNegative = Annotated[AnyRange, AfterValidator(_not_negative)]
 Positive = Annotated[AnyRange, AfterValidator(_positive)]
+Probability = Annotated[AnyRange, AfterValidator(_probability)]
+Offset = Annotated[AnyRange, AfterValidator(_offset)]

@@ -52,8 +52,8 @@ def centered_clip(geometry: Geometry, f: int, *, tau: float | None = None, itera
 
     if iterations is None:
         return _at_rest(lambda centre: _weighted(shares(centre), geometry), centre, geometry)
-    if iterations < 1:
-        raise ValueError(f"centered_clip takes at least 1 step; iterations is {iterations}")
+    if not 1 <= iterations <= _STEPS:
+        raise ValueError(f"centered_clip takes 1 to {_STEPS} steps; iterations is {iterations}")
     for _ in range(iterations):
         kept = shares(centre)
         centre = centre * (1 - kept.mean())

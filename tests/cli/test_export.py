@@ -59,6 +59,19 @@ def test_export_replaces_no_pipe_or_device(refuses, output):
     assert output.is_fifo()
 
 
+def test_export_replaces_no_link_that_leads_nowhere(refuses, home, output):
+    output.symlink_to("nowhere")
+    with running_daemon(home, RUN):
+        assert "exists; choose another file, or" in refuses(2, "export", "--output", str(output))
+    assert output.is_symlink()
+
+
+def test_export_into_a_file_says_that_it_is_no_directory(refuses, output):
+    output.write_text("precious")
+    assert f"{output} is no directory; choose another place" in refuses(2, "export", "--output", f"{output}/model")
+    assert output.read_text() == "precious"
+
+
 @pytest.mark.parametrize(
     ("exit_code", "where", "sentence"),
     [

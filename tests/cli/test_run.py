@@ -79,6 +79,16 @@ def test_show_says_whose_work_is_checked(peer, tmp_path, tables, checked):
     assert tomllib.loads(peer("run", "show", run_id).stdout)["checked"] == checked
 
 
+@pytest.mark.parametrize("days", ["0", "inf", "1e300"])
+def test_a_token_is_for_a_number_of_days_that_it_can_say(peer, refuses, home, tmp_path, days):
+    recipe = tmp_path / "admitted.toml"
+    recipe.write_text(as_toml(built_in_recipe("demo").fields | {"name": "admitted", "admission": {"policy": "token"}}))
+    run_id = peer("run", "create", str(recipe)).stdout.split()[0]
+    admit = ("run", "admit", run_id, home.identity().peer_id)
+    assert "--days: must be more than 0 and at most 10000000, not" in refuses(2, *admit, "--days", days)
+    assert peer(*admit, "--days", "10000000").exit_code == 0
+
+
 def test_show_json_is_the_manifest(peer, home, text):
     run_id = peer("run", "create", "text", "--data", str(text)).stdout.splitlines()[0]
     fields = json.loads(peer("run", "show", "text", "--json").stdout)

@@ -85,6 +85,7 @@ def test_without_a_command_it_helps(peer):
         (["peers", "-z"], "no such option -z; see `peer peers --help`"),
         (["leave", "now"], "got unexpected extra argument"),
         (["id", "--home", ""], "--home: is empty; give a value, or leave it out"),
+        (["join", "--run-id", "demo", "--listen", ""], "--listen: is empty; give a value, or leave it out"),
         (["join", "--no-until"], "no such option --no-until; did you mean --no-until-done?"),
         (["watch", "--home"], "option '--home' requires an argument"),
         (["logs", "-n", "many"], "--lines: must be a whole number, not 'many'"),
@@ -105,15 +106,48 @@ def test_without_a_command_it_helps(peer):
         (["run", "show", "dmeo"], "did you mean 'demo'?"),
         (["run", "create", "dmeo"], "there is no recipe dmeo"),
         (["run", "create", "text", "--data", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["run", "create", "text", "--data", ""], "--data: is empty; give a path"),
+        (
+            ["run", "create", "text", "--data", "~nobody-here/a.txt"],
+            "--data: ~nobody-here/a.txt is in the home of a user",
+        ),
+        (["run", "create", ""], "the recipe: is empty; give a path"),
+        (
+            ["run", "create", "~nobody-here/a.toml"],
+            "the recipe: ~nobody-here/a.toml is in the home of a user who is not",
+        ),
+        (["simulate", "~nobody-here/a.toml"], "the scenario: ~nobody-here/a.toml is in the home of a user who is not"),
+        (["id", "--home", "~nobody-here/peer"], "--home: ~nobody-here/peer is in the home of a user who is not here"),
+        (["export", "--output", "~nobody-here/m"], "--output: ~nobody-here/m is in the home of a user who is not here"),
+        (["join", "--run-id", "demo", "--data", "~nobody-here"], "--data: ~nobody-here is in the home of a user who"),
     ],
 )
 def test_a_slip_is_answered_in_a_sentence(refuses, arguments, sentence):
     assert sentence in refuses(2, *arguments)
 
 
+@pytest.mark.parametrize("command", [["join", "--run-id", "demo"], ["doctor"]])
+@pytest.mark.parametrize("name", ["initial_peers", "listen", "announce", "relay"])
+def test_what_may_be_repeated_is_read_from_a_variable_and_the_file_too(refuses, monkeypatch, home, command, name):
+    monkeypatch.setattr("peer.daemon.run_daemon", lambda *_: pytest.fail("joins as if nothing were set"))
+    monkeypatch.setattr("peer.doctor.examination.examine", lambda *_: pytest.fail("examines as if nothing were set"))
+    home.path.mkdir()
+    (home.path / "config.toml").write_text(f'{name} = ["here"]')
+    assert f"config.toml: {name}: 'here' is not a multiaddr" in refuses(2, *command)
+    monkeypatch.setenv(f"PEER_{name.upper()}", "there")
+    assert f"PEER_{name.upper()}: 'there' is not a multiaddr" in refuses(2, *command)
+
+
 def test_a_wrong_variable_is_named(refuses, monkeypatch):
     monkeypatch.setenv("PEER_JSON", "maybe")
     assert "PEER_JSON: must be true or false, not 'maybe'" in refuses(2, "status")
+
+
+def test_a_user_without_a_home_directory_is_asked_for_one(refuses, monkeypatch):
+    for name in ("PEER_HOME", "XDG_DATA_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+    assert "--home is missing, and this user has no home directory" in refuses(2, "id")
 
 
 def test_a_home_that_cannot_be_used_fails(refuses, tmp_path):

@@ -114,6 +114,8 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
     ("wrong", "sentence"),
     [
         (("epochs = 3", "epochs = 0"), "epochs: must be greater than or equal to 1, not 0"),
+        (("epochs = 3", "epochs = " + "3" * 5000), "is not TOML: it has a number of thousands of digits"),
+        (("epochs = 3", "epochs = " + "[" * 10_000), "is not TOML: it is nested too deeply"),
         (("epochs = 3", "epoch = 3"), "epoch: unknown; did you mean 'epochs'?"),
         (("epochs = 3", 'epochs = "3"'), "epochs: must be a whole number, not '3'"),
         (("epochs = 3", ""), "epochs: missing"),
@@ -150,10 +152,19 @@ def test_text_that_is_not_here_is_named(home, write, tmp_path):
             "x: unknown; it may be admission, averaging, data, epochs, evaluation, model, name",
         ),
         (("width = 16", "width = []"), "model.options.width: must be true, false, a number or a text, not []"),
+        (("width = 16", "width = " + "9" * 30), "model.options.width: must be a whole number, not 1e+30"),
         (("width = 16", "widht = 16"), "model.options.widht: unknown; did you mean 'width'?"),
         (
             ("inputs = 64", "inputs = 63"),
             "model.options: the model does not fit the data, whose samples have",
+        ),
+        (
+            ("width = 16", "classes = 5"),
+            "the model does not fit the data, whose samples have the shape (1, 8, 8): it tells 5 classes apart, and",
+        ),
+        (
+            ("[training]", "[averaging]\nquorum = 8\ngroup_limit = 4\n[training]"),
+            "averaging: a group of 4 at most (group_limit) never has the 8 that have to be there (quorum)",
         ),
         (
             ("[training]", "[averaging]\nrule = 'meen'\n[training]"),
@@ -232,6 +243,18 @@ def test_options_that_contradict_each_other_are_named_by_their_table(home, write
     (tmp_path / "a.txt").write_text("a" * 2000)
     with pytest.raises(UsageError, match=r"model\.options: width 9 cannot be divided among 2 heads"):
         create_run(home, read_recipe(write(TEXT.replace("width = 8", "width = 9"))))
+
+
+def test_a_model_that_cannot_tell_all_bytes_apart_does_not_fit_text(home, write, tmp_path):
+    (tmp_path / "a.txt").write_text("a" * 2000)
+    with pytest.raises(UsageError, match=r"it tells 100 classes apart, and the labels go to 255"):
+        create_run(home, read_recipe(write(TEXT.replace("width = 8", "width = 8, vocabulary = 100"))))
+
+
+def test_a_saved_data_set_in_nobodys_home_is_named(home, write):
+    saved = 'dataset = "huggingface"\ndirectory = "~nobody-here/saved"\noptions = { inputs = "a", targets = "b" }'
+    with pytest.raises(UsageError, match=r"data\.directory: ~nobody-here/saved is in the home of a user who is not"):
+        create_run(home, read_recipe(write(RECIPE.replace('dataset = "digits"', saved))))
 
 
 def test_text_without_files_says_where_to_name_them(home):

@@ -134,9 +134,28 @@ def test_a_wrong_key_in_the_file_is_named_with_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("threads = 1.5", "threads: must be a whole number, not 1.5"),
+        ("name = 3", "name: must be a text, not 3"),
+        ("listen = 3", "listen: must be a list, not 3"),
+        ("token = 3", "token: must be a text, not 3"),
+        ("data = [3]", "data: must be a path, not 3"),
+    ],
+)
+def test_a_wrong_type_in_the_file_is_named_in_its_writers_words(tmp_path, text, sentence):
+    write_config(tmp_path, text)
+    with pytest.raises(UsageError) as raised:
+        JoinSettings.load(run_id="demo")
+    assert str(raised.value) == f"{tmp_path}/config.toml: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
         ("thread = 1", "unknown key 'thread'; did you mean 'threads'"),
         ("xyzzy = 2", "unknown key 'xyzzy'; it may have"),
         ("threads = ", "is not TOML: Invalid value"),
+        ("threads = " + "[" * 10_000, "is not TOML: it is nested too deeply"),
+        ("threads = " + "1" * 5000, "is not TOML: it has a number of thousands of digits"),
         ('home = "x"', "unknown key 'home'"),
     ],
 )

@@ -12,7 +12,10 @@ from protocols.aggregation import make_rule
         ("krum | median", 1, {}, "at the end, one rule"),
         ("krum", -1, {}, "whole number"),
         ("krum", 1.5, {}, "whole number"),
-        ("krum", 1, {"tau": 1.0}, "no parameter 'tau'"),
+        ("krum", 1, {"tau": 1.0}, "no parameter 'tau'; it has none"),
+        ("centered_clip", 1, {"tau": "1"}, "tau must be a number, not '1'"),
+        ("centered_clip", 1, {"iterations": 1.5}, "iterations must be a whole number, not 1.5"),
+        ("multi_krum", 1, {"m": True}, "m must be a whole number, not True"),
     ],
 )
 def test_a_rule_that_cannot_be_made_is_refused(spec, f, parameters, message):
@@ -40,6 +43,7 @@ def test_rows_that_a_rule_cannot_serve_are_refused_with_its_requirement(spec, n,
     [
         ("centered_clip", {"tau": -1.0}),
         ("centered_clip", {"iterations": 0}),
+        ("centered_clip", {"iterations": 10**9}),
         ("geometric_median", {"nu": float("nan")}),
         ("multi_krum", {"m": 7}),
         ("monna", {"index": 7}),
