@@ -71,6 +71,10 @@ class Fellows:
             for place, _ in self._places()
         )
 
+    def any_ahead(self, epoch: int) -> bool:
+        """Whether some member says to have come to the next epoch, or beyond it."""
+        return any(place.epoch > epoch and place.state_digest is not None for place, _ in self._places())
+
     def _places(self) -> Iterator[tuple[Place, Set[PeerId]]]:
         """Of those who average what we do."""
         places = self._membership.roster.places()

@@ -511,7 +511,7 @@ class Participant:
             weighs=isinstance(self._plan.rule, DistanceRule),
             byzantine=self.manifest.averaging.byzantine,
             cells=self._cells,
-            client_mode=self.profile.client_mode,
+            client_mode=self.profile.client_mode or self._is_new_to_cells,
             trains=self._trains,
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
             seniors=seniors,
@@ -521,6 +521,12 @@ class Participant:
             grace=self._grace(),
             timing=self._timing,
         )
+
+    @property
+    def _is_new_to_cells(self) -> bool:
+        """Whether we have had no part in the state of this epoch. Some of the others do not know us then, and would not
+        believe what we decide for our cell, as they believe nobody who has come for its sake (`Levels.believes`)."""
+        return self._cells > 0 and self.state.epoch > 0 and self._transport.peer_id not in self.fellows.group
 
     async def _go_on(self, outcome: RoundOutcome, began: float) -> None:
         """To the next epoch, from what the rounds of this one have given, which began then."""
@@ -617,12 +623,15 @@ class Participant:
         while True:
             await self._transport.clock.sleep(WATCH_SECONDS)
             now = self._now()  # looked at every second, or we did not run
-            self._catching_up.look(self.state.epoch, self._session.catching_up if self._session else None, now)
-            if (session := self._session) and not session.setting.is_of_cells:
+            epoch, session = self.state.epoch, self._session
+            came = session.catching_up if session else None
+            self._catching_up.look(epoch, came, now, ahead=self.fellows.any_ahead(epoch))
+            if session and not session.setting.is_of_cells:
                 session.tell_also(self.fellows.audience())
             if self._conversation.levels is not None:
                 self._conversation.levels.look_around()
-            if not self.fellows.any_unexplained(len(self.company.admission.banned)):
+            unexplained = self.fellows.any_unexplained(len(self.company.admission.banned))
+            if not (unexplained or self._catching_up.is_left_behind(now)):
                 pause = max(WATCH_SECONDS, pause / 2)  # not at once: who lies now and then is no better
                 continue
             if now < asked_at + pause:
