@@ -74,6 +74,7 @@ GRACE_EVERY = 8
 FASTEST_LINK = 125e6
 """Bytes per second: what is faster is no link, and its measure tells how busy the processor was."""
 
+MAX_ACQUAINTANCES = 4096
 NO_STRAGGLERS = 1e6
 """Seconds: in a pipeline nobody who has counted a microbatch is left out because it is slow."""
 
@@ -210,6 +211,8 @@ class Participant:
             profile,
             self._probation if manifest.admission.probation_epochs else None,
         )
+        self._acquaintances: dict[PeerId, None] = {}
+        """Where rounds have two levels: who has been there in earlier epochs."""
         self._suspensions = Suspensions()
         self._awake = AwakeTime(transport.clock.monotonic(), 2 * WATCH_SECONDS)
         self._description = Description(profile, self.company)
@@ -484,12 +487,18 @@ class Participant:
         levels = self._conversation.levels = self.levels(
             self._setting(None),
             self.fellows.client_modes,
+            frozenset(self._acquaintances),
             self.learner,
             self._new_session,
             self._finish_unless_stopped,
             lambda: self._leaving.is_set() or self.paused,
         )
-        return await levels.run()
+        try:
+            return await levels.run()
+        finally:
+            self._acquaintances |= dict.fromkeys(self.fellows.client_modes())
+            for peer in list(self._acquaintances)[:-MAX_ACQUAINTANCES]:
+                del self._acquaintances[peer]
 
     def _new_session(self, **given: Any) -> Session:
         session = Session(self._plan, on_change=self.changed.notify, **given)
@@ -511,7 +520,7 @@ class Participant:
             weighs=isinstance(self._plan.rule, DistanceRule),
             byzantine=self.manifest.averaging.byzantine,
             cells=self._cells,
-            client_mode=self.profile.client_mode or self._is_new_to_cells,
+            client_mode=self.profile.client_mode,
             trains=self._trains,
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
             seniors=seniors,
@@ -521,12 +530,6 @@ class Participant:
             grace=self._grace(),
             timing=self._timing,
         )
-
-    @property
-    def _is_new_to_cells(self) -> bool:
-        """Whether we have had no part in the state of this epoch. Some of the others do not know us then, and would not
-        believe what we decide for our cell, as they believe nobody who has come for its sake (`Levels.believes`)."""
-        return self._cells > 0 and self.state.epoch > 0 and self._transport.peer_id not in self.fellows.group
 
     async def _go_on(self, outcome: RoundOutcome, began: float) -> None:
         """To the next epoch, from what the rounds of this one have given, which began then."""

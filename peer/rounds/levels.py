@@ -8,7 +8,7 @@ Whose cell is too late, or has too few members, follows the second round all the
 Nobody can contribute anything for a cell but what most of the cell have voted for (`Levels.check`).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -61,12 +61,14 @@ class Levels:
         self,
         setting: Setting,
         others: Callable[[], Mapping[PeerId, bool]],
+        acquaintances: Collection[PeerId],
         learner: Learner,
         make: Callable[..., Session],
         play: Callable[[Session], Awaitable[RoundOutcome | None]],
         is_over: Callable[[], bool],
     ) -> None:
         """`setting`: as of one level. `others`: the members whose history is ours, and whether in client mode.
+        `acquaintances`: who has been among them in earlier epochs; they may come back.
 
         `make` makes a session of our run, by the names of its arguments; `play` plays it, to None where it was stopped;
         `is_over`: whether we leave, or the run is paused.
@@ -74,7 +76,9 @@ class Levels:
         self._setting = replace(setting, state=setting.base)
         self._others, self._learner = others, learner
         self._known_at_first = frozenset(others()) | {setting.me}
-        """Who comes later has no say in what was under way."""
+        """Who comes later has no say in what was under way …"""
+        self._not_made_for_it = self._known_at_first.union(acquaintances)
+        """… but that it may represent its cell, where it was there before anybody knew what cell that would be."""
         self._make, self._play, self._is_over = make, play, is_over
         self._cell: Session | None = None
         """Our cell's round, while it is under way."""
@@ -176,13 +180,13 @@ class Levels:
     def _heirs(self) -> list[PeerId]:
         """Who may speak for a cell, as far as we know.
 
-        Who has come since the epoch began can have been made for its cell, and has no say: but where the run starts,
-        all come while the first epoch is under way.
+        Who is heard of for the first time since the epoch began can have been made for its cell, and has no say: but
+        where the run starts, all come while the first epoch is under way.
         """
         setting = self._setting
         here = {**self._others(), setting.me: setting.client_mode}
         if setting.epoch:
-            here = {peer: client_mode for peer, client_mode in here.items() if peer in self._known_at_first}
+            here = {peer: client_mode for peer, client_mode in here.items() if peer in self._not_made_for_it}
         return heirs_of_each(setting.draw, self._number(1), setting.state, setting.cells, here)
 
     def _represent(self, ours: CellResult) -> Session:

@@ -26,6 +26,7 @@ from tests.peer.simulated_swarm import (
     SimulatedSwarm,
     data_parallel,
     distance,
+    identity,
     local_sgd,
     simulate,
 )
@@ -276,3 +277,16 @@ def _lying(swarm: SimulatedSwarm, manifest: Manifest, peer: PeerId, *given: Any)
 
     learner.update = update
     return learner
+
+
+@pytest.mark.parametrize("acquainted", [False, True])
+def test_who_comes_back_in_an_epoch_speaks_for_its_cell_where_it_was_known_before(acquainted: bool) -> None:
+    """Not who is heard of for the first time: it may have been made for this cell."""
+    ids = [identity(number).peer_id for number in range(30)]
+    me, base = ids[0], b"\x05" * 32
+    setting = Setting(run="run", epoch=7, base=base, me=me, target_samples=None, chunks=1, cells=CELLS)
+    here, back = dict.fromkeys(ids[1:8], False), ids[8:]
+    unknown: Any = None
+    levels = Levels(setting, lambda: here, back if acquainted else (), unknown, unknown, unknown, unknown)
+    here |= dict.fromkeys(back, False)
+    assert set(levels._heirs()).isdisjoint(back) is not acquainted
