@@ -17,7 +17,11 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path, runtime_directory):
-    """A home and a runtime directory of the test's own, and no other setting."""
+    """A home and a runtime directory of the test's own, and no other setting.
+
+    `peer simulate` sets up the logging of its process, which here is that of all tests.
+    """
+    monkeypatch.setattr("peer.logs.only_errors", lambda: None)
     for name in os.environ:
         if name.startswith("PEER_") and name != "PEER_RUNTIME_DIR":
             monkeypatch.delenv(name)

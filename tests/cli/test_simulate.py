@@ -8,9 +8,8 @@ from tests.peer.simulation.scenarios import SMALL, write
 
 
 @pytest.fixture(autouse=True)
-def logging_of_others(monkeypatch):
-    """The command sets up the logging of its process, which here is that of all tests."""
-    monkeypatch.setattr("peer.logs.only_errors", lambda: None)
+def only_errors():
+    """Are logged, as where the command runs in a process of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield
     structlog.reset_defaults()
