@@ -16,7 +16,7 @@ from protocols.manifest import Manifest
 from protocols.message import Message
 from protocols.rejection import Rejected
 from protocols.round.cells import LEVELS, round_number
-from protocols.round.messages import MAX_MEMBERS, Begin, Contribution, Done, Progress, Wait
+from protocols.round.messages import MAX_MEMBERS, Begin, Contribution, Done, Progress, Standing, Wait
 from protocols.signed import Signed, Signer, open_signed
 from protocols.state import ModelState
 
@@ -132,7 +132,7 @@ class Conversation:
             return
         if isinstance(body, Done) and body.base == state.digest and self.levels.believes(body):
             session.abandon()
-        elif isinstance(body, Progress):
+        elif isinstance(body, Progress | Standing):
             self.outbox.send(sender, Wait(term=0), statement.epoch)
 
     async def _serve_part(self, stream: Stream) -> None:

@@ -3,43 +3,62 @@
 Anybody can come, train, and be in the group. But only the electorate leads, and no group decides anything that has not
 half of it, as far as it lives: so strangers, however many, cannot part those who were there before them, or make
 a history of their own out of ours. Who has taken part in a round is one of the electorate of the next.
+
+In the round of cells the electorate is who may speak for each (`cells.py`), and it is cells that are counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 
 from protocols.identity import PeerId
 
 
 class Electorate:
     def __init__(
-        self, makers: Iterable[PeerId], group_limit: int, elders: Iterable[PeerId] = (), *, is_open: bool
+        self,
+        makers: Iterable[PeerId],
+        group_limit: int,
+        elders: Iterable[PeerId] = (),
+        *,
+        is_open: bool,
+        cell_of: Callable[[PeerId], Hashable] | None = None,
     ) -> None:
         """`is_open`: nobody has made the state, it is where the run starts: everybody may lead.
 
-        `elders`: who was there before us then.
+        `elders`: who was there before us then. `cell_of`: in the round of cells.
         """
         self.makers = frozenset(makers)
         """All of them; those who depart in order stay here, for what they have signed."""
         self.peers = set(makers)
         self._group_limit = group_limit
         self._is_open = is_open
+        self._cell_of = cell_of
         self._elders = frozenset(elders)
 
     def leaders(self, able: set[PeerId]) -> set[PeerId]:
         """Those of the `able` who may lead: newcomers only where none of the electorate can."""
         return able if self._is_open or self.peers.isdisjoint(able) else able & self.peers
 
+    def may_go_on(self, present: Collection[PeerId]) -> bool:
+        """Whether these need not wait for the others: half of the electorate, whoever of it lives.
+
+        Of cells most: that a cell is not there as a whole is more often our line than its end.
+        """
+        return self.half_in(present, self.peers) if self._cell_of is None else self.most_in(present, self.peers)
+
     def half_in(self, members: Iterable[PeerId], living: set[PeerId]) -> bool:
         """Whether at least half of the `living` electorate is among the `members`."""
-        return 2 * len(living.intersection(members)) >= self._most(living)
+        return 2 * self._count(living.intersection(members)) >= self._most(living)
 
     def most_in(self, members: Iterable[PeerId], living: set[PeerId]) -> bool:
         """Whether more than half of the `living` electorate is among the `members`."""
-        return 2 * len(living.intersection(members)) > self._most(living)
+        return 2 * self._count(living.intersection(members)) > self._most(living)
 
     def most_elders_in(self, members: Iterable[PeerId]) -> bool:
         return 2 * len(self._elders.intersection(members)) > len(self._elders)
 
     def _most(self, living: set[PeerId]) -> int:
         """No more than fit into a group: who has just come counts all who hold the state, not the last group alone."""
-        return min(len(living), self._group_limit)
+        return min(self._count(living), self._group_limit)
+
+    def _count(self, peers: set[PeerId]) -> int:
+        return len(peers) if self._cell_of is None else len(set(map(self._cell_of, peers)))

@@ -98,9 +98,14 @@ class Gathering:
 
     def _suspect(self, peer: PeerId, now: float) -> list[Action]:
         """Take `peer` for dead until heard from: fewer are waited for, and who is to lead may be another."""
-        self._presence.suspected.add(peer)
-        ours = self._presence.favourite() == self._setting.me
-        return self._close_when_enough(now) if ours else self._say_progress(now)
+        presence, tally = self._presence, self._tally
+        presence.suspected.add(peer)
+        actions: list[Action] = []
+        if heir := presence.heir_of(peer):
+            tally.know(heir)
+            actions.append(Send(heir, tally.standing(presence.suspected)))
+        ours = presence.favourite() == self._setting.me
+        return actions + (self._close_when_enough(now) if ours else self._say_progress(now))
 
     def _close_when_enough(self, now: float) -> list[Action]:
         enough = self._tally.is_enough(self._presence.suspected, now - self._started)

@@ -201,7 +201,7 @@ class Leadership:
         present = fit if self._suffices(fit) else present
         if not enough or self._lacks_microbatches(present) or not self._suffices(present):
             return []
-        if not self._electorate.half_in(present, self._electorate.peers):
+        if not self._electorate.may_go_on(present):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
         if not enough:
             return []

@@ -130,7 +130,8 @@ class Round:
         self.tally = Tally(setting, expected, late)
         makers = [*self.peers, setting.me] if electorate is None else electorate
         is_open = electorate is None or setting.is_of_cells  # who represents a cell was not chosen by us
-        voters = Electorate(makers, setting.group_limit, elders, is_open=is_open)
+        cell_of = setting.cell_of if setting.is_of_cells else None
+        voters = Electorate(makers, setting.group_limit, elders, is_open=is_open, cell_of=cell_of)
         self._awake = AwakeTime(now, setting.timing.resend)
         self._patience = Patience(setting.timing.failure)
         self._presence = Presence(setting, self.peers, audience, voters, self._patience)
@@ -382,7 +383,8 @@ class Round:
             self._actions.append(Send(sender, Busy(term=max(self.term, 0), leader=heir)))
 
     def _is_represented_by(self, peer: PeerId, other: PeerId) -> bool:
-        of_cells, cell_of = self.setting.is_of_cells, self.setting.cell_of
+        """Not if we take it for dead: `peer` learns that in a moment."""
+        of_cells, cell_of = self.setting.is_of_cells and other not in self.suspected, self.setting.cell_of
         return of_cells and peer != other and cell_of(peer) == cell_of(other) != cell_of(self.setting.me)
 
     def _turn_to(self, other: PeerId, representative: PeerId, now: float) -> None:

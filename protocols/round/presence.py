@@ -76,6 +76,17 @@ class Presence:
     def _is_silent(self, peer: PeerId, since: float, now: float) -> bool:
         return now - max(self._heard_at.get(peer, since), since) > self._setting.timing.failure
 
+    def heir_of(self, peer: PeerId) -> PeerId | None:
+        """In the round of cells: who may speak for its cell in its place, if it represented one that is not ours."""
+        setting = self._setting
+        cell = setting.cell_of(peer) if setting.is_of_cells else None
+        if cell is None or cell == setting.cell_of(setting.me):
+            return None
+        if any(setting.cell_of(other) == cell for other in self.peers.keys() - self.suspected):
+            return None  # it has one that we know of
+        heirs = {heir for heir in self.electorate.peers if setting.cell_of(heir) == cell} - self.suspected
+        return first(setting.draw, setting.epoch, heirs) if heirs else None
+
     # -- who leads ----------------------------------------------------------------------------------------------------
 
     def favourite(self) -> PeerId:

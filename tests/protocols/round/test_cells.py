@@ -18,9 +18,9 @@ from protocols.round.cells import (
     mates,
     round_number,
 )
-from protocols.round.events import Heard, Represent, Send, Tick, Trained, UpdateReady
+from protocols.round.events import Heard, Lost, Represent, Send, Tick, Trained, UpdateReady
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, Busy, Close, Progress, Ready, Standing
+from protocols.round.messages import Begin, Busy, Close, Progress, Ready, Standing, Wait
 from protocols.round.order import first, order
 from protocols.round.setting import Setting
 from protocols.signed import Signer
@@ -57,7 +57,7 @@ def of_cells(me: PeerId = ME, *, follows: bool = False) -> Setting:
     )
 
 
-def says(sender: PeerId, body: Progress | Standing | Ready | Busy) -> Heard:
+def says(sender: PeerId, body: Progress | Standing | Ready | Busy | Wait) -> Heard:
     return Heard(SIGNERS[sender].sign(body, NUMBER))
 
 
@@ -159,6 +159,59 @@ def test_who_is_named_by_its_follower_takes_its_place() -> None:
     machine.handle(says(expected, Busy(term=0, leader=actual)), 0.1)
     assert actual in machine.peers
     assert expected not in machine.peers
+
+
+def leads_among(others: list[PeerId]) -> Round:
+    """Of a member that comes first in the order: it has what its cell has come to, and waits for these."""
+    draw = of_cells().draw
+    me = first(draw, NUMBER, PEERS)
+    heirs = heirs_of_each(draw, NUMBER, STATE, CELLS, dict.fromkeys(PEERS, False))
+    machine = Round(of_cells(me), dict.fromkeys(others, False), 0.0, electorate=heirs)
+    machine.handle(Trained(100, complete=True, samples_per_second=0.0), 0.0)
+    machine.handle(UpdateReady(STATE, 100), 0.0)
+    return machine
+
+
+def other_cells_in_order() -> list[list[PeerId]]:
+    draw = of_cells().draw
+    here = cell_of(STATE, CELLS, first(draw, NUMBER, PEERS))
+    return [order(draw, NUMBER, of_cell(cell)) for cell in range(CELLS) if cell != here]
+
+
+def test_the_next_of_its_cell_is_waited_for_when_a_representative_dies() -> None:
+    """Not the others alone: the cell is there, and has to find out by itself."""
+    [dead, heir, *_], *rest = other_cells_in_order()
+    machine = leads_among([dead, *(cell[0] for cell in rest)])
+    for cell in rest:
+        machine.handle(says(cell[0], progress()), 0.1)
+    [told] = machine.handle(Lost(dead), 0.2)
+    assert isinstance(told, Send)
+    assert (told.to, type(told.body)) == (heir, Standing)
+    machine.handle(says(heir, Busy(term=0, leader=dead)), 0.3)  # it has not found out yet
+    machine.handle(says(heir, Wait(term=0)), 0.3)
+    machine.handle(Tick(), 1.0)
+    assert machine.phase is Phase.GATHERING
+    machine.handle(says(heir, progress()), 1.1)
+    assert machine.phase is Phase.READY
+
+
+def test_the_others_are_waited_for_where_most_cells_have_nobody_whom_we_reach() -> None:
+    """It is rather us who cannot reach them: a cell that decided by itself would part from all others."""
+    cells = other_cells_in_order()
+    machine = leads_among([cell[0] for cell in cells])
+    machine.handle(says(cells[0][0], progress()), 0.1)
+    for cell in cells[1:]:
+        for heir in cell[:2]:
+            machine.handle(Lost(heir), 0.2)
+    assert machine.phase is Phase.READY
+    actions = machine.handle(says(machine.setting.me, ready()), 0.3) + machine.handle(says(cells[0][0], ready()), 0.3)
+    assert not any(isinstance(action, Send) and isinstance(action.body, Begin) for action in actions)
+    late = cells[1][1]
+    [close, *_] = machine.handle(says(late, progress()), 1.0)
+    assert isinstance(close, Send)
+    assert isinstance(close.body, Close)
+    begin, *_ = (action.body for action in machine.handle(says(late, ready()), 1.1) if isinstance(action, Send))
+    assert isinstance(begin, Begin)
 
 
 def test_nobody_names_who_represents_another_cell() -> None:
