@@ -110,10 +110,9 @@ class Levels:
     def believes(self, done: Done) -> bool:
         """Whether most of its members, one of each cell, are known to have our state, and may speak for their cell."""
         heirs = set(self._heirs())
-        most = Electorate(heirs, self._setting.cells, is_open=False, cell_of=self._setting.cell_of).most_in(
-            done.members, heirs
-        )
-        return most and self._setting.are_of_different_cells(done.members)
+        setting = self._setting
+        electorate = Electorate(heirs, setting.cells, is_open=False, cell_of=setting.cell_of)
+        return electorate.most_in(done.members, heirs) and setting.are_of_different_cells(done.members)
 
     def check(self, peer: PeerId, contribution: Contribution) -> None:
         """In the second round: that it is what most of the cell of `peer` have voted for.
