@@ -109,8 +109,7 @@ class Levels:
 
     def believes(self, done: Done) -> bool:
         """Whether most of its members, one of each cell, are known to have our state, and may speak for their cell."""
-        heirs = set(self._heirs())
-        setting = self._setting
+        setting, heirs = self._setting, set(self._heirs())
         electorate = Electorate(heirs, setting.cells, is_open=False, cell_of=setting.cell_of)
         return electorate.most_in(done.members, heirs) and setting.are_of_different_cells(done.members)
 

@@ -7,7 +7,7 @@ a history of their own out of ours. Who has taken part in a round is one of the 
 In the round of cells the electorate is who may speak for each (`cells.py`), and it is cells that are counted.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Iterable
 
 from protocols.identity import PeerId
 
@@ -20,7 +20,7 @@ class Electorate:
         elders: Iterable[PeerId] = (),
         *,
         is_open: bool,
-        cell_of: Callable[[PeerId], Hashable] | None = None,
+        cell_of: Callable[[PeerId], int] | None = None,
     ) -> None:
         """`is_open`: nobody has made the state, it is where the run starts: everybody may lead.
 
@@ -38,7 +38,7 @@ class Electorate:
         """Those of the `able` who may lead: newcomers only where none of the electorate can."""
         return able if self._is_open or self.peers.isdisjoint(able) else able & self.peers
 
-    def may_go_on(self, present: Collection[PeerId]) -> bool:
+    def may_go_on(self, present: Iterable[PeerId]) -> bool:
         """Whether these need not wait for the others: half of the electorate, whoever of it lives.
 
         Of cells most: that a cell is not there as a whole is more often our line than its end.

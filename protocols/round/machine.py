@@ -383,9 +383,10 @@ class Round:
             self._actions.append(Send(sender, Busy(term=max(self.term, 0), leader=heir)))
 
     def _is_represented_by(self, peer: PeerId, other: PeerId) -> bool:
-        """Not if we take it for dead: `peer` learns that in a moment."""
-        of_cells, cell_of = self.setting.is_of_cells and other not in self.suspected, self.setting.cell_of
-        return of_cells and peer != other and cell_of(peer) == cell_of(other) != cell_of(self.setting.me)
+        cell_of = self.setting.cell_of
+        if not self.setting.is_of_cells or other in self.suspected:  # `peer` will learn of that, too
+            return False
+        return peer != other and cell_of(peer) == cell_of(other) != cell_of(self.setting.me)
 
     def _turn_to(self, other: PeerId, representative: PeerId, now: float) -> None:
         """`other` has told us who represents its cell."""

@@ -192,8 +192,7 @@ class Terms:
 
     def _is_of_one_of_each(self, begin: Begin) -> bool:
         """Whether, in the second of two levels, no cell's aggregate counts twice."""
-        cells = [self._setting.cell_of(member.peer) for member in begin.members if member.weight]
-        return len(cells) == len(set(cells))
+        return self._setting.are_of_different_cells([member.peer for member in begin.members if member.weight])
 
     def _is_proved(self, claim: Claim | None) -> bool:
         """Whether its results are those of a leader, as far as we can know.
