@@ -30,8 +30,8 @@ FETCHES_IN_A_ROW = 3
 LONGEST_REST_SECONDS = 300.0
 """… first as long as a fetch takes, then twice as long each time, up to here."""
 
-Restore = Callable[[ModelState], Awaitable[ModelState]]
-"""From what state to go on when nobody else tells of one; it is given ours."""
+Restore = Callable[[ModelState], Awaitable[ModelState | None]]
+"""From what state to go on when nobody else tells of one; it is given ours. None: that is to be asked again later."""
 
 log = structlog.get_logger()
 
@@ -93,8 +93,8 @@ class Joining:
             await self._rest(pause)
             choice = await self._choose(ours, fellows)  # what it was before is a thing of the past
         if choice is None or choice.tellers <= {self._transport.peer_id}:
-            ours = await restore(ours)
-            return Found(ours, self._group(choice, ours.epoch), fetched=False)
+            restored = await restore(ours)
+            return Found(restored, self._group(choice, restored.epoch), fetched=False) if restored else None
         self._company.ban_all(choice.banned)
         if _names(choice, ours):
             return Found(ours, self._group(choice, ours.epoch), fetched=False, elders=choice.tellers)

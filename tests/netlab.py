@@ -25,6 +25,8 @@ BURST = "256k"
 LONG_CABLE = Path(__file__).with_name("long_cable.py")
 QUEUE = "100ms"
 """How long a packet may wait before a link drops it."""
+CONGESTION_CONTROL = "cubic"
+"""Of TCP, as most hosts on the internet have it, whatever this machine has."""
 ROUTER = """
 table ip lab {
     chain translate {
@@ -154,6 +156,8 @@ class NetLab:
         self._ip(name, "address", "add", f"{self.address(host)}/16", "dev", "eth0")
         self._ip(name, "link", "set", "eth0", "up")
         self._ip(name, "link", "set", "lo", "up")
+        network = (f"{self._network}.0.0/16", "dev", "eth0", "src", self.address(host))
+        self._ip(name, "route", "change", *network, "congctl", CONGESTION_CONTROL)
         self._bridge_port(host, master="switch")
         self._ip(self._switch, "link", "set", port, "up")
         self.set_rate(host, self._rate)

@@ -216,6 +216,7 @@ class OwnedPart:
             self.bytes_received += memoryview(payload).nbytes
             self.reduction.check(chunk, payload, digests[chunk])
             self.reduction.add(number, chunk, payload)
+            self._paces.take(number)
 
     async def _window(self, chunk: int) -> None:
         if self.reduction.looks_at_distances:

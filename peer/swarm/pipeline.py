@@ -8,7 +8,6 @@ server takes its microbatches, and the participant joins those who serve it.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from random import Random
 
 import structlog
@@ -31,6 +30,7 @@ from peer.swarm.keeper import BoardKeeper
 from peer.swarm.overlaps import Overlaps
 from peer.swarm.previous import PreviousParameters
 from peer.swarm.recomputation import Recomputation
+from peer.swarm.recovery import Recovery
 from peer.swarm.restoring import Others, Restorer
 from peer.swarm.router import Router
 from peer.swarm.server import StageServer
@@ -46,7 +46,7 @@ from protocols.round.order import order
 from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.swarm.agreement import tolerance_of
-from protocols.swarm.messages import OPEN_EPOCHS, Coverage
+from protocols.swarm.messages import Coverage
 from protocols.swarm.rebalance import Load, neediest_stage, next_move
 from protocols.swarm.wiring import Wiring
 
@@ -257,7 +257,7 @@ class PipelinePeer:
         try:
             state = await self._kept(number)
             stage: Stage = await self._transport.in_thread(self._factory.make, number)
-            await self._arrive(Place(number, state, stage, partial(self._restore, number)), at_once=at_once)
+            await self._arrive(Place(number, state, stage, self._recovery(number)), at_once=at_once)
             before, self._since = self.server.stage, self._transport.clock.monotonic()
             self.server.take(stage, self._factory.accepted(number))
             if before is not None:
@@ -286,25 +286,11 @@ class PipelinePeer:
         assert ours is not None
         return ours
 
-    async def _restore(self, number: int, ours: ModelState) -> ModelState:
-        """Where a stage goes on that has no peers who could tell us: all other members are asked for it."""
-        epoch = self._run_epoch(number)
-        if epoch <= ours.epoch:
-            return ours
-        newest = await self._restorer.newest(number) or ours
-        if newest.epoch == epoch or newest.epoch > epoch + OPEN_EPOCHS:  # no stage is so far ahead: others are to come
-            return newest
-        log.warning(
-            "a stage has lost all its peers, and goes on from a snapshot of another epoch",
-            stage=number,
-            epoch=epoch,
-            snapshot_epoch=newest.epoch,
-        )
-        return ModelState(newest.run, epoch, newest.parameters, newest.slots)
+    def _recovery(self, number: int) -> Recovery:
+        def others() -> list[int]:
+            return [epoch for stage, epoch in self._stage_epochs().items() if stage != number]
 
-    def _run_epoch(self, without: int) -> int:
-        """The epoch that the other stages have to step, all but one of which may have done so."""
-        return min((epoch for stage, epoch in self._stage_epochs().items() if stage != without), default=0)
+        return Recovery(number, self._restorer, others, self._transport.clock)
 
     def _epoch_of_all(self) -> int:
         """That all stages have come to which somebody serves."""

@@ -25,8 +25,10 @@ from protocols.swarm.messages import Kept
 
 KEPT_KIND = "swarm-kept"
 ASK_SECONDS = 5.0
-FOREIGN_SECONDS = 30.0
-"""How often the snapshot of a foreign stage is renewed."""
+FOREIGN_SHARE = 0.05
+"""Of the time goes into renewing the snapshot of a foreign stage: a small one is never many epochs old, …"""
+FOREIGN_SECONDS = 1.0
+"""… and is renewed no more often than that."""
 SHOWN_SECONDS = 5.0
 """So long what was read of a stage is said to whoever asks."""
 MOST_SHOWN = 2
@@ -47,6 +49,8 @@ class Others:
 
 
 class Restorer:
+    """Snapshots of all stages: keeps some of them, and finds the newest."""
+
     def __init__(
         self,
         transport: Transport,
@@ -67,19 +71,23 @@ class Restorer:
         """Stage → when its snapshot was read from the disk, and what is said of it."""
         self._served: OrderedDict[int, bytes] = OrderedDict()
         """Stage → the address of its snapshot, those that were read last at the end."""
+        self._foreign: tuple[int, bytes] | None = None
+        """What we have kept last: of which stage, and the state's digest."""
 
     async def serve(self) -> None:
         await self._transport.serve_requests(KEPT_KIND, self._answer)
 
     async def keep_foreign(self, own: Callable[[], int | None]) -> None:
         """Renews the snapshot of the stage after ours, until cancelled."""
+        clock, took = self._transport.clock, 0.0
         while True:
-            await self._transport.clock.sleep(FOREIGN_SECONDS)
+            await clock.sleep(max(FOREIGN_SECONDS, took * (1 / FOREIGN_SHARE - 1)))
             self._forget_unasked()
-            stage = own()
+            began, stage = clock.monotonic(), own()
             if stage is not None and self._factory.store(0) is not None:
                 async with self._border.around("keeping a snapshot of a foreign stage"):
                     await self._keep((stage + 1) % self._stages)
+            took = clock.monotonic() - began
 
     async def _keep(self, stage: int) -> None:
         peers = list(self._others.at(stage))
@@ -87,7 +95,7 @@ class Restorer:
         if not peers or state_size(like.parameter_count, len(like.slots)) > self._quota:
             return
         choice = await Heads(self._transport, self._signer, self._border).choose(peers)
-        if choice is None or choice.epoch == 0:
+        if choice is None or choice.epoch == 0 or (stage, choice.digest) == self._foreign:
             return
         try:
             state = await fetch_state(self._transport, like, choice)
@@ -95,11 +103,13 @@ class Restorer:
             log.debug("a foreign stage's state could not be fetched", stage=stage, error=str(error))
             return
         await self._factory.save(stage, state)
+        self._foreign = stage, state.digest
 
     async def newest(self, stage: int) -> ModelState | None:
         """The newest snapshot of the stage that any member holds, or this disk.
 
-        One that two members hold goes before one that only one speaks of, for that may be made up.
+        One that two members hold goes before one that only one speaks of, for that may be made up; nothing is older
+        than what is on our own disk, which nobody makes up.
         """
         ours: ModelState | None = await self._transport.in_thread(self._factory.saved, stage)
         told: Counter[tuple[int, bytes]] = Counter()
@@ -112,6 +122,7 @@ class Restorer:
                 holders.setdefault(kept, []).append(peer)
         if ours is not None:
             told[ours.epoch, ours.digest] += 1
+            told = Counter({kept: number for kept, number in told.items() if kept[0] >= ours.epoch})
         like = await self._transport.in_thread(stage_shape, self._factory.manifest, stage)
         for epoch, digest in sorted(told, key=lambda kept: (min(told[kept], 2), kept[0]), reverse=True):
             if ours is not None and (epoch, digest) == (ours.epoch, ours.digest):

@@ -20,7 +20,11 @@ class Timing:
     slack: float = 0.5
     """Most of the senders of a part may stand still for one that sends slowly, for so long …"""
     slower: float = 1.4
-    """… and until the part takes so many times as long as the middle sender needs."""
+    """… and until the part takes so many times as long as the middle sender needs, …"""
+    uneven: float = 2.0
+    """… or so many times, while the slow one …"""
+    far_slower: float = 5.0
+    """… does not take so many times as long for a chunk."""
 
 
 def straggler_deadline(arrivals: Sequence[float], awaited: int, timing: Timing) -> float:

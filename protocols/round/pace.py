@@ -2,12 +2,13 @@
 
 No chunk of a slow sender is late by much, but each is late, and the fast ones wait with theirs: they may be ahead by so
 many chunks, and then stand still. So what counts is how long most of the senders stand still for one. Who only has the
-smaller share of a line, because others are faster to take theirs, gets the whole of it as soon as they do.
+smaller share of a line, because others are faster to take theirs, gets the whole of it as soon as they do; so may who
+gives others the larger share of its own: who is not far slower in all is waited for longer.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import median_high
+from statistics import median_high, median_low
 
 from protocols.round.deadlines import Timing
 
@@ -20,6 +21,8 @@ class Sender:
     """In which it was read, and did not keep the others waiting."""
     awaited: float = 0.0
     """In which most of the others stood still, and it was read."""
+    chunks: int = 0
+    """That it has delivered."""
     is_read: bool = False
 
 
@@ -43,6 +46,11 @@ class Paces:
         if sender := self.senders.get(number):
             sender.is_read = False
 
+    def take(self, number: int) -> None:
+        """This sender has delivered a chunk."""
+        if sender := self.senders.get(number):
+            sender.chunks += 1
+
     def forget(self, number: int) -> None:
         """It is not counted on any more, so that it neither waits nor is waited for."""
         self.senders.pop(number, None)
@@ -56,9 +64,16 @@ class Paces:
         self._advance(now)
         if not self.senders:
             return {}
-        usual = max(self.least_seconds, median_high(sender.busy for sender in self.senders.values()))
-        allowed = self.timing.slack + (self.timing.slower - 1) * usual
-        return {number: allowed - self.senders[number].awaited for number in numbers if number in self.senders}
+        timing, senders = self.timing, self.senders.values()
+        usual = max(self.least_seconds, median_high(sender.busy for sender in senders))
+        chunks = median_low(sender.chunks for sender in senders)
+
+        def allowed(sender: Sender) -> float:
+            is_far_slower = (sender.busy + sender.awaited) * chunks >= timing.far_slower * usual * sender.chunks
+            return timing.slack + ((timing.slower if is_far_slower else timing.uneven) - 1) * usual
+
+        known = {number: self.senders[number] for number in numbers if number in self.senders}
+        return {number: allowed(sender) - sender.awaited for number, sender in known.items()}
 
     def _advance(self, now: float) -> None:
         elapsed, self._now = now - self._now, now

@@ -156,9 +156,10 @@ class PipelineSwarm:
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(peer.pipeline.run())
             watching = tasks.create_task(self._watch(peer))
+            saving = tasks.create_task(peer.pipeline.keep_saving())
             await peer.participant.run()
-            running.cancel()
-            watching.cancel()
+            for task in (running, watching, saving):
+                task.cancel()
         await peer.transport.close()
 
     async def _watch(self, peer: Peer) -> None:

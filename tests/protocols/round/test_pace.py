@@ -5,7 +5,7 @@ import pytest
 from protocols.round.deadlines import Timing
 from protocols.round.pace import Paces
 
-TIMING = Timing(slack=0.5, slower=1.4)
+TIMING = Timing(slack=0.5, slower=1.4, uneven=2.0, far_slower=5.0)
 
 
 def reading(*numbers: int) -> Paces:
@@ -88,3 +88,26 @@ def test_time_in_which_a_sender_is_ahead_and_not_read_is_not_its_own() -> None:
 def test_who_has_opened_no_stream_yet_has_no_pace() -> None:
     assert reading(1, 2).slack([7], 10.0) == {}
     assert Paces(TIMING).slack([7], 10.0) == {}
+
+
+def test_who_is_somewhat_slower_is_waited_for_longer_than_who_is_far_slower() -> None:
+    """Of a line that it shares with its other streams it may have had the smaller part for a while."""
+    uneven, far = reading(1, 2, 3), reading(1, 2, 3)
+    for paces, delivered in ((uneven, 7), (far, 1)):
+        for number, chunks in ((1, 10), (2, 10), (3, delivered)):
+            for _ in range(chunks):
+                paces.take(number)
+        paces.rest(1, 5.0)
+        paces.rest(2, 5.0)
+    assert uneven.slack([3], 6.0)[3] == pytest.approx(0.5 + 1.0 * 5.0 - 1.0)
+    assert far.slack([3], 6.0)[3] == pytest.approx(0.5 + 0.4 * 5.0 - 1.0)
+    assert uneven.slack([3], 10.0)[3] == pytest.approx(0.5 + 1.0 * 5.0 - 5.0)
+    assert uneven.slack([3], 10.6)[3] < 0
+
+
+def test_who_has_delivered_nothing_is_far_slower() -> None:
+    paces = reading(1, 2, 3)
+    for number in (1, 2):
+        paces.take(number)
+        paces.rest(number, 5.0)
+    assert paces.slack([3], 5.0)[3] == pytest.approx(0.5 + 0.4 * 5.0)
