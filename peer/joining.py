@@ -93,8 +93,10 @@ class Joining:
             await self._rest(pause)
             choice = await self._choose(ours, fellows)  # what it was before is a thing of the past
         if choice is None or choice.tellers <= {self._transport.peer_id}:
-            restored = await restore(ours)
-            return Found(restored, self._group(choice, restored.epoch), fetched=False) if restored else None
+            if restore is as_it_is:
+                return Found(ours, self._group(choice, ours.epoch), fetched=False)
+            restored = await restore(ours)  # as its fellows may do in this moment, each with as much of a say
+            return Found(restored, {}, fetched=False) if restored else None
         self._company.ban_all(choice.banned)
         if _names(choice, ours):
             return Found(ours, self._group(choice, ours.epoch), fetched=False, elders=choice.tellers)

@@ -25,9 +25,9 @@ from protocols.swarm.messages import Kept
 
 KEPT_KIND = "swarm-kept"
 ASK_SECONDS = 5.0
-FOREIGN_SHARE = 0.05
+FOREIGN_SHARE = 0.02
 """Of the time goes into renewing the snapshot of a foreign stage: a small one is never many epochs old, …"""
-FOREIGN_SECONDS = 1.0
+FOREIGN_SECONDS = 5.0
 """… and is renewed no more often than that."""
 SHOWN_SECONDS = 5.0
 """So long what was read of a stage is said to whoever asks."""

@@ -6,7 +6,7 @@ import pytest
 
 from peer.contents import INDEX_KIND
 from peer.swarm.factory import StageFactory
-from peer.swarm.restoring import KEPT_KIND, SHOWN_SECONDS
+from peer.swarm.restoring import FOREIGN_SECONDS, KEPT_KIND, SHOWN_SECONDS
 from protocols.signed import open_signed
 from protocols.state import ModelState
 from protocols.swarm.messages import Kept
@@ -26,8 +26,8 @@ def test_a_snapshot_is_not_read_for_each_who_asks(tmp_path: Path, monkeypatch: p
         for number in range(2):
             await swarm.start(number, stage=number)
         await swarm.finish(within=60)
+        await swarm.network.clock.sleep(2 * FOREIGN_SECONDS)  # all have saved what they keep, and have looked once
         victim = swarm.peers[0]
-        await victim.pipeline.save(last=True)
         stranger = swarm.network.join(identity(99).peer_id)
         await stranger.connect(victim.transport.peer_id, victim.transport.addresses)
         monkeypatch.setattr(StageFactory, "saved", counted)
