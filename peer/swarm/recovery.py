@@ -40,8 +40,8 @@ class Recovery:
         now = self._clock.monotonic()
         if self._until is None:
             self._until = now + RETURN_SECONDS
-        if now < self._until:
             log.info("waiting for those who had the stage last", stage=self._stage, epoch=epoch, seconds=RETURN_SECONDS)
+        if now < self._until:
             await self._clock.sleep(AGAIN_SECONDS)
             return None
         log.warning(
