@@ -31,7 +31,8 @@ class Recovery:
     async def __call__(self, ours: ModelState) -> ModelState | None:
         """Where the stage goes on, given what we have of it; None: to be asked again, with its peers before us."""
         others = self._others() or (0,)
-        epoch, oldest = min(others), max(others) - 1
+        epoch = min(others)
+        oldest = min(epoch, max(others) - 1)  # no honest stage is farther ahead than one
         if ours.epoch >= oldest:
             return ours
         newest = await self._restorer.newest(self._stage) or ours
