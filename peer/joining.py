@@ -53,11 +53,6 @@ def _names(choice: Choice, state: ModelState) -> bool:
     return (choice.epoch, choice.digest) == (state.epoch, state.digest)
 
 
-async def as_it_is(ours: ModelState) -> ModelState:
-    """Nothing is to be restored."""
-    return ours
-
-
 class Joining:
     def __init__(
         self,
@@ -81,7 +76,7 @@ class Joining:
         """A round has come to its end with us in it."""
         self._fetches = 0
 
-    async def find(self, ours: ModelState, fellows: Fellows, restore: Restore = as_it_is) -> Found | None:
+    async def find(self, ours: ModelState, fellows: Fellows, restore: Restore | None = None) -> Found | None:
         """The state that the swarm has; ours, when nobody has another, or none that counts more.
 
         None: it could not be fetched; to be tried again.
@@ -93,7 +88,7 @@ class Joining:
             await self._rest(pause)
             choice = await self._choose(ours, fellows)  # what it was before is a thing of the past
         if choice is None or choice.tellers <= {self._transport.peer_id}:
-            if restore is as_it_is:
+            if restore is None:
                 return Found(ours, self._group(choice, ours.epoch), fetched=False)
             restored = await restore(ours)  # as its fellows may do in this moment, each with as much of a say
             return Found(restored, {}, fetched=False) if restored else None

@@ -28,7 +28,7 @@ from peer.description import Description
 from peer.directives import Directives
 from peer.epoch_pace import EpochPace
 from peer.fellows import Fellows
-from peer.joining import Joining, Restore, as_it_is
+from peer.joining import Joining, Restore
 from peer.learner import Learner
 from peer.membership import Membership
 from peer.profile import Profile
@@ -129,7 +129,7 @@ class Participant:
         self._serving = serving
         self._moving: Place | None = None
         """Where we are to go on."""
-        self._restore: Restore = as_it_is
+        self._restore: Restore | None = None
         """As long as we have not joined those who are where we have moved to."""
         self.state, self.learner = state, learner
         self.phase: State = "joining"
@@ -404,7 +404,7 @@ class Participant:
         found = await self._joining.find(self.state, self.fellows, self._restore)
         if found is None:
             return
-        self._restore = as_it_is
+        self._restore = None
         self.fellows.group, self.fellows.elders = found.group, found.elders
         await self._become(found.state)
         if self._cells:  # most others know us by our record alone
