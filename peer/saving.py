@@ -37,13 +37,17 @@ class Saver:
         self._lock = asyncio.Lock()
         self._refused_at: float | None = None
 
-    async def save(self, state: ModelState, *, last: bool = False) -> None:
-        """Saves `state` unless it has been saved; soon after a failure only when it is the `last` one."""
+    async def save(self, state: ModelState, *, last: bool = False) -> bool:
+        """Saves `state` unless it has been saved; soon after a failure only when it is the `last` one.
+
+        Whether it is on the disk now.
+        """
         async with self._lock:
+            if state.digest == self._saved_digest:
+                return True
             now = self._clock.monotonic()
-            too_soon = self._refused_at is not None and now - self._refused_at < RETRY_SECONDS
-            if state.digest == self._saved_digest or (too_soon and not last):
-                return
+            if self._refused_at is not None and now - self._refused_at < RETRY_SECONDS and not last:
+                return False
             try:
                 await self._in_thread(self._store.save, state)
             except SnapshotError as error:
@@ -55,14 +59,15 @@ class Saver:
                         error=str(error),
                     )
                 self._refused_at = now
-                return
+                return False
             if self._refused_at is not None:
                 log.info("snapshots are saved again", epoch=state.epoch)
             self._saved_epoch, self._saved_digest, self._refused_at = state.epoch, state.digest, None
+            return True
 
 
 async def keep_saving(
-    save: Callable[[ModelState], Awaitable[None]], newest: Callable[[], ModelState | None], changed: Signal
+    save: Callable[[ModelState], Awaitable[object]], newest: Callable[[], ModelState | None], changed: Signal
 ) -> None:
     """Saves `newest()` whenever the last save is done, until cancelled; `changed`: it may be another one."""
     while True:

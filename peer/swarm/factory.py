@@ -80,13 +80,13 @@ class StageFactory:
         """Where the run starts. Blocking."""
         return stage_state(self.manifest, number)
 
-    async def save(self, number: int, state: ModelState, *, last: bool = False) -> None:
+    async def save(self, number: int, state: ModelState, *, last: bool = False) -> bool:
         """As `Saver.save`."""
         store = self.store(number)
         if store is None:
-            return
+            return False
         if state.run not in self._savers:
             in_thread = self._in_thread or asyncio.to_thread
             known: ModelState | None = await in_thread(partial(self.saved, number))
             self._savers[state.run] = Saver(store, known, self._clock, in_thread)
-        await self._savers[state.run].save(state, last=last)
+        return await self._savers[state.run].save(state, last=last)

@@ -102,8 +102,8 @@ class Restorer:
         except (ContentNotFound, Rejected) as error:
             log.debug("a foreign stage's state could not be fetched", stage=stage, error=str(error))
             return
-        await self._factory.save(stage, state)
-        self._foreign = stage, state.digest
+        if await self._factory.save(stage, state):
+            self._foreign = stage, state.digest
 
     async def newest(self, stage: int) -> ModelState | None:
         """The newest snapshot of the stage that any member holds, or this disk.

@@ -103,12 +103,13 @@ async def test_a_disk_without_space_is_reported_once_and_saving_resumes(tmp_path
 async def test_the_last_state_is_tried_at_once(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     saver = Saver(store, None, SetClock())
-    await saver.save(state(1))
+    assert await saver.save(state(1))
     with full_disk():
-        await saver.save(state(2))
-    await saver.save(state(3))
+        assert not await saver.save(state(2))
+    assert not await saver.save(state(3))
     assert saved_epoch(store) == 1
-    await saver.save(state(3), last=True)
+    assert await saver.save(state(3), last=True)
+    assert await saver.save(state(3))
     assert saved_epoch(store) == 3
 
 
