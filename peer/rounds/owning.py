@@ -182,7 +182,9 @@ class OwnedPart:
         self.contributions[number] = sign_contribution(self._signer, self.address, own).wire
         while (chunk := self.reduction.next_chunk(number)) is not None:
             await self._window(chunk)
-            self.reduction.add(number, chunk, own.chunks[chunk])
+            payload = own.chunks[chunk]
+            # Kept for checks it would keep the whole update, which it is a view of where the codec does not copy.
+            self.reduction.add(number, chunk, bytes(payload) if self.reduction.keeps else payload)
             self._arrived.notify()
 
     async def _take(self, stream: Stream, number: int, digests: tuple[bytes, ...]) -> None:

@@ -51,7 +51,7 @@ class PartReduction:
         self.members = members
         self.codec = codec
         self._rule = rule
-        self._keeps = keeps
+        self.keeps = keeps
         self.inputs: dict[int, dict[int, Payload]] = {}
         """Of each reduced chunk, where they are kept: member number → what it was made of."""
         self._rows: dict[int, dict[int, Payload]] = {chunk: {} for chunk in range(part.start, part.stop)}
@@ -122,7 +122,7 @@ class PartReduction:
             raise Rejected(Reason.UNEXPECTED, f"nobody has delivered chunk {chunk}")
         weights = self._weights
         numbers = sorted(rows) if weights is None else weights.numbers
-        if self._keeps:
+        if self.keeps:
             self.inputs[chunk] = {number: rows[number] for number in numbers}
         for piece, values in self._decoded(rows, numbers, len(out)):
             out[piece] = self._aggregate(values, numbers) if weights is None else weights.plan.apply(values)
