@@ -21,8 +21,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from peer.misbehaviour import LABEL_FLIP
+from protocols.attacks import ATTACKS
+
 Run = dict[str, Any]
 NO_ATTACK = "none"
+ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS)
 
 
 class Setting(NamedTuple):
@@ -62,7 +66,8 @@ class Results:
 
     @property
     def attacks(self) -> list[str]:
-        return list(dict.fromkeys(attack for _, attack in self.found))
+        there = {attack for _, attack in self.found}
+        return [attack for attack in ALL_ATTACKS if attack in there]
 
     def mean(self, rule: str, attack: str) -> float:
         """NaN where there is no run."""
