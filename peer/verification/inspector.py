@@ -94,6 +94,8 @@ class Inspector:
         self._early: deque[Signed[SeedWord]] = deque(maxlen=EARLY)
         """Of rounds that are not over here."""
         self._revealed = Signal()
+        self._at_seeds = asyncio.Lock()
+        """One thread is at a seed at a time: what one word settles in a large group may take it a third of a second."""
         self._accounts: asyncio.Queue[tuple[RoundAccount, ModelState]] = asyncio.Queue()
         self._charges: Docket[Signed[Any]] = Docket(CHARGES_WAITING, CHARGES_OF_ONE)
         self._charged = Signal()
@@ -169,7 +171,7 @@ class Inspector:
         self._replays.admit(statement)
         match statement.body:
             case SeedWord():
-                self._hear_reveal(statement)  # type: ignore[arg-type]
+                await self._hear_reveal(statement)  # type: ignore[arg-type]
             case Testimony(statement=theirs):
                 self.witness(theirs)
             case Equivocation() as proof:
@@ -192,7 +194,7 @@ class Inspector:
             raise Rejected(Reason.BUSY, "too many charges wait to be looked into")
         self._charged.notify()
 
-    def _hear_reveal(self, statement: Signed[SeedWord]) -> None:
+    async def _hear_reveal(self, statement: Signed[SeedWord]) -> None:
         if statement.epoch not in self._seeds:
             newest = next(reversed(self._seeds), -1)
             of_one = sum(early.sender == statement.sender for early in self._early)
@@ -206,7 +208,7 @@ class Inspector:
             if statement.epoch in self._dones:  # one leader has told two stories: together they prove it
                 self._say(statement.sender, Testimony(statement=self._dones[statement.epoch]), statement.epoch)
             return
-        answer = seed.hear(statement.sender, statement.body.reveal)
+        answer = await self._at_a_seed(seed.hear, statement.sender, statement.body.reveal)
         if answer is not None:
             self._say(statement.sender, SeedWord(done=done, reveal=answer), statement.epoch)
         self._revealed.notify()
@@ -251,7 +253,7 @@ class Inspector:
 
     async def _draw_seed(self, account: RoundAccount) -> bytes | None:
         """None when most of the group does not answer for SEED_SECONDS."""
-        seed, clock = self._open_seed(account), self._transport.clock
+        seed, clock = await self._open_seed(account), self._transport.clock
         self._say_to_group(seed.start(), account)
         began = clock.monotonic()
         while not seed.is_settled and clock.monotonic() < began + SEED_SECONDS:
@@ -260,12 +262,22 @@ class Inspector:
                     while not seed.is_settled:
                         await self._revealed.wait()
             except TimeoutError:
-                self._say_to_group(seed.overdue(), account)
+                self._say_to_group(await self._at_a_seed(seed.overdue), account)
         for peer in seed.cheats:
             log.warning("a dealing was not sound", peer=peer, epoch=account.epoch)
         return seed.seed
 
-    def _open_seed(self, account: RoundAccount) -> SeedRound:
+    async def _at_a_seed(self, function: Callable[..., Reveal | None], *arguments: Any) -> Reveal | None:
+        """Who is cancelled meanwhile does not let others at it before the thread has ended."""
+
+        async def alone() -> Reveal | None:
+            async with self._at_seeds:
+                reveal: Reveal | None = await self._transport.in_thread(function, *arguments)
+                return reveal
+
+        return await asyncio.shield(alone())
+
+    async def _open_seed(self, account: RoundAccount) -> SeedRound:
         """What others have said of it before counts now."""
         done, group = account.done, recipients(account.group)
         me = [recipient.peer for recipient in group].index(self._transport.peer_id)
@@ -277,13 +289,14 @@ class Inspector:
         while len(self._seeds) > ROUNDS_AT_ONCE:
             epoch, _ = self._seeds.popitem(last=False)
             del self._dones[epoch]
-        for statement in [early for early in self._early if early.epoch <= done.epoch]:
-            self._early.remove(statement)
-            if statement.epoch == done.epoch:
-                try:
-                    self._hear_reveal(statement)
-                except Rejected as error:
-                    self._transport.reject(statement.sender, error.reason, str(error))
+        early = [statement for statement in self._early if statement.epoch == done.epoch]
+        later = [statement for statement in self._early if statement.epoch > done.epoch]
+        self._early = deque(later, maxlen=EARLY)
+        for statement in early:
+            try:
+                await self._hear_reveal(statement)
+            except Rejected as error:
+                self._transport.reject(statement.sender, error.reason, str(error))
         return seed
 
     # -- telling ------------------------------------------------------------------------------------------------------

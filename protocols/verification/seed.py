@@ -30,9 +30,9 @@ there are `threshold` of them; keys and secrets are random, and of one epoch; wo
 end. Where half of the group is dishonest, it foresees the seed, and may keep the others from it.
 
 Cost, group of 64, seconds of processor time: dealing one's own 0.005; checking all 0.3, in pieces of 0.005 with each
-reveal that is heard, but at once with the answer by which all dealings asked for come to the threshold (so `hear` is
-not for an event loop); opening one's shares of all 0.01, as long as a key that somebody shows takes. Bytes: a dealing
-5550, a reveal of one's own 100, of shares of all 3300.
+reveal that is heard, but at once with the answer by which all dealings asked for come to the threshold (so `hear` and
+`overdue` are for a thread, one at a time); opening one's shares of all 0.01, as long as a key that somebody shows
+takes. Bytes: a dealing 5550, a reveal of one's own 100, of shares of all 3300.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
