@@ -47,6 +47,8 @@ ANSWER_SECONDS = 1.0
 """Who has news does not tell them for so long to a mate that is to speak first."""
 HELLOS_A_TURN = 128
 """To those first who have not heard of us for longest; so nobody's effort grows with the square of the swarm."""
+MOST_TURNS_AHEAD = 3
+"""Of hellos, that are said to mates at once and not to others afterwards."""
 SMALL_SWARM = 128
 """In a larger one the next turn comes when it is due, whatever there is to tell."""
 FAREWELLS = 64
@@ -98,6 +100,8 @@ class Membership:
         self._hurry = asyncio.Event()
         self._news_at = float("-inf")
         """When something about us was last worth telling."""
+        self._ahead, self._ahead_at = 0.0, 0.0
+        """How many hellos more than `contacts` in each turn have been said to mates, and when that was so."""
         self._addressed: set[PeerId] = set()
         """To whom a hello is under way."""
         self._awake = AwakeTime(transport.clock.monotonic(), LONGEST_GAP_SECONDS)
@@ -301,7 +305,7 @@ class Membership:
             close = [peer for peer in close if _speaks_first(self._transport.peer_id, peer)]
         most = HELLOS_A_TURN if self._is_small else round(AT_ONCE * HELLO_SECONDS)
         if self._contacts is not None:
-            most = self._contacts - len(close)
+            most = self._left_for_others(self._contacts, len(close), now)
         if most <= 0:
             return close
         since = max(news_at, now - HELLO_SECONDS / 2)
@@ -311,6 +315,14 @@ class Membership:
             if member.told < since and peer not in addressed and peer not in close
         ]
         return [*close, *(peer for *_, peer in heapq.nsmallest(most, waiting))]
+
+    def _left_for_others(self, contacts: int, close: int, now: float) -> int:
+        """Of the hellos of a turn, those that mates have not taken, in this turn and of late."""
+        self._ahead = max(0.0, self._ahead - (now - self._ahead_at) * contacts / HELLO_SECONDS)
+        self._ahead_at = now
+        left = round(contacts - self._ahead - close)
+        self._ahead = min(self._ahead + close, MOST_TURNS_AHEAD * contacts)
+        return left
 
     @property
     def _is_small(self) -> bool:

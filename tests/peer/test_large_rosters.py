@@ -15,6 +15,7 @@ from peer.membership import (
     HELLO_KIND,
     HELLO_SECONDS,
     HELLOS_A_TURN,
+    MOST_TURNS_AHEAD,
     SHORTEST_PAUSE_SECONDS,
     Membership,
     _speaks_first,
@@ -145,6 +146,31 @@ def test_news_are_told_to_mates_and_to_nobody_else_where_these_are_as_many_as_it
         due = membership._due()
         assert mates <= set(due)
         assert len(due) == len(set(due)) == told
+
+    run_simulation(main, seed=1)
+
+
+def test_others_wait_until_as_many_hellos_would_have_been_said_as_mates_have_taken_and_not_for_ever() -> None:
+    async def main(network: SimulatedNetwork) -> None:
+        me = identity(0)
+        body = entry(network.clock.wall() + 60)
+        words = {who.peer_id: Signer(who, RUN, 1).sign(body, 0).wire for who in map(identity, range(1, 61))}
+        mates = set(list(words)[:40])
+        crowd = Crowd(network.join(me.peer_id), words)
+        membership = make_membership(network, crowd, me, CONTACTS, lambda peers: [p for p in peers if p in mates])
+        for peer, wire in words.items():
+            await membership._answer(peer, wire)
+        await network.clock.sleep(2 * HELLO_SECONDS)
+        membership.announce()
+        await network.clock.sleep(HELLO_SECONDS)
+        turns = []
+        for _ in range(MOST_TURNS_AHEAD + 2):
+            due = membership._due()
+            for peer in due:
+                membership.roster.told(peer, network.clock.monotonic())
+            turns.append(len(due))
+            await network.clock.sleep(HELLO_SECONDS)
+        assert turns == [40, *[0] * (MOST_TURNS_AHEAD - 1), CONTACTS, CONTACTS]
 
     run_simulation(main, seed=1)
 
