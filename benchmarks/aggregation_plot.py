@@ -1,6 +1,6 @@
 """How the time of the aggregation rules grows with rows and elements, beside byzfl's, from lines of `aggregation.py`.
 
-    python benchmarks/aggregation_plot.py < docs/data/aggregation.jsonl > docs/aggregation.svg
+    python benchmarks/aggregation_plot.py docs/aggregation.svg < docs/data/aggregation.jsonl
 
 The lines of one number of rows that there are most of make the picture against elements; those of one number of
 elements that of rows.
@@ -10,7 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +22,7 @@ Figures = dict[str, Any]
 LABELS = {"d": "elements", "n": "rows"}
 
 
-def plot(runs: Sequence[Figures]) -> str:
+def plot(path: Path, runs: Sequence[Figures]) -> None:
     """An SVG of two panels."""
     mpl.rcParams["svg.hashsalt"] = "aggregation"
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -31,9 +31,7 @@ def plot(runs: Sequence[Figures]) -> str:
         shown = sorted((run for run in runs if run[stands] == fixed), key=lambda run: run[grows])
         _panel(axes, shown, grows)
         axes.set_title(f"{fixed:,} {LABELS[stands]}", fontsize="small")
-    text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _panel(axes: Axes, runs: Sequence[Figures], grows: str) -> None:
@@ -50,4 +48,4 @@ def _panel(axes: Axes, runs: Sequence[Figures], grows: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(plot([json.loads(line) for line in sys.stdin]))
+    plot(Path(sys.argv[1]), [json.loads(line) for line in sys.stdin])

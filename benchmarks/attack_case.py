@@ -15,13 +15,15 @@ from peer.data.dataset import Dataset, Predict
 from peer.misbehaviour import LABEL_FLIP, FlippedLabels
 from peer.models.flat import FlatModel
 from peer.trainer import Trainer
-from protocols.attacks import Scene, make_attack
+from protocols.attacks import ATTACKS, Scene, make_attack
 from protocols.encoding import digest
 from protocols.identity import Identity
 from protocols.manifest import Averaging, Data, DataParallel, Evaluation, Manifest, Model, Sgd
 from protocols.sampling import Indices
 from protocols.vectors import Vector
 
+NO_ATTACK = "none"
+ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS)
 PEERS = 16
 BATCH, MICROBATCHES = 80, 2
 """Samples of a microbatch, and microbatches of a peer in an epoch."""

@@ -21,16 +21,12 @@ from functools import lru_cache, partial
 import attack_steps
 import structlog
 import torch
-from attack_case import Case, Course
+from attack_case import ALL_ATTACKS, NO_ATTACK, Case, Course
 
 import peer.trainer
 from peer.data.digits import Digits
-from peer.misbehaviour import LABEL_FLIP
-from protocols.attacks import ATTACKS
 from protocols.rules import rule_of
 
-NO_ATTACK = "none"
-ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS)
 ALL_RULES = (
     "mean",
     "median",

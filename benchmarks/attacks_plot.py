@@ -18,15 +18,11 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from attack_case import ALL_ATTACKS, NO_ATTACK
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from peer.misbehaviour import LABEL_FLIP
-from protocols.attacks import ATTACKS
-
 Run = dict[str, Any]
-NO_ATTACK = "none"
-ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS)
 
 
 class Setting(NamedTuple):

@@ -180,11 +180,12 @@ class OwnedPart:
             return
         number = self._number(self._transport.peer_id)
         self.contributions[number] = sign_contribution(self._signer, self.address, own).wire
+        # Kept for checks, a chunk would keep the whole update, of which it is a view where the codec does not copy.
+        is_to_be_copied = self.reduction.keeps and not self.reduction.codec.copies
         while (chunk := self.reduction.next_chunk(number)) is not None:
             await self._window(chunk)
             payload = own.chunks[chunk]
-            # Kept for checks it would keep the whole update, which it is a view of where the codec does not copy.
-            self.reduction.add(number, chunk, bytes(payload) if self.reduction.keeps else payload)
+            self.reduction.add(number, chunk, bytes(payload) if is_to_be_copied else payload)
             self._arrived.notify()
 
     async def _take(self, stream: Stream, number: int, digests: tuple[bytes, ...]) -> None:
