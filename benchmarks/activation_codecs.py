@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from tasks import FILES
 
+from peer.compute_threads import use_threads
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
 from peer.models.stages import join, stage_model, stage_state, whole_model
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    use_threads(1)
     figures = {codec: train(options.task, codec, options.epochs) for codec in CODECS}
     print(json.dumps(figures) if options.json else show(figures), flush=True)
 

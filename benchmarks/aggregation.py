@@ -23,6 +23,7 @@ from byzfl_rules import load
 from resources import forget_peak, peak_bytes, resident_bytes
 from torch import Tensor
 
+from peer.compute_threads import use_threads
 from protocols.aggregation import make_rule
 
 Aggregate = Callable[[Tensor], Tensor]
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     x = torch.randn(options.n, options.d, generator=torch.Generator().manual_seed(0))
     x[options.n - options.f :] *= 10
     contestants = pairs(options.f)

@@ -20,10 +20,10 @@ from functools import lru_cache, partial
 
 import attack_steps
 import structlog
-import torch
 from attack_case import ALL_ATTACKS, NO_ATTACK, Case, Course
 
 import peer.trainer
+from peer.compute_threads import use_threads
 from peer.data.digits import Digits
 from protocols.rules import rule_of
 
@@ -117,7 +117,7 @@ def play(case: Case, whole: bool) -> Course:
 
 
 def _prepare() -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
     # A third of the time; and what a peer trains on is the same under every attack.
     peer.trainer.sample_indices = lru_cache(4096)(peer.trainer.sample_indices)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

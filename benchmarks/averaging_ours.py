@@ -8,7 +8,6 @@ import os
 import time
 
 import numpy as np
-import torch
 import uvloop
 from loop_lag import LoopLag
 from our_peer import Prepared, command, in_rounds, our_peer
@@ -18,6 +17,7 @@ from stages import StageTimes
 from vectors import relative_error, vector
 
 from dht.node import Node
+from peer.compute_threads import use_threads
 from peer.learner import Learner
 from peer.participant import Participant
 from peer.rounds.session import RoundOutcome, Session
@@ -101,7 +101,7 @@ class PausingParticipant(Participant):
 
 
 async def serve(settings: Command) -> None:
-    torch.set_num_threads(1)  # as a daemon here, and as the other side
+    use_threads(1)  # as a daemon here, and as the other side
     reports = Reports()
     source = vector(settings["seed"], settings["size"])  # torch's, as of a gradient: before the memory is looked at
 

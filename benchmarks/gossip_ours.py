@@ -2,13 +2,13 @@
 
 import time
 
-import torch
 import uvloop
 from our_peer import Prepared, command, our_peer
 from reporting import Command, Reports, configuration
 from tasks import Task, task_of
 
 from dht.node import Node
+from peer.compute_threads import use_threads
 from peer.gossip.learner import TrainerGossipLearner
 from peer.gossip.model_objective import ModelObjective
 from peer.gossip.participant import GossipParticipant
@@ -39,7 +39,7 @@ def manifest_of(task: Task, settings: Command) -> Manifest:
 
 
 async def serve(settings: Command) -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
     reports, task = Reports(), task_of("digits")
     manifest = manifest_of(task, settings)
 

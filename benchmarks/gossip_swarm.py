@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import structlog
-import torch
 
 from dht.interfaces import Clock
 from dht.simulated import SimulatedNetwork, run_simulation
 from dht.simulated_link import Link
+from peer.compute_threads import use_threads
 from peer.data.dataset import Dataset
 from peer.data.registry import open_dataset
 from peer.gossip.model_objective import ModelObjective
@@ -79,7 +79,7 @@ def simulate(
     link: Link | None = None,
 ) -> Result:
     """What comes of the scenario in a new swarm of the manifest's run."""
-    torch.set_num_threads(1)
+    use_threads(1)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
     async def main(network: SimulatedNetwork) -> Result:

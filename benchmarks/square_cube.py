@@ -23,6 +23,7 @@ from netlab import NetLab, popen_in, reason_why_not
 from pipeline_task import PipelineTask
 from swarms import Swarm, median
 
+from peer.compute_threads import use_threads
 from peer.data.registry import loss_of
 from peer.models.stages import activation_shape, stage_model, stage_state
 from peer.swarm.compute import StageCompute
@@ -114,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     if reason := reason_why_not():
         sys.exit(reason)
-    torch.set_num_threads(1)
+    use_threads(1)
     task = PipelineTask(3, layers=3 * options.layers, context=options.context, batch_size=options.batch_size)
     widths = options.widths
     compute = [compute_seconds(replace(task, width=width), options.repeat) for width in widths]

@@ -2,13 +2,13 @@
 
 import time
 
-import torch
 import uvloop
 from our_peer import Prepared, command, in_rounds, our_peer
 from reporting import Command, Reports, configuration
 from tasks import task_of
 
 from dht.node import Node
+from peer.compute_threads import use_threads
 from peer.learner import TrainerLearner
 from peer.models.flat import FlatModel, initial_state
 from peer.participant import Participant
@@ -17,7 +17,7 @@ from protocols.identity import PeerId
 
 
 async def serve(settings: Command) -> None:
-    torch.set_num_threads(1)
+    use_threads(1)
     reports, task = Reports(), task_of(settings["task"], settings["target_batch"])
     manifest = task.manifest(settings["peers"], settings["mode"])
 

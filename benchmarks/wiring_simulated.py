@@ -15,7 +15,6 @@ from operator import or_
 from typing import Any
 
 import structlog
-import torch
 import wired_peer
 from netlab import bytes_per_second
 from pipeline_task import PipelineTask
@@ -25,6 +24,7 @@ import peer.swarm.pipeline
 from dht.interfaces import Clock
 from dht.simulated import SimulatedNetwork, run_simulation
 from dht.simulated_link import Link
+from peer.compute_threads import use_threads
 from peer.data.dataset import Dataset
 from peer.profile import Profile
 from peer.rejections import Rejections
@@ -133,7 +133,7 @@ async def play(
 
 def main() -> None:
     options = parser(__doc__).parse_args()
-    torch.set_num_threads(1)
+    use_threads(1)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     named = ("stages", "width", "context", "batch_size", "microbatches", "codec", "delayed")
     task = PipelineTask(layers=options.stages, **{name: getattr(options, name) for name in named})

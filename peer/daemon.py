@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import structlog
-import torch
 import uvloop
 
 from dht.border import Border
@@ -24,6 +23,7 @@ from dht.p2pd import P2pd, P2pdError
 from dht.sink import serve_sink
 from peer import logs
 from peer.clock_watch import watch_wall_clock
+from peer.compute_threads import use_threads
 from peer.control import serve_control
 from peer.data.dataset import DatasetError
 from peer.direct import status_of_log
@@ -78,7 +78,7 @@ log = structlog.get_logger()
 def run_daemon(settings: JoinSettings, on_status: Callable[[Status], None] | None = None) -> int:
     """Joins the run and stays until it is told to leave; the exit code. Raises PeerError."""
     logs.configure(settings.log_format)
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     try:
         return uvloop.run(Daemon(settings, on_status).run())
     except P2pdError as error:

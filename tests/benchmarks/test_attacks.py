@@ -4,14 +4,14 @@ import attack_steps
 import attack_swarm
 import numpy as np
 import pytest
-import torch
 from attack_case import PEERS, Case, Share, shares
 from attacks_plot import results, table
 
+from peer.compute_threads import use_threads
 from peer.data.digits import Digits
 from peer.misbehaviour import FlippedLabels
 
-torch.set_num_threads(1)  # several wait for each other where the machine is busy
+use_threads(1)  # several wait for each other where the machine is busy
 
 
 def case(rule: str, attack: str | None, **changes: object) -> Case:

@@ -1,13 +1,13 @@
 import pytest
-import torch
 
+from peer.compute_threads import use_threads
 from peer.rounds import chunk_frames
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     """Threads that wait for each other on a busy machine make small models a hundred times slower."""
-    torch.set_num_threads(1)
+    use_threads(1)
 
 
 @pytest.fixture
