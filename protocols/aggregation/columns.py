@@ -14,8 +14,8 @@ Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 Rows = NDArray[np.float32] | NDArray[np.float64]
 Array = TypeVar("Array", NDArray[np.float32], NDArray[np.float64], Rows)
-_BLOCK_BYTES = 1 << 20
-"""Of scratch: with the operands, what fits the second-level cache."""
+_BLOCK_BYTES = 1 << 21
+"""Of scratch: what stays in a cache, while a block takes far longer than the Python around it."""
 _LARGEST_SQUARE = 1e290
 """Squared length from which a float64 row counts as infinite: distances would overflow. No float32 row is so long."""
 _FAR = 1e6
