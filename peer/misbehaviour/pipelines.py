@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from peer.misbehaviour.pipeline_members import garbage_work, idle_keeper
+from peer.misbehaviour.pipeline_members import busy_keeper, garbage_work, hoarded_microbatches, idle_keeper
 from peer.misbehaviour.stage_peers import (
     false_counts,
     nan_answers,
@@ -21,7 +21,9 @@ PIPELINE_ATTACKS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "withheld_answers": withheld_answers,
     "false_counts": false_counts,
     "garbage_work": garbage_work,
+    "hoarded_microbatches": hoarded_microbatches,
     "idle_keeper": idle_keeper,
+    "busy_keeper": busy_keeper,
 }
 """Each takes what `assemble` is given, and gives what it is given instead."""
 

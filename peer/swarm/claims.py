@@ -43,8 +43,8 @@ class Claims:
         """Whom to claim from now; None: nobody serves a stage. `working`: we have something to do."""
         now, epoch = self._transport.clock.monotonic(), self._run.epoch()
         keeper = self._keepers.choose(self._run.servers(), now)
-        content = working or epoch >= self._manifest.epochs or self._run.paused(epoch)
-        self._keepers.look(keeper, epoch, content=content, now=now)
+        over = epoch >= self._manifest.epochs or self._run.paused(epoch)
+        self._keepers.look(keeper, epoch, working=working, over=over, now=now)
         return keeper
 
     async def claim(self, keeper: PeerId, held: Mapping[int, int], wanted: int) -> Grant | None:

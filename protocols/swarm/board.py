@@ -3,19 +3,28 @@
 One member of the run keeps the board, the others claim from it. It knows from the stage's peers what they have counted,
 and from the trainers what they are at work on; so whoever takes a board over knows both after a moment, and hands out
 nothing before all have spoken, or what they had is theirs no more. A lease is a courtesy that saves work: that no
-microbatch counts twice is for each stage's round to see.
+microbatch counts twice is for each stage's round to see. It ends where others wait for it: what a trainer has had for
+long goes to one that has nothing left to do, and what the trainer says to have counts for little for a while.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from protocols.backoff import doubled
 from protocols.identity import PeerId
 from protocols.swarm.coverage import everything, numbers
 from protocols.swarm.messages import OPEN_EPOCHS
+from protocols.swarm.pace import Pace
 from protocols.swarm.steps import come_to
 
 LEASE_SECONDS = 3.0
 """Who claims nothing for so long has lost its microbatches to the others."""
+FIRST_HELD_SECONDS = 20.0
+"""So long a microbatch is one trainer's before the first step that is seen; after it …"""
+HELD_SECONDS, HELD_EPOCHS = 6.0, 2.0
+"""… so long at least, and as long as so many epochs usually take: less than trainers' patience with the keeper."""
+UNHEEDED_SECONDS, MOST_UNHEEDED_SECONDS = 30.0, 3600.0
+"""Who has kept others waiting keeps nothing from them for so long, then twice as long each time, up to the second."""
 
 Counted = Mapping[int, int]
 """Epoch → mask of the microbatches that a peer has counted; of each epoch that it is ready for."""
@@ -38,6 +47,36 @@ class Lease:
     until: float
     held: dict[int, int] = field(default_factory=dict)
     """Epoch → mask."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """The open microbatches of an epoch that some trainer has, and since when some trainer has each."""
+
+    mask: int = 0
+    since: dict[int, float] = field(default_factory=dict)
+
+    def note(self, mask: int, now: float) -> None:
+        for number in numbers(self.mask & ~mask):
+            del self.since[number]
+        for number in numbers(mask & ~self.mask):
+            self.since[number] = now
+        self.mask = mask
+
+    def begin_again(self, mask: int, now: float) -> None:
+        """Somebody else has them from now on."""
+        self.since.update(dict.fromkeys(numbers(mask & self.mask), now))
+
+
+@dataclass(slots=True)
+class Unheeded:
+    """A trainer that has kept others waiting."""
+
+    times: int = 0
+    until: float = float("-inf")
+
+
+_NEVER = Unheeded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +104,10 @@ class Board:
         self._words: dict[PeerId, Word] = {}
         self._leases: dict[PeerId, Lease] = {}
         self._settled = False
+        self._pace = Pace(now)
+        self._taken: dict[int, Taken] = {}
+        """Of each open epoch."""
+        self._unheeded: dict[PeerId, Unheeded] = {}
 
     def hear(self, peer: PeerId, word: Word) -> None:
         """What it had counted of an epoch that it has stepped is remembered: its fellows may not have come so far."""
@@ -79,10 +122,11 @@ class Board:
 
         Of a new board, these are who is to be heard first.
         """
-        servers = set(servers)
+        servers, trainers = set(servers), set(trainers)
+        self._unheeded = {p: each for p, each in self._unheeded.items() if p in trainers or p in self._leases}
         for peer in self._words.keys() - servers:
             del self._words[peer]
-        heard = servers <= self._words.keys() and self._leases.keys() >= set(trainers)
+        heard = servers <= self._words.keys() and self._leases.keys() >= trainers
         self._settled |= heard or now - self._since >= LEASE_SECONDS
 
     @property
@@ -131,20 +175,58 @@ class Board:
         self._leases = {peer: lease for peer, lease in self._leases.items() if lease.until > now}
         lease = self._leases[trainer] = Lease(now + LEASE_SECONDS, dict(held))
         standings = self.standings()
+        if standings:
+            self._pace.look(standings[0].epoch, now)
+        self._note_taken(standings, now)
         for standing in standings:
-            granted = self._grant(standing, wanted)
+            granted = self._grant(standing, trainer, wanted, now)
             if granted:
                 lease.held[standing.epoch] = lease.held.get(standing.epoch, 0) | granted
+                self._taken[standing.epoch].begin_again(granted, now)
                 return standing.epoch, granted
         return standings[0].epoch if standings else 0, 0
 
-    def _grant(self, standing: Standing, wanted: int) -> int:
-        taken = 0
-        for lease in self._leases.values():
-            taken |= lease.held.get(standing.epoch, 0)
+    def _grant(self, standing: Standing, trainer: PeerId, wanted: int, now: float) -> int:
+        free = standing.open & ~self._held(standing.epoch, self._leases)
+        if not free and not standing.open & self._held(standing.epoch, [trainer]):
+            heeded = [peer for peer in self._leases if now >= self._unheeded.get(peer, _NEVER).until]
+            free = standing.open & ~self._held(standing.epoch, heeded)
+            free = free or self._given_up(standing, wanted, now)
         granted = 0
-        for number in numbers(standing.open & ~taken):
+        for number in numbers(free):
             if granted.bit_count() >= wanted:
                 break
             granted |= 1 << number
         return granted
+
+    def _given_up(self, standing: Standing, wanted: int, now: float) -> int:
+        """So many of the microbatches that others have had for too long; for whoever has nothing else to do."""
+        taken, given_up = self._taken[standing.epoch], 0
+        for number, since in taken.since.items():
+            if given_up.bit_count() < wanted and now - since > self.held_seconds:
+                given_up |= 1 << number
+        for peer in self._leases:
+            if given_up & self._held(standing.epoch, [peer]):
+                unheeded = self._unheeded.setdefault(peer, Unheeded())
+                if now >= unheeded.until:
+                    unheeded.until = now + doubled(UNHEEDED_SECONDS, unheeded.times, MOST_UNHEEDED_SECONDS)
+                    unheeded.times += 1
+        return given_up
+
+    def _held(self, epoch: int, trainers: Iterable[PeerId]) -> int:
+        """What they say to be at work on."""
+        held = 0
+        for peer in trainers:
+            held |= self._leases[peer].held.get(epoch, 0)
+        return held
+
+    @property
+    def held_seconds(self) -> float:
+        """How long a microbatch is one trainer's, where others have nothing else to do."""
+        usual = self._pace.usual_seconds
+        return max(HELD_SECONDS, HELD_EPOCHS * usual) if usual else FIRST_HELD_SECONDS
+
+    def _note_taken(self, standings: Sequence[Standing], now: float) -> None:
+        self._taken = {standing.epoch: self._taken.get(standing.epoch, Taken()) for standing in standings}
+        for standing in standings:
+            self._taken[standing.epoch].note(standing.open & self._held(standing.epoch, self._leases), now)

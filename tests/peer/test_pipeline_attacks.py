@@ -143,19 +143,32 @@ def test_checks_cost_their_share_of_the_work(works: Counter[tuple[PeerId, str]],
 # -- who does nothing, or says what it has not done -------------------------------------------------------------------
 
 
-def first_keeper(manifest: Manifest) -> int:
+def keepers(manifest: Manifest) -> list[int]:
+    """In the order in which trainers turn to them."""
     peers = [identity(number).peer_id for number in range(PEERS)]
-    return peers.index(order(manifest.run_id, 0, peers)[0])
+    return [peers.index(peer) for peer in order(manifest.run_id, 0, peers)]
 
 
-@pytest.mark.parametrize("attack", ["nan_answers", "withheld_answers", "false_counts", "idle_keeper"])
-def test_nothing_is_lost_or_counted_twice(attack: str) -> None:
+@pytest.mark.parametrize(
+    ("attack", "microbatches"),
+    [
+        ("nan_answers", 8),
+        ("withheld_answers", 8),
+        ("false_counts", 8),
+        ("hoarded_microbatches", 64),
+        ("idle_keeper", 8),
+        ("busy_keeper", 8),
+    ],
+)
+def test_nothing_is_lost_or_counted_twice(attack: str, microbatches: int) -> None:
     """Whatever one of eight keeps from the others, the parameters are those of one process."""
-    manifest = pipeline(epochs=8, stages=2)
-    attacker = first_keeper(manifest) if attack == "idle_keeper" else 1
+    manifest = pipeline(epochs=8, stages=2, target_batch=8 * microbatches)
+    keeps = attack.endswith("_keeper")
+    attacker = keepers(manifest)[0 if keeps else -1]
 
     async def scenario(swarm: PipelineSwarm) -> np.ndarray:
-        role = {"role": "stage"} if attack == "idle_keeper" else {}  # else it has work for itself
+        without_work = keeps or attack == "hoarded_microbatches"
+        role = {"role": "stage"} if without_work else {}
         attackers, honest = await start(swarm, attack, attacker, **role)
         await swarm.finish(within=200)
         if attack == "nan_answers":

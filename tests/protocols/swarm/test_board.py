@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.identity import PeerId
-from protocols.swarm.board import LEASE_SECONDS, Board, Word
+from protocols.swarm.board import (
+    FIRST_HELD_SECONDS,
+    HELD_SECONDS,
+    LEASE_SECONDS,
+    UNHEEDED_SECONDS,
+    Board,
+    Word,
+)
 from protocols.swarm.coverage import everything
 from protocols.swarm.steps import come_to
 
@@ -147,3 +154,58 @@ def test_at_least_half_have_come_to_where_a_stage_is(epochs: list[int]) -> None:
     at = come_to(epochs)
     assert 2 * sum(epoch >= at for epoch in epochs) >= len(epochs)
     assert 2 * sum(epoch > at for epoch in epochs) < len(epochs) + (len(epochs) == 1)
+
+
+# -- who keeps microbatches to itself ---------------------------------------------------------------------------------
+
+
+def hold(made: Board, trainer: PeerId, mask: int, start: float, end: float, epoch: int = 0) -> float:
+    """It says to be at work on them all the time; returns when it last did."""
+    now = start
+    while now < end:
+        made.claim(trainer, {epoch: mask}, 0, now)
+        now += LEASE_SECONDS / 2
+    return now
+
+
+def test_what_a_trainer_has_had_for_long_goes_to_one_that_has_nothing_to_do() -> None:
+    made = board()
+    now = hold(made, A, ALL, 0.0, FIRST_HELD_SECONDS)
+    assert made.claim(B, {}, 2, FIRST_HELD_SECONDS) == (0, 0)
+    assert made.claim(B, {}, 2, now) == (0, 0b11)
+    assert made.claim(B, {0: 0b11}, 2, now) == (0, 0), "it has something to do"
+    assert made.claim(PeerId("c"), {}, 2, now) == (0, 0b1100), "and what B has is B's"
+
+
+def test_who_has_kept_others_waiting_does_so_for_a_while_no_more_and_then_only_once() -> None:
+    made = board()
+    kept_waiting = hold(made, A, ALL, 0.0, FIRST_HELD_SECONDS)
+    made.claim(B, {}, MICROBATCHES, kept_waiting)
+    for server, stage in ((SERVERS[0], 0), (SERVERS[1], 1)):
+        made.hear(server, Word(stage, {1: 0}, 1))
+    made.claim(A, {1: ALL}, 0, kept_waiting + 1)
+    assert made.claim(B, {}, MICROBATCHES, kept_waiting + 1) == (1, ALL), "at once"
+    again = hold(made, A, ALL, kept_waiting + UNHEEDED_SECONDS, kept_waiting + UNHEEDED_SECONDS + 1, epoch=1)
+    made.claim(A, {1: ALL}, 0, again)
+    assert made.claim(B, {}, MICROBATCHES, again) == (1, 0), "its word counts again"
+    again = hold(made, A, ALL, again, again + made.held_seconds, epoch=1)
+    assert made.claim(B, {}, MICROBATCHES, again) == (1, ALL)
+    later = hold(made, A, ALL, again, again + 1.5 * UNHEEDED_SECONDS, epoch=1)
+    assert made.claim(PeerId("c"), {}, MICROBATCHES, later) == (1, ALL), "for twice as long"
+
+
+def test_where_a_stage_stands_still_trainers_keep_what_they_have() -> None:
+    """As long as it has not been repaired: each has something that is not done."""
+    made = board()
+    for moment in range(int(10 * FIRST_HELD_SECONDS)):
+        assert made.claim(A, {0: 0b1111}, MICROBATCHES, moment) == (0, ALL & ~0b1111 if moment == 0 else 0)
+        assert made.claim(B, {0: ALL & ~0b1111}, MICROBATCHES, moment) == (0, 0)
+
+
+def test_a_microbatch_that_was_counted_and_is_lost_again_is_its_trainers_as_if_it_were_new() -> None:
+    made = board(ALL, ALL & ~0b1)
+    made.claim(A, {0: ALL}, 0, 0.0)
+    now = hold(made, A, ALL, 0.0, FIRST_HELD_SECONDS + LEASE_SECONDS)
+    made.hear(SERVERS[1], Word(1, {0: 0}, 0))  # as by a restart
+    later = hold(made, A, ALL, now, now + HELD_SECONDS)
+    assert made.claim(B, {}, MICROBATCHES, later) == (0, 0b1), "not what it has lost just now"

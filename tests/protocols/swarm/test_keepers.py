@@ -6,9 +6,11 @@ from protocols.identity import Identity
 from protocols.round.order import order
 from protocols.swarm.keepers import (
     FIRST_PATIENCE_SECONDS,
+    FIRST_STANDSTILL_SECONDS,
     PASSED_OVER_SECONDS,
     PATIENCE_EPOCHS,
     PATIENCE_SECONDS,
+    STANDSTILL_SECONDS,
     Keepers,
 )
 
@@ -16,12 +18,14 @@ RUN = "pipeline-" + "a" * 26
 PEERS = order(RUN, 0, [Identity.from_seed(bytes([number]) * 32).peer_id for number in range(4)])
 
 
-def wait(keepers: Keepers, start: float, seconds: float, *, content: bool = False, epoch: int = 0) -> float:
+def wait(
+    keepers: Keepers, start: float, seconds: float, *, working: bool = False, over: bool = False, epoch: int = 0
+) -> float:
     """Without a step of the run; returns when."""
     now = start
     while now < start + seconds:
         now += 0.25
-        keepers.look(keepers.choose(PEERS, now), epoch, content=content, now=now)
+        keepers.look(keepers.choose(PEERS, now), epoch, working=working, over=over, now=now)
     return now
 
 
@@ -37,34 +41,48 @@ def test_who_gets_nothing_turns_to_the_next_and_comes_back_later_and_later() -> 
     assert keepers.choose(PEERS, now) == PEERS[0]
     now = wait(keepers, now, 0.5)
     assert keepers.choose(PEERS, now) == PEERS[1]
-    now = wait(keepers, now, PASSED_OVER_SECONDS, content=True)
+    now = wait(keepers, now, PASSED_OVER_SECONDS, working=True)
     assert keepers.choose(PEERS, now) == PEERS[0]
     now = wait(keepers, now, FIRST_PATIENCE_SECONDS + 0.5)
     assert keepers.choose(PEERS, now) == PEERS[1]
-    now = wait(keepers, now, 1.9 * PASSED_OVER_SECONDS, content=True)
+    now = wait(keepers, now, 1.9 * PASSED_OVER_SECONDS, working=True)
     assert keepers.choose(PEERS, now) == PEERS[1]
 
 
-def test_who_has_work_or_is_to_have_none_waits_for_ever() -> None:
+def test_who_is_to_have_no_work_waits_for_ever() -> None:
     keepers = Keepers(RUN, 0.0)
-    assert keepers.choose(PEERS, wait(keepers, 0.0, 1000.0, content=True)) == PEERS[0]
+    assert keepers.choose(PEERS, wait(keepers, 0.0, 1000.0, over=True)) == PEERS[0]
+
+
+def test_who_works_and_sees_no_step_turns_to_the_next_later() -> None:
+    """Its keeper may hand out what has been done."""
+    keepers = Keepers(RUN, 0.0)
+    now = wait(keepers, 0.0, FIRST_STANDSTILL_SECONDS, working=True)
+    assert keepers.choose(PEERS, now) == PEERS[0]
+    assert keepers.choose(PEERS, wait(keepers, now, 0.5, working=True)) == PEERS[1]
+    keepers = Keepers(RUN, 0.0)
+    now = wait(keepers, wait(keepers, 0.0, 1.0), STANDSTILL_SECONDS, working=True, epoch=1)
+    assert keepers.choose(PEERS, now) == PEERS[0]
+    assert keepers.choose(PEERS, wait(keepers, now, 0.5, working=True, epoch=1)) == PEERS[1]
 
 
 def test_who_has_seen_the_run_step_waits_less_long() -> None:
     keepers = Keepers(RUN, 0.0)
-    keepers.look(PEERS[0], 1, content=True, now=2.0)
-    now = wait(keepers, 2.0, PATIENCE_SECONDS, epoch=1)
+    now = wait(keepers, 0.0, 2.0, working=True)
+    keepers.look(PEERS[0], 1, working=True, over=False, now=now)
+    now = wait(keepers, now, PATIENCE_SECONDS, epoch=1)
     assert keepers.choose(PEERS, now) == PEERS[0]
     assert keepers.choose(PEERS, wait(keepers, now, 0.5, epoch=1)) == PEERS[1]
 
 
 def test_where_epochs_take_long_so_does_patience() -> None:
     keepers, now, epoch_seconds = Keepers(RUN, 0.0), 0.0, 100.0
+    keepers.look(PEERS[0], 0, working=True, over=False, now=now)
     for epoch in range(1, 20):
         for _ in range(100):
             now += epoch_seconds / 100
-            keepers.look(PEERS[0], epoch - 1, content=epoch == 1, now=now)  # the others have all the work
-        keepers.look(PEERS[0], epoch, content=False, now=now)
+            keepers.look(PEERS[0], epoch - 1, working=epoch == 1, over=False, now=now)  # the others have all the work
+        keepers.look(PEERS[0], epoch, working=False, over=False, now=now)
     assert keepers.choose(PEERS, now) == PEERS[0]
     assert keepers.patience == pytest.approx(PATIENCE_EPOCHS * epoch_seconds)
 
