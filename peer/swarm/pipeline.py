@@ -47,6 +47,7 @@ from protocols.signed import Signer
 from protocols.state import ModelState
 from protocols.swarm.agreement import tolerance_of
 from protocols.swarm.messages import Coverage
+from protocols.swarm.movers import Movers
 from protocols.swarm.rebalance import Load, neediest_stage, next_move
 from protocols.swarm.wiring import Wiring
 
@@ -80,6 +81,7 @@ class PipelinePeer:
         self.trainer: PipelineTrainer | None = None
         self._transport, self._factory, self._border, self._open_data = transport, factory, border, open_data
         self._fixed, self._since, self._evaluate = stage, 0.0, evaluate
+        self._movers = Movers()
         self._client = StageClient(transport, signer, self._training.codec, server)
         seed = int.from_bytes(digest(transport.peer_id.encode())[:8], "big")
         self.wiring = Wiring(Random(seed).random)  # noqa: S311  (which of equal peers comes first)
@@ -274,7 +276,7 @@ class PipelinePeer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(DECIDE_SECONDS):
                     await participant.changed.wait()
-            if not (at_once or list(self._peers_at(place.stage))):
+            if not (at_once or self._serves(place.stage)):
                 at_once = True
                 participant.move(place, at_once=True)
 
@@ -311,13 +313,13 @@ class PipelinePeer:
                 move = await self._transport.in_thread(next_move, self._loads(), self._training.stages)
                 if move is not None and move.peer == self._transport.peer_id:
                     log.info("moving to another stage", source=move.source, target=move.target)
-                    empty = not list(self._peers_at(move.target))
-                    await self._take(move.target, at_once=empty)
+                    await self._take(move.target, at_once=not self._serves(move.target))
 
     def _loads(self) -> list[Load]:
-        """Of all peers who serve a stage, as they say."""
+        """Of all peers who serve a stage, as they say and as far as it is believed."""
         now = self._transport.clock.monotonic()
-        loads = [_load(member.peer, member.entry.serving) for member in self._members() if member.entry.serving]
+        said = [_load(member.peer, member.entry.serving) for member in self._members() if member.entry.serving]
+        loads = [load for load in self._movers.believed(said, now) if not self.wiring.is_failing(load.stage, load.peer)]
         if self.participant.stage is not None:
             since = now - self._since
             loads.append(_load(self._transport.peer_id, self.serving(self.participant.stage), since))
@@ -337,6 +339,10 @@ class PipelinePeer:
 
     def _peers_at(self, stage: int) -> Iterable[PeerId]:
         return [member.peer for member in self._members() if member.entry.stage == stage]
+
+    def _serves(self, stage: int) -> bool:
+        """Whether somebody else does, by more than a word."""
+        return any(not self.wiring.is_failing(stage, peer) for peer in self._peers_at(stage))
 
     def _serving_peers(self) -> Iterable[PeerId]:
         return [member.peer for member in self._members() if member.entry.stage is not None]

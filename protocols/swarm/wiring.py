@@ -22,6 +22,9 @@ BACKWARD_FORWARDS = 2.5
 OUT_SECONDS, MOST_OUT_SECONDS = 0.5, 10.0
 """Who fails for the first time is struck out for so long, then twice as long each time, up to the second."""
 
+FAILING = 3
+"""Who has failed so often in a row is not counted on."""
+
 
 class Task(StrEnum):
     FORWARD = "forward"
@@ -138,6 +141,11 @@ class Wiring:
         if known is None or not (known.seconds or known.failures):
             return None
         return known.expected(task, self._usual(stage))
+
+    def is_failing(self, stage: int, peer: PeerId) -> bool:
+        """Whether it serves the stage by its word alone, as far as we have tried."""
+        known = self._peer(stage, peer)
+        return known is not None and known.failures >= FAILING
 
     def share(self, stage: int) -> dict[PeerId, float]:
         """What part of the stage's microbatches each peer is to get, by how long it takes to answer."""

@@ -37,3 +37,19 @@ def test_who_moves_to_a_stage_that_loses_its_last_peer_meanwhile_goes_on_in_its_
         assert (staying.stage, mover.stage) == (0, 1)
 
     simulate(scenario, pipeline(epochs=1000, stages=2))
+
+
+def test_a_stage_that_is_served_by_a_word_alone_is_repaired() -> None:
+    """Its only peer takes works and never answers: it counts for nothing, and somebody else goes there."""
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        await swarm.start(0, stage=1, role="stage", misbehaviour="withheld_answers")
+        for number in (1, 2):
+            await swarm.start(number)
+        honest = [swarm.peers[number] for number in (1, 2)]
+        await swarm.until(lambda: all(peer.stage is not None for peer in honest), within=60)
+        assert {peer.stage for peer in honest} == {0}
+        await swarm.until(lambda: all(peer.state.epoch >= 5 for peer in honest), within=300)
+        assert {peer.stage for peer in honest} == {0, 1}
+
+    simulate(scenario, pipeline(epochs=1000, stages=2))
