@@ -187,7 +187,7 @@ class Board:
         return standings[0].epoch if standings else 0, 0
 
     def _grant(self, standing: Standing, trainer: PeerId, wanted: int, now: float) -> int:
-        free = standing.open & ~self._held(standing.epoch, self._leases)
+        free = standing.open & ~self._taken[standing.epoch].mask
         if not free and not standing.open & self._held(standing.epoch, [trainer]):
             heeded = [peer for peer in self._leases if now >= self._unheeded.get(peer, _NEVER).until]
             free = standing.open & ~self._held(standing.epoch, heeded)
@@ -201,9 +201,9 @@ class Board:
 
     def _given_up(self, standing: Standing, wanted: int, now: float) -> int:
         """So many of the microbatches that others have had for too long; for whoever has nothing else to do."""
-        taken, given_up = self._taken[standing.epoch], 0
-        for number, since in taken.since.items():
-            if given_up.bit_count() < wanted and now - since > self.held_seconds:
+        longest, given_up = self.held_seconds, 0
+        for number, since in self._taken[standing.epoch].since.items():
+            if given_up.bit_count() < wanted and now - since > longest:
                 given_up |= 1 << number
         for peer in self._leases:
             if given_up & self._held(standing.epoch, [peer]):
