@@ -1,24 +1,30 @@
 """How fast this peer can send, measured on its streams, and a limit on it that its user may set.
 
-A burst is a time of sending without a pause. Its rate is the best average between any two moments in it: never more
-than the link takes, because nothing is counted that buffers on the way may hold; and not less because a receiver, or
-whoever feeds the link, had to wait for others before or after. So a rate that was reached counts at once, a lower one
-by and by. Who only ever sends little is not measured. The limit is a token bucket over all streams, requests and
-answers; who waits for tokens reads on but sends no more, and so its own senders feel it. What it does not count: the
-DHT's messages, and what p2pd, TLS and TCP add, a few percent.
+A burst is a time of sending without a pause. Its rate is the best average between any two moments in it, of what no
+buffer on the way can have held: the link can do as much, at least. So a rate that was reached counts at once. A lower
+one counts by and by, and only where the burst was mostly spent waiting for room to send: to wait for what is to be
+sent, as an owner waits for the chunks of a slow member, tells nothing about the link. Who only ever sends little is not
+measured. The limit is a token bucket over all streams, requests and answers; who waits for tokens reads on but sends no
+more, and so its own senders feel it. What it does not count: the DHT's messages, and what p2pd, TLS and TCP add, a few
+percent.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dht.interfaces import Clock
 from protocols.identity import PeerId
 
-BUFFERED_BYTES = 512 * 1024
+BUFFERED_BYTES = 1024 * 1024
 """To every receiver: what sockets and flow-control windows take at once, however slow the link is."""
+FULL_SECONDS = 0.02
+"""Once a frame has waited so long for room, there is none left in the buffers to its receiver."""
 SAMPLE_BYTES = 512 * 1024
 """A burst with less than this beyond what is buffered tells nothing."""
+SHORTEST_SECONDS = 0.1
+"""What was sent in less time counts as if it had taken so long: buffers that had drained fill in no time."""
 PAUSE_SECONDS = 0.25
 """After so long without sending, the next burst begins."""
 SMOOTHING = 0.3
@@ -32,46 +38,87 @@ SMALL_BYTES = 16 * 1024
 """Frames up to here (messages, headers) do not wait for tokens, they only use them up."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A moment of a burst, what of it was sent or being sent by then, and to how many receivers no buffer had room."""
+
+    moment: float
+    begun_bytes: int = 0
+    full: int = 0
+
+
 @dataclass(slots=True)
+class _Burst:
+    """What was sent without a pause, and how long of it some frame waited for room."""
+
+    began: float
+    ended: float
+    marks: deque[_Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
+    receivers: set[PeerId] = field(default_factory=set)
+    begun_bytes: int = 0
+    sent_bytes: int = 0
+    waited_seconds: float = 0.0
+    best: float = 0.0
+    """Bytes per second; 0 where too little was sent."""
+
+    def sent(self, size_bytes: int, full: int, now: float) -> None:
+        self.sent_bytes += size_bytes
+        for mark in self.marks:
+            room = BUFFERED_BYTES * (len(self.receivers) - mark.full)
+            counted = self.sent_bytes - mark.begun_bytes - room
+            if counted >= SAMPLE_BYTES:
+                self.best = max(self.best, counted / max(now - mark.moment, SHORTEST_SECONDS))
+        if self.begun_bytes - self.marks[-1].begun_bytes >= SAMPLE_BYTES:
+            self.marks.append(_Mark(now, self.begun_bytes, full))
+
+    @property
+    def was_waiting(self) -> bool:
+        return self.waited_seconds > 0.5 * (self.ended - self.began)
+
+
 class _Rate:
     """The current burst, and what the earlier ones came to."""
 
-    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MARKS))
-    """Moments, and what of the burst was sent by then."""
-    last: float = float("-inf")
-    sent_bytes: int = 0
-    receivers: set[PeerId] = field(default_factory=set)
-    best: float = 0.0
-    smoothed: float = 0.0
+    def __init__(self) -> None:
+        self._earlier = 0.0
+        self._burst: _Burst | None = None
+        self._waiting: dict[object, tuple[PeerId, float]] = {}
+        """The frames that are being sent: to whom, and since when."""
 
-    def begin(self, now: float) -> None:
-        if now - self.last > PAUSE_SECONDS:
-            self.smoothed, self.best = self.bytes_per_second, 0.0
-            self.sent_bytes = 0
-            self.receivers.clear()
-            self.marks.clear()
-            self.marks.append((now, 0))
-        self.last = now
+    def begin(self, frame: object, receiver: PeerId, size_bytes: int, now: float) -> None:
+        if self._burst is None or (not self._waiting and now - self._burst.ended > PAUSE_SECONDS):
+            self._earlier = self.bytes_per_second
+            self._burst = _Burst(now, now)
+            self._burst.marks.append(_Mark(now))
+        burst = self._pass_to(now)
+        burst.receivers.add(receiver)
+        burst.begun_bytes += size_bytes
+        self._waiting[frame] = receiver, now
 
-    def end(self, peer: PeerId, size_bytes: int, now: float) -> None:
-        self.last = now
-        self.sent_bytes += size_bytes
-        self.receivers.add(peer)
-        beyond_buffers = self.sent_bytes - BUFFERED_BYTES * len(self.receivers)
-        for began, sent_before in self.marks:
-            counted = beyond_buffers - sent_before
-            if counted >= SAMPLE_BYTES and now > began:
-                self.best = max(self.best, counted / (now - began))
-        if self.sent_bytes - self.marks[-1][1] >= SAMPLE_BYTES:
-            self.marks.append((now, self.sent_bytes))
+    def end(self, frame: object, size_bytes: int, now: float, *, failed: bool) -> None:
+        burst = self._pass_to(now)
+        full = len({receiver for receiver, since in self._waiting.values() if now - since >= FULL_SECONDS})
+        del self._waiting[frame]
+        if failed:
+            burst.begun_bytes -= size_bytes
+        else:
+            burst.sent(size_bytes, full, now)
+
+    def _pass_to(self, now: float) -> _Burst:
+        assert self._burst is not None
+        if self._waiting:
+            self._burst.waited_seconds += now - self._burst.ended
+        self._burst.ended = now
+        return self._burst
 
     @property
     def bytes_per_second(self) -> float:
-        if not self.smoothed or self.best >= self.smoothed:
-            return self.best
-        if not self.best:
-            return self.smoothed
-        return 1 / ((1 - SMOOTHING) / self.smoothed + SMOOTHING / self.best)  # a mean of times, not of rates
+        if self._burst is None:
+            return self._earlier
+        earlier, best = self._earlier, self._burst.best
+        if best >= earlier or not self._burst.was_waiting:
+            return max(earlier, best)
+        return 1 / ((1 - SMOOTHING) / earlier + SMOOTHING / best) if best else earlier  # a mean of times, not of rates
 
 
 class Bandwidth:
@@ -102,10 +149,16 @@ class Bandwidth:
         if self._bucket is not None:
             await self._bucket.take(size_bytes)
 
-    def sending(self, peer: PeerId, size_bytes: int) -> Callable[[], None]:
-        """To be called when the sending of a frame begins; its result, when the frame is gone."""
-        self._total.begin(self._clock.monotonic())
-        return lambda: self._total.end(peer, size_bytes, self._clock.monotonic())
+    @contextmanager
+    def sending(self, peer: PeerId, size_bytes: int) -> Iterator[None]:
+        """Around the sending of a frame; the frame is gone where this ends without an error."""
+        frame, failed = object(), True
+        self._total.begin(frame, peer, size_bytes, self._clock.monotonic())
+        try:
+            yield
+            failed = False
+        finally:
+            self._total.end(frame, size_bytes, self._clock.monotonic(), failed=failed)
 
 
 class _TokenBucket:

@@ -205,11 +205,10 @@ class ConnectionStream(Stream):
 
     async def send(self, frame: Frame) -> None:
         await self._bandwidth.allow(frame.size_bytes)
-        sent = self._bandwidth.sending(self.peer, frame.size_bytes)
         try:
-            async with asyncio.timeout(IDLE_SECONDS):
-                await self._connection.send(frame)
-            sent()
+            with self._bandwidth.sending(self.peer, frame.size_bytes):
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._connection.send(frame)
         except TimeoutError:
             self.abort()
             raise Unreachable(f"{self.peer} took nothing for {IDLE_SECONDS:g} seconds") from None

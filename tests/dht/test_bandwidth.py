@@ -1,6 +1,7 @@
 """What a peer can send is measured on its streams; what it may send is limited, and its senders feel it."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -143,9 +144,8 @@ def test_a_link_that_has_become_slow_is_noticed_soon() -> None:
     def burst(bytes_per_second: float) -> None:
         clock.now += 10.0
         for _ in range(8):
-            sent = bandwidth.sending(identity(1).peer_id, MEGABYTE)
-            clock.now += MEGABYTE / bytes_per_second
-            sent()
+            with bandwidth.sending(identity(1).peer_id, MEGABYTE):
+                clock.now += MEGABYTE / bytes_per_second
 
     for _ in range(10):
         burst(12.5e6)
@@ -159,14 +159,13 @@ def test_waiting_for_what_is_to_be_sent_is_no_slowness_of_the_link() -> None:
     bandwidth = Bandwidth(clock)
 
     def frame(bytes_per_second: float) -> None:
-        sent = bandwidth.sending(identity(1).peer_id, MEGABYTE)
-        clock.now += MEGABYTE / bytes_per_second
-        sent()
+        with bandwidth.sending(identity(1).peer_id, MEGABYTE):
+            clock.now += MEGABYTE / bytes_per_second
 
     clock.now = 10.0
     for bytes_per_second in (1e6, 1e6, *[12.5e6] * 8, 1e6):
         frame(bytes_per_second)
-    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6
+    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6 + 1
     clock.now += 10.0
     for _ in range(8):
         frame(1e6)
@@ -175,4 +174,46 @@ def test_waiting_for_what_is_to_be_sent_is_no_slowness_of_the_link() -> None:
     clock.now += 10.0
     for _ in range(8):
         frame(12.5e6)
-    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6
+    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6 + 1
+
+
+def test_an_owner_that_waits_for_a_slow_members_chunks_does_not_take_its_link_for_slow() -> None:
+    clock = StepClock()
+    bandwidth = Bandwidth(clock)
+
+    def burst(wait_seconds: float, send_seconds: float) -> None:
+        clock.now += 10.0
+        for _ in range(8):
+            clock.now += wait_seconds
+            with bandwidth.sending(identity(1).peer_id, MEGABYTE):
+                clock.now += send_seconds
+
+    burst(0.0, 0.1)
+    measured = bandwidth.bytes_per_second
+    for _ in range(5):
+        burst(0.2, 0.001)
+    assert bandwidth.bytes_per_second == measured
+    for _ in range(5):
+        burst(0.001, 0.2)
+    assert bandwidth.bytes_per_second < 0.7 * measured
+
+
+def test_buffers_that_had_drained_are_not_taken_for_a_fast_link() -> None:
+    clock = StepClock()
+    bandwidth = Bandwidth(clock)
+    for receiver in (1, 2):
+        for _ in range(2):
+            with bandwidth.sending(identity(receiver).peer_id, MEGABYTE // 2):
+                clock.now += 0.0001
+    assert bandwidth.bytes_per_second == 0
+
+
+def test_a_frame_that_could_not_be_sent_counts_for_nothing() -> None:
+    clock = StepClock()
+    bandwidth = Bandwidth(clock)
+    for number in range(16):
+        with suppress(ConnectionError), bandwidth.sending(identity(1).peer_id, MEGABYTE):
+            clock.now += 0.1
+            if number % 2:
+                raise ConnectionError
+    assert 0.8 * 5 * MEGABYTE <= bandwidth.bytes_per_second <= 5.5 * MEGABYTE
