@@ -17,7 +17,7 @@ from dht.addresses import Address, AddressError, parse_address
 from dht.border import Border
 from dht.control import Control, ControlError
 from dht.hivemind_quietly import DHTNode, PeerID
-from dht.tasks import OwnedTasks
+from dht.tasks import OwnedTasks, cancellable
 from protocols.backoff import doubled
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Bootstrap:
         return reached
 
     async def _answers(self, peer: PeerID) -> bool:
-        return await self._dht.protocol.call_ping(peer) is not None
+        return await cancellable(self._dht.protocol.call_ping(peer)) is not None
 
     async def _connect(self, known: _Known) -> bool:
         transports = [transport for transport in known.transports if await _may_answer(transport)]

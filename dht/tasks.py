@@ -1,11 +1,29 @@
-"""Tasks with an owner: an object that lives between `start` and `close` starts them here and awaits them in `close`."""
+"""Tasks with an owner: an object that lives between `start` and `close` starts them here and awaits them in `close`.
+
+A task ends when it is cancelled only if nothing that it awaits loses the cancellation. `asyncio.wait_for` did so before
+Python 3.12, when the answer came in the same turn of the event loop, and hivemind waits for every answer with it.
+"""
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+AGAIN_SECONDS = 5.0
+"""Who has not ended so long after it was cancelled is cancelled again."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+async def cancellable(call: Awaitable[T]) -> T:
+    """The result of a call that may lose a cancellation of the current task, which is raised here after all."""
+    result = await call
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return result
 
 
 class OwnedTasks:
@@ -35,8 +53,11 @@ class OwnedTasks:
         """Cancels all and waits until they have ended; called by a task of its own, it does not wait for that one."""
         self.cancel()
         others = self._tasks - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others)
+        while others:
+            _, others = await asyncio.wait(others, timeout=AGAIN_SECONDS)
+            for task in others:
+                log.warning("task %s goes on although it was cancelled; cancelling it again", task.get_name())
+                task.cancel()
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
