@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 from dht.interfaces import Clock
 from protocols.identity import PeerId
@@ -53,13 +54,22 @@ class _Burst:
 
     began: float
     ended: float
-    marks: deque[_Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
+    marks: deque[_Mark]
     receivers: set[PeerId] = field(default_factory=set)
     begun_bytes: int = 0
     sent_bytes: int = 0
     waited_seconds: float = 0.0
     best: float = 0.0
     """Bytes per second; 0 where too little was sent."""
+
+    @classmethod
+    def beginning(cls, now: float) -> Self:
+        return cls(now, now, deque([_Mark(now)], maxlen=MARKS))
+
+    def pass_to(self, now: float, *, waiting: bool) -> None:
+        if waiting:
+            self.waited_seconds += now - self.ended
+        self.ended = now
 
     def sent(self, size_bytes: int, full: int, now: float) -> None:
         self.sent_bytes += size_bytes
@@ -81,44 +91,36 @@ class _Rate:
 
     def __init__(self) -> None:
         self._earlier = 0.0
-        self._burst: _Burst | None = None
+        self._burst = _Burst.beginning(float("-inf"))
         self._waiting: dict[object, tuple[PeerId, float]] = {}
         """The frames that are being sent: to whom, and since when."""
 
     def begin(self, frame: object, receiver: PeerId, size_bytes: int, now: float) -> None:
-        if self._burst is None or (not self._waiting and now - self._burst.ended > PAUSE_SECONDS):
+        if not self._waiting and now - self._burst.ended > PAUSE_SECONDS:
             self._earlier = self.bytes_per_second
-            self._burst = _Burst(now, now)
-            self._burst.marks.append(_Mark(now))
-        burst = self._pass_to(now)
-        burst.receivers.add(receiver)
-        burst.begun_bytes += size_bytes
+            self._burst = _Burst.beginning(now)
+        self._burst.pass_to(now, waiting=bool(self._waiting))
+        self._burst.receivers.add(receiver)
+        self._burst.begun_bytes += size_bytes
         self._waiting[frame] = receiver, now
 
     def end(self, frame: object, size_bytes: int, now: float, *, failed: bool) -> None:
-        burst = self._pass_to(now)
+        self._burst.pass_to(now, waiting=True)
         full = len({receiver for receiver, since in self._waiting.values() if now - since >= FULL_SECONDS})
         del self._waiting[frame]
         if failed:
-            burst.begun_bytes -= size_bytes
+            self._burst.begun_bytes -= size_bytes
         else:
-            burst.sent(size_bytes, full, now)
-
-    def _pass_to(self, now: float) -> _Burst:
-        assert self._burst is not None
-        if self._waiting:
-            self._burst.waited_seconds += now - self._burst.ended
-        self._burst.ended = now
-        return self._burst
+            self._burst.sent(size_bytes, full, now)
 
     @property
     def bytes_per_second(self) -> float:
-        if self._burst is None:
-            return self._earlier
         earlier, best = self._earlier, self._burst.best
-        if best >= earlier or not self._burst.was_waiting:
-            return max(earlier, best)
-        return 1 / ((1 - SMOOTHING) / earlier + SMOOTHING / best) if best else earlier  # a mean of times, not of rates
+        if best >= earlier:
+            return best
+        if not best or not self._burst.was_waiting:
+            return earlier
+        return 1 / ((1 - SMOOTHING) / earlier + SMOOTHING / best)  # a mean of times, not of rates
 
 
 class Bandwidth:

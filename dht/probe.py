@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dht.hivemind_quietly import P2PDaemonError, P2PHandlerError, PeerID, dht_pb2
 from dht.interfaces import Unreachable
 from dht.node import RPC_SECONDS, Node
+from dht.tasks import cancellable
 from protocols.identity import PeerId
 from protocols.printable import printable
 
@@ -22,7 +23,7 @@ async def probe(node: Node, peer: PeerId) -> Answer:
     stub = node.dht.protocol.get_stub(PeerID.from_base58(peer))
     try:
         sent, sent_wall = clock.monotonic(), clock.wall()
-        response = await stub.rpc_ping(dht_pb2.PingRequest(), timeout=RPC_SECONDS)
+        response = await cancellable(stub.rpc_ping(dht_pb2.PingRequest(), timeout=RPC_SECONDS))
         round_trip = clock.monotonic() - sent
     except (P2PDaemonError, P2PHandlerError, OSError, TimeoutError) as error:
         raise Unreachable(f"{peer} does not answer a ping: {printable(str(error)) or 'no answer in time'}") from error

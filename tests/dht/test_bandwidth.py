@@ -15,6 +15,8 @@ from tests.dht.worlds import Libp2pWorld, World, identity, run_on_libp2p
 
 MEGABYTE = 1024 * 1024
 KIND = "bulk"
+FAST, SLOW = 8 * MEGABYTE, MEGABYTE
+"""Bytes per second, at which a frame takes a time without rounding: what is measured is compared with them exactly."""
 
 
 async def swallow(stream: Stream) -> None:
@@ -163,18 +165,18 @@ def test_waiting_for_what_is_to_be_sent_is_no_slowness_of_the_link() -> None:
             clock.now += MEGABYTE / bytes_per_second
 
     clock.now = 10.0
-    for bytes_per_second in (1e6, 1e6, *[12.5e6] * 8, 1e6):
+    for bytes_per_second in (SLOW, SLOW, *[FAST] * 8, SLOW):
         frame(bytes_per_second)
-    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6 + 1
+    assert 0.8 * FAST <= bandwidth.bytes_per_second <= FAST
     clock.now += 10.0
     for _ in range(8):
-        frame(1e6)
+        frame(SLOW)
     after_a_slow_burst = bandwidth.bytes_per_second
-    assert after_a_slow_burst < 0.5 * 12.5e6
+    assert after_a_slow_burst < 0.5 * FAST
     clock.now += 10.0
     for _ in range(8):
-        frame(12.5e6)
-    assert 0.8 * 12.5e6 <= bandwidth.bytes_per_second <= 12.5e6 + 1
+        frame(FAST)
+    assert 0.8 * FAST <= bandwidth.bytes_per_second <= FAST
 
 
 def test_an_owner_that_waits_for_a_slow_members_chunks_does_not_take_its_link_for_slow() -> None:
