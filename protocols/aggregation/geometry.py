@@ -12,6 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+FAR_OF_FLOAT32 = 4.0
+"""Squared distances: rows that are so much closer together than to the origin are not for float32, which has few digits
+to lose."""
+_LONGEST_OF_FLOAT32 = 1e30
+"""Of a row that float32 combines with others: far below where it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,12 @@ class Geometry:
         weights = np.zeros(len(self.gram))
         weights[rows] = 1 / len(rows)
         return weights
+
+    def is_spread(self) -> bool:
+        """Whether the rows lie about as far from one another as from the origin, and none so far that float32 ends."""
+        norms = self.norms()
+        middle = float(np.median(norms))
+        return 0 < middle <= FAR_OF_FLOAT32**0.5 * self.spread() and bool(norms.max() < _LONGEST_OF_FLOAT32)
 
     def spread(self) -> float:
         """The smallest distance from a row within which more than half of the rows lie: no minority can inflate it."""

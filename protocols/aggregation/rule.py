@@ -37,12 +37,14 @@ class Plan:
     of_start: Matrix
     """k weights of the start."""
     kernel: "partial[Tensor] | None"
+    in_float32: bool = False
+    """Whether rows of float32 may be combined as they are: the result then has the digits that they have."""
 
     def apply(self, part: Array, start: Array | None = None) -> Array:
         """This part (n × d) of the result (d elements), of the same kind and type; `start` as in `Rule.observe`."""
         rows, beginning = _tensor(part), None if start is None else _tensor(start)
         result = torch.empty(rows.shape[1], dtype=rows.dtype)
-        for piece, mixed in combinations(rows, self.matrix):
+        for piece, mixed in combinations(rows, self.matrix, in_float32=self.in_float32):
             if self.kernel is not None:
                 result[piece] = self._reduced(self.kernel, mixed, rows, piece)
             elif beginning is not None and self.of_start.any():
@@ -107,7 +109,7 @@ class Rule:
         if f < 0:
             raise ValueError(f"{rows - len(sound)} of {rows} rows hold NaN or infinity, but f is {self.f}")
         kept = np.concatenate([sound, np.arange(rows, len(observed))])
-        geometry = Geometry(observed[np.ix_(kept, kept)], len(sound))
+        geometry = as_given = Geometry(observed[np.ix_(kept, kept)], len(sound))
         mixing = np.eye(len(kept))[: len(sound)]
         for stage, parameters in zip(self.stages, self.parameters, strict=True):
             stage.require(geometry.rows, f)
@@ -119,7 +121,8 @@ class Rule:
         matrix[:, sound] = mixing[:, : len(sound)]
         of_start = mixing[:, -1] if len(observed) > rows + 1 else np.zeros(len(mixing))
         last = self.stages[-1]
-        return Plan(matrix, of_start, None if last.kernel is None else partial(last.kernel, f=f, **self.parameters[-1]))
+        kernel = None if last.kernel is None else partial(last.kernel, f=f, **self.parameters[-1])
+        return Plan(matrix, of_start, kernel, len(sound) == rows and bool((matrix >= 0).all()) and as_given.is_spread())
 
 
 def _tensor(array: Tensor | NDArray[Any]) -> Tensor:

@@ -35,7 +35,7 @@ from protocols.round.messages import (
 )
 from protocols.round.parts import MAX_CHUNK, Grid
 from protocols.round.weighing import everywhere, numbers_of, unpack, whole_gram
-from protocols.rules import CoordinateWiseRule, DistanceRule, Rule
+from protocols.rules import CoordinateWiseRule, DistanceRule, Matrix, Rule
 from protocols.signed import ENVELOPE_BYTES, Signed, open_signed
 from protocols.vectors import Vector
 
@@ -43,7 +43,8 @@ NOTICEABLE = 0.01
 """Of the share that a chunk would have of a whole vector of its length, were it even: what is below is taken for
 nothing, and so is a difference of so little."""
 GRAM_TOLERANCE = 1e-3
-"""Of the product of two lengths: far more than the rounding of float64 sums, and far less than what moves a rule."""
+"""Of the squared distances of two points from where most rows lie: far more than what sums are rounded by, and far less
+than what moves a rule. The origin may lie a thousand times farther away, and is no measure."""
 _TINY = float(np.finfo(np.float32).tiny)
 
 BeginWire = Annotated[bytes, Field(max_length=Begin.limit_bytes + ENVELOPE_BYTES)]
@@ -199,10 +200,20 @@ class Observation:
         """Once all chunks of the part have been added."""
         own = self._reduced.own
         assert own is not None
-        said = unpack(own.gram, len(self._numbers) + 1)
-        lengths = np.sqrt(np.maximum(self._gram.diagonal(), 0))
-        largest = np.outer(lengths, lengths)
-        return bool((np.abs(said - self._gram) <= GRAM_TOLERANCE * largest + _TINY).all())
+        said = _squared_distances(unpack(own.gram, len(self._numbers) + 1))
+        computed = _squared_distances(self._gram)
+        to_half = np.sort(computed[:, :-1], axis=1)[:, len(self._numbers) // 2]
+        middle = int(to_half.argmin())
+        far = computed[middle] + to_half[middle]
+        return bool((np.abs(said - computed) <= GRAM_TOLERANCE * (far[:, None] + far) + _TINY).all())
+
+
+@np.errstate(all="ignore")
+def _squared_distances(gram: Matrix) -> Matrix:
+    """Between the points: they do not depend on the reference, which two may choose differently."""
+    squares = gram.diagonal()
+    distances: Matrix = np.maximum(squares[:, None] + squares - 2 * gram, 0)
+    return distances
 
 
 def _through(codec: Codec, values: Vector) -> Vector:

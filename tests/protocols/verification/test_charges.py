@@ -131,14 +131,43 @@ class FarSecond(DistanceRule):
         return gram
 
 
-def test_false_distances_are_told_from_true_ones() -> None:
-    played = PlayedRound("nnm | geometric_median")
-    honest = played.rule
-    assert isinstance(honest, DistanceRule)
-    for by, truth in ((honest, True), (FarSecond("nnm | geometric_median", 1, {}), False)):
-        result, _, observed = played.reduce(by)
-        reduced = open_reduced(played.begin, result.wire, [one.wire for one in observed], weighs=True)
-        observation = Observation(reduced, honest, played.codec, played.grid)
-        for chunk in range(played.grid.chunks):
-            observation.add(chunk, played.rows(chunk))
-        assert observation.is_right() is truth
+class ThirdInTheMiddle(DistanceRule):
+    def observe(self, rows: Rows) -> Matrix:
+        gram = super().observe(np.asarray(rows))
+        instead = np.eye(len(gram))
+        instead[2] = np.array([1, 1, 0, 1, 1, 0]) / 4
+        moved: Matrix = instead @ gram @ instead.T
+        return moved
+
+
+class AboutAnother(DistanceRule):
+    """The reference is the first row, as another processor may choose it."""
+
+    def observe(self, rows: Rows) -> Matrix:
+        gram = super().observe(np.asarray(rows))
+        about: Matrix = gram - gram[0] - gram[:, [0]] + gram[0, 0]
+        return about
+
+
+def is_seen_as_right(played: PlayedRound, by: DistanceRule) -> bool:
+    """What an owner observes who goes by this rule."""
+    assert isinstance(played.rule, DistanceRule)
+    result, _, observed = played.reduce(by)
+    reduced = open_reduced(played.begin, result.wire, [one.wire for one in observed], weighs=True)
+    observation = Observation(reduced, played.rule, played.codec, played.grid)
+    for chunk in range(played.grid.chunks):
+        observation.add(chunk, played.rows(chunk))
+    return observation.is_right()
+
+
+@pytest.mark.parametrize("alike", [0.0, 3.0, 100.0, 1e5])
+def test_false_distances_are_told_from_true_ones(alike: float) -> None:
+    generator = np.random.default_rng(2)
+    rows = generator.standard_normal((5, 1000)) + alike * generator.standard_normal(1000)
+    rows[4] *= 1e4  # an attacker's
+    played = PlayedRound("nnm | geometric_median", updates=list(rows.astype(np.float32)))
+    name = played.rule_name
+    assert is_seen_as_right(played, DistanceRule(name, 1, {}))
+    assert is_seen_as_right(played, AboutAnother(name, 1, {}))
+    assert not is_seen_as_right(played, FarSecond(name, 1, {}))
+    assert not is_seen_as_right(played, ThirdInTheMiddle(name, 1, {}))
