@@ -22,6 +22,8 @@ class SeedSecrets:
     me: PeerId
     _keyed: set[int] = field(default_factory=set)
     """The terms in which we have said our key."""
+    _keys: dict[int, bytes] = field(default_factory=dict)
+    """Term → our key in it, if it was wanted: every `Begin` that somebody hands on is held against it."""
     _dealings: dict[int, Dealing] = field(default_factory=dict)
     """Term → what we have dealt in it."""
 
@@ -38,7 +40,7 @@ class SeedSecrets:
         match body:
             case Ready(term=term):
                 self._keyed.add(term)
-                return body.model_copy(update={"key": public_key(self.private_key(term))})
+                return body.model_copy(update={"key": self._key(term)})
             case Prepared(term=term) if begin is not None:
                 if term not in self._dealings:
                     context = Context(self.signer.run, self.epoch, self.base, self.me)
@@ -57,4 +59,9 @@ class SeedSecrets:
     def are_named(self, begin: Begin) -> bool:
         """Whether it names our key, if us at all."""
         ours = next((member.key for member in begin.members if member.peer == self.me), None)
-        return ours is None or ours == public_key(self.private_key(begin.term))
+        return ours is None or ours == self._key(begin.term)
+
+    def _key(self, term: int) -> bytes:
+        if term not in self._keys:
+            self._keys[term] = public_key(self.private_key(term))
+        return self._keys[term]

@@ -12,28 +12,35 @@ from protocols.vectors import Vector, read_only
 class AggregateMemory:
     """The vector in which a round's results come together: one that is there already, for the kernel clears a new one.
 
-    That in which our own update was made, once it is encoded; or, where what it is encoded to is the update itself, the
-    last round's. As long as anybody else looks at it, as whoever serves a round's results does, there is a new one.
+    That in which our own update was made, once it is encoded; or, where what it is encoded to is the update itself, an
+    earlier round's. As long as anybody else looks at it, as whoever serves or checks a round's results does, it is
+    another one.
     """
 
     def __init__(self, count: int, *, keeps: bool) -> None:
-        """`count`: elements. `keeps`: whether that of the last round is used again."""
+        """`count`: elements. `keeps`: whether those of earlier rounds are used again."""
         self._count, self._keeps = count, keeps
-        self._vector: Vector | None = None
+        self._vectors: list[Vector] = []
 
     def offer(self, vector: Vector) -> None:
         """A vector of ours whose elements are of no use any more."""
         if vector.shape == (self._count,) and vector.dtype == np.float32 and vector.flags.carray:
-            self._vector = vector
+            self._vectors = [vector]
 
     def take(self) -> Vector:
         """With anything in it."""
-        vector, self._vector = self._vector, None
-        if vector is None or sys.getrefcount(vector) > _OWN_REFERENCES:
-            vector = np.empty(self._count, dtype=np.float32)
+        free: Vector | None = None
+        in_use: list[Vector] = []
+        while self._vectors:
+            vector = self._vectors.pop()
+            if sys.getrefcount(vector) > _OWN_REFERENCES:
+                in_use.append(vector)
+            else:
+                free = vector  # any other is let go: what all rounds need at a time is known by now
+        taken = np.empty(self._count, dtype=np.float32) if free is None else free
         if self._keeps:
-            self._vector = vector
-        return vector
+            self._vectors = [*in_use, taken]
+        return taken
 
 
 _OWN_REFERENCES = 2

@@ -120,6 +120,8 @@ class Witness:
         if before is None:
             self._remember(where, statement)
             return None
+        if before.wire == statement.wire:  # most often: many hand it on
+            return None
         if abs(before.sequence - statement.sequence) >= ONE_MEMORY or before.said == _said(statement):
             return None
         return Equivocation(first=before.wire, second=statement.wire)

@@ -1,3 +1,5 @@
+from collections import deque
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,21 @@ def test_the_memory_of_a_round_is_used_again_once_nobody_looks_at_it():
     del room
     following.clear()
     assert memory.take().ctypes.data == address
+
+
+def test_rounds_whose_results_are_looked_at_for_long_take_turns_with_a_few_vectors():
+    memory = AggregateMemory(GRID.count, keeps=True)
+    looked_at: deque[np.ndarray] = deque(maxlen=2)
+    used = []
+    for _ in range(8):
+        vector = memory.take()
+        assert not any(np.shares_memory(vector, other) for other in looked_at)
+        used.append(vector.ctypes.data)
+        looked_at.append(read_only(vector))
+        del vector
+    assert len(set(used)) == 3
+    looked_at.clear()
+    assert len({memory.take().ctypes.data for _ in range(3)}) == 1  # the others are let go
 
 
 def test_a_vector_that_is_offered_is_taken_once_unless_somebody_looks_at_it():
