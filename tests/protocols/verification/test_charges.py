@@ -135,7 +135,7 @@ class ThirdInTheMiddle(DistanceRule):
     def observe(self, rows: Rows) -> Matrix:
         gram = super().observe(np.asarray(rows))
         instead = np.eye(len(gram))
-        instead[2] = np.array([1, 1, 0, 1, 1, 0]) / 4
+        instead[2] = np.array([1, 1, 0, 1, 0, 0]) / 3
         moved: Matrix = instead @ gram @ instead.T
         return moved
 
