@@ -14,6 +14,8 @@ from peer.simulation.swarm import SimulatedPeer
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
 
+FIRST_PAUSE_SECONDS = 0.1
+
 
 class GossipSimulation(Simulation):
     _invariants: GossipInvariants
@@ -35,6 +37,10 @@ class GossipSimulation(Simulation):
         objective = data_of(planned.group.misbehave, self._training).objective(peer)
         trainer = gossip_trainer(planned.group.misbehave, manifest, objective, peer)
         return PacedGossipLearner(trainer, clock, self._pace(planned))
+
+    def _pause(self) -> float:
+        """Shorter at first: models are furthest apart for a moment, which the later distance is held against."""
+        return min(super()._pause(), max(FIRST_PAUSE_SECONDS, self._swarm.now / 10))
 
     def _look_at(self, honest: list[SimulatedPeer]) -> None:
         super()._look_at(honest)

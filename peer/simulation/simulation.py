@@ -137,7 +137,7 @@ class Simulation(Observer, ABC):
 
     async def _look(self) -> None:
         while not self._over.is_set():
-            await self._network.clock.sleep(LOOK_SECONDS)
+            await self._network.clock.sleep(self._pause())
             honest = self._honest()
             self._look_at(honest)
             if honest and self._swarm.finished(honest):
@@ -146,6 +146,10 @@ class Simulation(Observer, ABC):
             elif self._swarm.now >= self._world.seconds:
                 self._miss_the_end(honest)
                 self._over.set()
+
+    def _pause(self) -> float:
+        """Seconds from one look to the next."""
+        return LOOK_SECONDS
 
     def _look_at(self, honest: list[SimulatedPeer]) -> None:
         self._invariants.look(honest, self._swarm.now, self._network.open_connections)
