@@ -204,7 +204,7 @@ class Observation:
         computed = _squared_distances(self._gram)
         to_half = np.sort(computed[:, :-1], axis=1)[:, len(self._numbers) // 2]
         middle = int(to_half.argmin())
-        far = computed[middle] + to_half[middle]
+        far = np.maximum(computed[middle] + to_half[middle], 0)
         return bool((np.abs(said - computed) <= GRAM_TOLERANCE * (far[:, None] + far) + _TINY).all())
 
 
@@ -212,7 +212,7 @@ class Observation:
 def _squared_distances(gram: Matrix) -> Matrix:
     """Between the points: they do not depend on the reference, which two may choose differently."""
     squares = gram.diagonal()
-    distances: Matrix = np.maximum(squares[:, None] + squares - 2 * gram, 0)
+    distances: Matrix = squares[:, None] + squares - 2 * gram  # of what somebody says they may be negative
     return distances
 
 

@@ -140,6 +140,13 @@ class ThirdInTheMiddle(DistanceRule):
         return moved
 
 
+class FirstTwoTooAlike(DistanceRule):
+    def observe(self, rows: Rows) -> Matrix:
+        gram = super().observe(np.asarray(rows))
+        gram[0, 1] = gram[1, 0] = 10 * gram.diagonal().max()
+        return gram
+
+
 class AboutAnother(DistanceRule):
     """The reference is the first row, as another processor may choose it."""
 
@@ -171,3 +178,11 @@ def test_false_distances_are_told_from_true_ones(alike: float) -> None:
     assert is_seen_as_right(played, AboutAnother(name, 1, {}))
     assert not is_seen_as_right(played, FarSecond(name, 1, {}))
     assert not is_seen_as_right(played, ThirdInTheMiddle(name, 1, {}))
+
+
+def test_no_two_are_closer_than_equal() -> None:
+    rows = np.random.default_rng(2).standard_normal((5, 1000)).astype(np.float32)
+    rows[1] = rows[0]
+    played = PlayedRound("nnm | geometric_median", updates=list(rows))
+    assert is_seen_as_right(played, DistanceRule(played.rule_name, 1, {}))
+    assert not is_seen_as_right(played, FirstTwoTooAlike(played.rule_name, 1, {}))
