@@ -15,20 +15,25 @@ from peer.data.dataset import Dataset, Predict
 from peer.misbehaviour import LABEL_FLIP, FlippedLabels
 from peer.models.flat import FlatModel
 from peer.trainer import Trainer
-from protocols.attacks import ATTACKS, Scene, make_attack
+from protocols.attacks import ATTACKS, Attack, Scene, make_attack
 from protocols.encoding import digest
 from protocols.identity import Identity
-from protocols.manifest import Averaging, Data, DataParallel, Evaluation, Manifest, Model, Sgd
+from protocols.manifest import AdamW, Averaging, Data, DataParallel, Evaluation, Manifest, Model, Optimizer, Sgd
 from protocols.sampling import Indices
 from protocols.vectors import Vector
 
 NO_ATTACK = "none"
-ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS)
+SMALL_DRIFT = "small_drift"
+ALL_ATTACKS = (NO_ATTACK, LABEL_FLIP, *ATTACKS, SMALL_DRIFT)
 PEERS = 16
 BATCH, MICROBATCHES = 80, 2
 """Samples of a microbatch, and microbatches of a peer in an epoch."""
-STRENGTHS: dict[str, dict[str, Any]] = {"sign_flip": {"scale": 1000.0}}
-"""Of the attacks, where it is another than usual; BTARD's sign flip is this strong."""
+STRENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sign_flip": ("sign_flip", {"scale": 1000.0}),
+    SMALL_DRIFT: ("drift", {"scale": 1.0}),
+}
+"""Of the attacks, where it is another than usual; BTARD's sign flip is this strong. A drift no longer than an honest
+update is not plain to see."""
 SIMILAR = 0.5
 """Of a peer's samples are drawn from all, where the data are split; the others are of two or three labels."""
 
@@ -45,9 +50,10 @@ class Case:
     seed: int
     begin: int = 0
     """The epoch at which they start to attack; then every epoch is evaluated, else every tenth."""
+    optimizer: str = "sgd"
+    """`sgd` with momentum, whose steps are as long as what the rule makes of the updates, or `adamw`."""
 
     def manifest(self) -> Manifest:
-        learning_rate = 0.005 if self.rule == "sign_majority" else 0.5
         return Manifest(
             name="attacks",
             seed=self.seed,
@@ -56,14 +62,19 @@ class Case:
             training=DataParallel(
                 batch_size=BATCH,
                 target_batch=PEERS * BATCH * (MICROBATCHES - 1),  # all are in their last one when the epoch closes
-                optimizer=Sgd(
-                    learning_rate=learning_rate, momentum=0.9, nesterov=True, final_learning_rate=learning_rate / 10
-                ),
+                optimizer=self._steps(),
             ),
             epochs=self.epochs,
             averaging=Averaging(rule=self.rule, byzantine=0 if self.rule == "mean" else self.attackers, quorum=PEERS),
             evaluation=Evaluation(every_epochs=1 if self.begin else 10, samples=4096),
         )
+
+    def _steps(self) -> Optimizer:
+        """Of the rates that were tried, those with which most is learnt in 60 epochs."""
+        if self.optimizer == "adamw":
+            return AdamW(learning_rate=0.05, warmup_epochs=5, final_learning_rate=0.005)
+        rate = 0.005 if self.rule == "sign_majority" else 0.5
+        return Sgd(learning_rate=rate, momentum=0.9, nesterov=True, final_learning_rate=rate / 10)
 
     @property
     def honest(self) -> int:
@@ -94,8 +105,7 @@ class Forger:
 
     def __init__(self, case: Case, number: int) -> None:
         self._case = case
-        attack = case.attack if case.attack != LABEL_FLIP else None
-        self._forge = make_attack(attack, **STRENGTHS.get(attack, {})) if attack else None
+        self._forge = None if case.attack in (None, LABEL_FLIP) else _attack(case.attack)
         self._random = np.random.default_rng([case.seed, number])
 
     def update(self, epoch: int, own: Vector, honest: Sequence[Vector]) -> Vector:
@@ -103,6 +113,11 @@ class Forger:
             return own
         forged = self._forge(Scene(own, np.stack(honest), self._case.attackers, self._random))
         return forged if epoch >= self._case.begin else own
+
+
+def _attack(name: str) -> Attack:
+    attack, strength = STRENGTHS.get(name, (name, {}))
+    return make_attack(attack, **strength)
 
 
 class Share(Dataset):

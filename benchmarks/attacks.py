@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--split", action="store_true", help="each peer has data of its own kind")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--begin", type=int, default=0, help="the epoch at which they begin to attack")
+    parser.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
     parser.add_argument("--seeds", type=names, default=["1"])
     parser.add_argument("--whole", action="store_true", help="whole participants over the simulated transport")
     parser.add_argument("--processes", type=int, default=1)
@@ -81,6 +82,7 @@ def main() -> None:
             options.epochs,
             int(seed),
             options.begin,
+            options.optimizer,
         )
         for seed in options.seeds
         for rule in options.rules

@@ -28,6 +28,7 @@ Run = dict[str, Any]
 class Setting(NamedTuple):
     whole: bool
     epochs: int
+    optimizer: str
     attackers: int
     split: bool
 
@@ -35,7 +36,7 @@ class Setting(NamedTuple):
         return (
             f"{self.attackers} of 16 attack"
             + (", each peer with data of its own kind" if self.split else "")
-            + f", {self.epochs} epochs"
+            + f", {self.epochs} epochs of {self.optimizer}"
             + (", whole participants" if self.whole else "")
         )
 

@@ -63,7 +63,15 @@ def test_flipped_labels_are_those_of_training_alone() -> None:
 
 def test_the_table_compares_an_attack_with_the_same_rule_and_seed_without_it() -> None:
     def run(attack: str | None, seed: int, accuracy: float) -> dict[str, object]:
-        setting = {"rule": "median", "attackers": 3, "split": False, "epochs": 60, "whole": False, "begin": 0}
+        setting = {
+            "rule": "median",
+            "attackers": 3,
+            "split": False,
+            "epochs": 60,
+            "whole": False,
+            "begin": 0,
+            "optimizer": "sgd",
+        }
         return setting | {"attack": attack, "seed": seed, "accuracy": {"10": 0.1, "60": accuracy}}
 
     runs = [run(None, 1, 0.9), run(None, 2, 0.94), run("ipm", 1, 0.88), run("ipm", 2, 0.9), run("nan", 1, 0.9)]
