@@ -12,7 +12,7 @@ from peer.data.dataset import Loss
 from peer.models.flat import FlatModel
 from peer.swarm.kept_passes import KEPT_BYTES, ForwardPass, KeptPasses, Passage, SavedBytes
 from protocols.rejection import Reason, Rejected
-from protocols.vectors import Vector, all_finite, read_only
+from protocols.vectors import Vector, all_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Backward:
     grad_inputs: Tensor | None
     """Of the shape of the inputs; None on the first stage, whose inputs are data."""
     gradient: Vector
-    """Of all parameters, flat; a read-only view that holds until the next call."""
+    """Of all parameters, flat; nothing changes it any more."""
     loss: float | None
     """On the last stage."""
     finite: bool
@@ -65,7 +65,7 @@ def forward_passes(compute: Compute, parameters: Vector, inputs: Sequence[Tensor
 
 def that_travel(outputs: Tensor) -> Tensor:
     """Those of one microbatch; zeros where one is not finite."""
-    return outputs if torch.isfinite(outputs).all() else torch.zeros_like(outputs)
+    return outputs if _is_finite(outputs) else torch.zeros_like(outputs)
 
 
 def backward_pass(
@@ -191,12 +191,22 @@ class StageCompute:
 
     def _gradients(self, inputs: Tensor, result: Tensor, grad_result: Tensor | None) -> Backward:
         """`result`: the outputs, and the gradient of these; or the loss."""
-        self._model.clear_gradient()
-        torch.autograd.backward(result, grad_result)
-        gradient, loss = read_only(self._model.gradient.numpy()), result.item() if grad_result is None else None
+        parameters = list(self._model.module.parameters())
+        # Not `backward`, which adds to what has to be cleared before, and copied out afterwards.
+        made = torch.autograd.grad(
+            result, parameters if self._first else [*parameters, inputs], grad_result, materialize_grads=True
+        )
+        gradient = torch.cat([each.reshape(-1) for each in made[: len(parameters)]]).numpy()
+        grad_inputs = None if self._first else made[-1]
+        loss = result.item() if grad_result is None else None
         finite = (
             all_finite(gradient)
-            and (inputs.grad is None or bool(torch.isfinite(inputs.grad).all()))
+            and (grad_inputs is None or _is_finite(grad_inputs))
             and (loss is None or math.isfinite(loss))
         )
-        return Backward(inputs.grad, gradient, loss, finite)
+        return Backward(grad_inputs, gradient, loss, finite)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """torch's own takes twenty times as long."""
+    return all_finite(tensor.detach().contiguous().view(-1).numpy())

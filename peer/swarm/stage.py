@@ -213,7 +213,7 @@ class Stage(Learner):
             parameters = self._at(order.epoch)
             made = backward_pass(self._compute, parameters, order.inputs, other, passage, last=self.last)
             adds = made.finite and self._gradients.can_be_summed(made.gradient)
-            return made, made.gradient.copy() if adds else np.zeros_like(made.gradient), adds
+            return made, made.gradient if adds else np.zeros_like(made.gradient), adds
 
         made, gradient, adds = await self._timed("backward", 1, run)
         self.dropped += not adds

@@ -53,8 +53,7 @@ def arc(geometry: Geometry, f: int) -> Matrix:
 def shortened(geometry: Geometry, radius: float) -> Matrix:
     """Rows longer than the radius, part row and part origin."""
     norms = geometry.norms()
-    shares = np.minimum(1, radius / np.maximum(norms, np.finfo(np.float64).tiny))
-    shares[norms <= radius] = 1
+    shares = np.divide(radius, norms, out=np.ones(geometry.rows), where=norms > radius)
     matrix = np.zeros((geometry.rows, len(geometry.gram)))
     np.fill_diagonal(matrix, shares)
     matrix[:, geometry.origin] = 1 - shares
