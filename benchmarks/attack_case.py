@@ -18,7 +18,18 @@ from peer.trainer import Trainer
 from protocols.attacks import ATTACKS, Attack, Scene, make_attack
 from protocols.encoding import digest
 from protocols.identity import Identity
-from protocols.manifest import AdamW, Averaging, Data, DataParallel, Evaluation, Manifest, Model, Optimizer, Sgd
+from protocols.manifest import (
+    AdamW,
+    Averaging,
+    Data,
+    DataParallel,
+    Evaluation,
+    Manifest,
+    Model,
+    Optimizer,
+    Sgd,
+    Verification,
+)
 from protocols.sampling import Indices
 from protocols.vectors import Vector
 
@@ -52,6 +63,8 @@ class Case:
     """The epoch at which they start to attack; then every epoch is evaluated, else every tenth."""
     optimizer: str = "sgd"
     """`sgd` with momentum, whose steps are as long as what the rule makes of the updates, or `adamw`."""
+    validators: int = 0
+    """Who check the others in each epoch, for whole participants; 0: nobody is banned."""
 
     def manifest(self) -> Manifest:
         return Manifest(
@@ -67,6 +80,7 @@ class Case:
             epochs=self.epochs,
             averaging=Averaging(rule=self.rule, byzantine=0 if self.rule == "mean" else self.attackers, quorum=PEERS),
             evaluation=Evaluation(every_epochs=1 if self.begin else 10, samples=4096),
+            verification=Verification(validators=self.validators),
         )
 
     def _steps(self) -> Optimizer:
@@ -98,6 +112,8 @@ class Course:
     accuracy: dict[int, float]
     agree: bool = True
     """Whether all honest peers have ended with the same state."""
+    banned: int = 0
+    """By the honest, in the end; they agree."""
 
 
 class Forger:

@@ -4,7 +4,7 @@ Everything is the daemon's own but the network and the clock: rounds, commitment
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.trainer import Trainer
 from protocols.codecs import Exact, Payload
-from protocols.identity import Identity
+from protocols.identity import Identity, PeerId
 from protocols.manifest import Manifest
 from protocols.round.events import Trained
 from protocols.signed import Signer
@@ -41,8 +41,11 @@ BROKEN_SECONDS = 60.0
 class Student(Learner):
     """The trainer under virtual time; what it is about to send can be looked at."""
 
-    def __init__(self, trainer: Trainer, clock: Clock, *, evaluates: bool) -> None:
-        self.trainer, self._clock, self._evaluates = trainer, clock, evaluates
+    def __init__(
+        self, trainer: Trainer, clock: Clock, examine: Callable[[PeerId], Trainer], *, evaluates: bool
+    ) -> None:
+        """`examine`: a trainer that does what another peer does."""
+        self.trainer, self._clock, self._examine, self._evaluates = trainer, clock, examine, evaluates
         self.samples_per_second = BATCH / STEP_SECONDS
         self.epoch = 0
         self.made: Vector | None = None
@@ -63,6 +66,13 @@ class Student(Learner):
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return self.trainer.evaluate(state) if self._evaluates else {}
+
+    async def recompute(self, state: ModelState, peer: PeerId, samples: int) -> Vector | None:
+        trainer = self._examine(peer)
+        trainer.start_epoch(state)
+        for _ in range(samples // BATCH):
+            trainer.train_microbatch()
+        return trainer.update()
 
 
 class Attacker(Student):
@@ -100,7 +110,11 @@ def play(case: Case, whole: Dataset) -> tuple[Course, ModelState]:
 
 async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[Course, ModelState]:
     manifest = case.manifest()
-    first = initial_state(manifest)
+    first, scratch = initial_state(manifest), FlatModel.of(manifest.model)
+
+    def examine(peer: PeerId) -> Trainer:
+        return Trainer(manifest, scratch, whole, peer)
+
     honest: list[Student] = []
     members: list[Participant] = []
     for number, indices in enumerate(shares(whole, case)):
@@ -108,10 +122,10 @@ async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[
         transport = network.join(identity.peer_id, client_mode=number >= OWNERS)
         trainer = case.trainer(number, FlatModel.of(manifest.model), whole, indices)
         if number < case.honest:
-            student = Student(trainer, transport.clock, evaluates=number == 0)
+            student = Student(trainer, transport.clock, examine, evaluates=number == 0)
             honest.append(student)
         else:
-            student = Attacker(Forger(case, number), honest, trainer, transport.clock, evaluates=False)
+            student = Attacker(Forger(case, number), honest, trainer, transport.clock, examine, evaluates=False)
         members.append(_participant(manifest, identity, network, transport, first, student, number))
         if number >= case.honest:
             members[-1]._plan = replace(members[-1]._plan, codec=Careless())
@@ -133,7 +147,10 @@ async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[
         course[case.epochs] = (await honest[0].evaluate(watched.state))["accuracy"]
         for task in running:
             task.cancel()
-    return Course(course, len({member.state.digest for member in members[: case.honest]}) == 1), watched.state
+    sound = members[: case.honest]
+    banned = {frozenset(member.company.admission.banned) for member in sound}
+    agree = len({member.state.digest for member in sound}) == len(banned) == 1
+    return Course(course, agree, len(banned.pop())), watched.state
 
 
 def _participant(

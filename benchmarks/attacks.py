@@ -70,9 +70,12 @@ def main() -> None:
     parser.add_argument("--begin", type=int, default=0, help="the epoch at which they begin to attack")
     parser.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
     parser.add_argument("--seeds", type=names, default=["1"])
+    parser.add_argument("--validators", type=int, default=0, help="in each epoch, with --whole: liars are banned")
     parser.add_argument("--whole", action="store_true", help="whole participants over the simulated transport")
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
+    if options.validators and (options.split or not options.whole):
+        parser.error("--validators: whole participants check each other (--whole), who train on the same data")
     cases = [
         Case(
             rule,
@@ -83,6 +86,7 @@ def main() -> None:
             int(seed),
             options.begin,
             options.optimizer,
+            options.validators,
         )
         for seed in options.seeds
         for rule in options.rules

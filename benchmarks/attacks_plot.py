@@ -23,6 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Run = dict[str, Any]
+WHOLE_GRID = 200
+"""Combinations of a rule and an attack: with fewer a setting is no picture."""
 
 
 class Setting(NamedTuple):
@@ -127,13 +129,14 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def plot_grid(path: Path, runs: Sequence[Run]) -> None:
-    """One panel for each setting: rules × attacks, coloured by what is left of the accuracy."""
-    panels = [shown for shown in results(runs) if not shown.setting.whole]
-    heights = [len(shown.rules) for shown in panels]
-    figure = Figure(figsize=(9, 0.26 * sum(heights) + 1.2 * len(panels)), layout="constrained")
-    columns = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, shown in zip(columns, panels, strict=True):
-        _grid(axes, shown)
+    """Rules × attacks, coloured by what is left of the accuracy: a panel for each setting of which most is known, those
+    with the same data for all on the left."""
+    shown = [one for one in results(runs) if len(one.found) >= WHOLE_GRID]
+    rows = sorted({one.setting._replace(split=False) for one in shown}, key=lambda setting: setting[::-1])
+    figure = Figure(figsize=(17, 7 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 2, squeeze=False)
+    for one in shown:
+        _grid(panels[rows.index(one.setting._replace(split=False)), int(one.setting.split)], one)
     save(figure, path)
 
 

@@ -63,6 +63,10 @@ class Member(Protocol):
         """Whether it has a state of its own."""
 
     @property
+    def quorum(self) -> int:
+        """With fewer members the run waits."""
+
+    @property
     def joined(self) -> bool:
         """Whether our state is one of the swarm's, as far as we know."""
 

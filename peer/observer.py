@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from statistics import median_low
 
 import structlog
 
@@ -66,13 +67,14 @@ class Observer:
         epoch, stages = self._epoch(members, histories), self._stages(manifest, members, histories)
         directed = await self.directives(members)
         roles = [member.body.role for member in members]
+        quorum = manifest.quorum_without(median_low(member.body.banned for member in members))
         return Status(
             run=RunStatus(
                 id=self._run,
                 name=manifest.name,
                 epoch=epoch,
                 total_epochs=manifest.epochs,
-                state=run_state(manifest, epoch, roles, paused=directed.paused(epoch), stages=stages),
+                state=run_state(manifest, epoch, roles, quorum, paused=directed.paused(epoch), stages=stages),
                 loss=None,
                 evaluation={},
             ),

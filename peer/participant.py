@@ -291,6 +291,11 @@ class Participant:
         return mates(self.state.digest, self._cells, self._transport.peer_id, peers)
 
     @property
+    def quorum(self) -> int:
+        """Of a group that begins a round now."""
+        return self.manifest.quorum_without(len(self.company.admission.banned))
+
+    @property
     def finished(self) -> bool:
         """Whether the run's last epoch is reached."""
         return self.state.epoch >= self.manifest.epochs
@@ -516,7 +521,7 @@ class Participant:
             chunks=self._plan.grid.chunks,
             microbatches=self._microbatches,
             group_limit=self.manifest.averaging.group_limit,
-            quorum=self.manifest.averaging.quorum,
+            quorum=self.quorum,
             weighs=isinstance(self._plan.rule, DistanceRule),
             byzantine=self.manifest.averaging.byzantine,
             cells=self._cells,
@@ -680,6 +685,7 @@ class Participant:
         self.fellows.group.pop(peer, None)
         if session := self._session:
             session.leave(peer)
+            session.need(self.quorum)
         self.changed.notify()
 
     def _not_heard(self, peer: PeerId) -> None:

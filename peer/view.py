@@ -19,7 +19,8 @@ def status_of(participant: Member, peer_id: str, pipeline: PipelinePeer | None =
     epoch = epoch_of(participant)
     paused = participant.directives.log.paused(epoch)
     stages = stages_seen_by(pipeline) if pipeline is not None else ()
-    state = run_state(participant.manifest, epoch, _roles(participant), paused=paused, stages=stages)
+    roles, quorum = _roles(participant), participant.quorum
+    state = run_state(participant.manifest, epoch, roles, quorum, paused=paused, stages=stages)
     has_state = participant.averages and participant.joined
     digest = participant.state.digest.hex() if has_state else None
     suspended = participant.suspended
@@ -103,15 +104,21 @@ def starting_status(settings: JoinSettings, peer_id: str, manifest: Manifest | N
 
 
 def run_state(
-    manifest: Manifest, epoch: int, roles: Sequence[str], *, paused: bool, stages: Sequence[StageStatus] = ()
+    manifest: Manifest,
+    epoch: int,
+    roles: Sequence[str],
+    quorum: int,
+    *,
+    paused: bool,
+    stages: Sequence[StageStatus] = (),
 ) -> Literal["waiting", "training", "paused", "finished"]:
-    """`roles`: of all members; `stages`: of a pipeline, each of which holds rounds of its own."""
+    """`roles`: of all members; `quorum`: of a group; `stages`: of a pipeline, each of which holds rounds of its own."""
     if epoch >= manifest.epochs:
         return "finished"
     if paused:
         return "paused"
     groups = [stage.peers for stage in stages] or [sum(role != "monitor" for role in roles)]
-    enough = min(groups) >= manifest.averaging.quorum
+    enough = min(groups) >= quorum
     return "training" if enough and not set(roles).isdisjoint(TRAINING) else "waiting"
 
 

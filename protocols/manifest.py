@@ -424,6 +424,17 @@ class Manifest(Item):
         """Whether members do each other's work once more; not where the data for it is not everybody's."""
         return self.verification.validators > 0 and not self.data.private
 
+    def quorum_without(self, banned: int) -> int:
+        """So many have to be there when so many are banned.
+
+        As many fewer are left of the `byzantine`; else those who have banned the liars could not go on without them.
+        Among cells or stages it stays as it is: nobody can tell of which one a liar would have been.
+        """
+        averaging = self.averaging
+        if averaging.cells or not isinstance(self.training, DataParallel | LocalSgd):
+            return averaging.quorum
+        return averaging.quorum - min(banned, averaging.byzantine)
+
     def to_bytes(self) -> bytes:
         """The canonical encoding."""
         return encode(self.model_dump())

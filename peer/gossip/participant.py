@@ -299,8 +299,12 @@ class GossipParticipant:
         self._pace.resume(self._transport.clock.monotonic())
 
     @property
+    def quorum(self) -> int:
+        return self.manifest.averaging.quorum
+
+    @property
     def _too_few(self) -> bool:
-        return len(self._others) + 1 < self.manifest.averaging.quorum
+        return len(self._others) + 1 < self.quorum
 
     async def _merge(self) -> None:
         """All models become one."""

@@ -38,6 +38,7 @@ from protocols.round.events import (
     Heard,
     Left,
     Lost,
+    Needed,
     Redirect,
     Relay,
     Represent,
@@ -220,6 +221,11 @@ class Session:
         """The epoch closes at so many, as far as we know now."""
         if not self._over and samples != self.machine.tally.target:
             self._take(Aimed(samples))
+
+    def need(self, quorum: int) -> None:
+        """So many make a group, as far as we know now."""
+        if not self._over and quorum != self.machine.tally.quorum:
+            self._take(Needed(quorum))
 
     def lose(self, peer: PeerId) -> None:
         """`peer` cannot be reached."""

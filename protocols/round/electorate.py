@@ -19,16 +19,19 @@ class Electorate:
         group_limit: int,
         elders: Iterable[PeerId] = (),
         *,
+        quorum: int = 1,
         is_open: bool,
         cell_of: Callable[[PeerId], int] | None = None,
     ) -> None:
         """`is_open`: nobody has made the state, it is where the run starts: everybody may lead.
 
-        `elders`: who was there before us then. `cell_of`: in the round of cells.
+        `elders`: who was there before us then. `quorum`: so many members make a group. `cell_of`: in the round of
+        cells.
         """
         self.makers = frozenset(makers)
         """All of them; those who depart in order stay here, for what they have signed."""
         self.peers = set(makers)
+        self.quorum = quorum
         self._group_limit = group_limit
         self._is_open = is_open
         self._cell_of = cell_of

@@ -51,6 +51,13 @@ class Aimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Needed:
+    """So many members make a group, by what is known now: others were banned since the round began."""
+
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """A connection to this peer failed just now."""
 
@@ -141,6 +148,7 @@ Event = (
     | Found
     | Appeared
     | Aimed
+    | Needed
     | Lost
     | Left
     | Elsewhere

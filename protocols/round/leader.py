@@ -236,7 +236,7 @@ class Leadership:
     def _suffices(self, present: list[PeerId]) -> bool:
         """Whether a round of these comes to something."""
         something = any(self._ready[peer].weight or peer in self._claims for peer in present)
-        return something and self._setting.me in present and len(present) >= self._setting.quorum
+        return something and self._setting.me in present and len(present) >= self._electorate.quorum
 
     def _without_suspended(self, peers: list[PeerId]) -> list[PeerId]:
         """All, where these would leave out more than a quarter of the electorate, or half of a small one.
@@ -246,7 +246,7 @@ class Leadership:
         fit = [peer for peer in peers if peer not in self._setting.suspended]
         voters = self._electorate.peers
         few = len(voters.intersection(peers).difference(fit)) <= max(1, len(voters) // 4)
-        return fit if few and len(fit) >= self._setting.quorum and self._electorate.most_in(fit, voters) else peers
+        return fit if few and len(fit) >= self._electorate.quorum and self._electorate.most_in(fit, voters) else peers
 
     def _with_some_newcomers(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """All who have served, and as many newcomers as there is room for, those who come first in the order.
@@ -258,7 +258,8 @@ class Leadership:
         if setting.seniors is None or setting.seniors.isdisjoint(ranked):
             return ranked
         newcomers = [peer for peer in ranked if setting.is_newcomer(peer)]
-        room = room_for(setting.newcomers_share, len(ranked) - len(newcomers), setting.quorum, setting.group_limit)
+        seniors, quorum = len(ranked) - len(newcomers), self._electorate.quorum
+        room = room_for(setting.newcomers_share, seniors, quorum, setting.group_limit)
         turned_away = set(newcomers[room:])
         return [peer for peer in ranked if peer not in turned_away]
 

@@ -74,6 +74,7 @@ from protocols.round.events import (
     Heard,
     Left,
     Lost,
+    Needed,
     PartBroken,
     PartHeld,
     PartObserved,
@@ -131,7 +132,9 @@ class Round:
         makers = [*self.peers, setting.me] if electorate is None else electorate
         is_open = electorate is None or setting.is_of_cells  # who represents a cell was not chosen by us
         cell_of = setting.cell_of if setting.is_of_cells else None
-        voters = Electorate(makers, setting.group_limit, elders, is_open=is_open, cell_of=cell_of)
+        self._voters = voters = Electorate(
+            makers, setting.group_limit, elders, quorum=setting.quorum, is_open=is_open, cell_of=cell_of
+        )
         self._awake = AwakeTime(now, setting.timing.resend)
         self._patience = Patience(setting.timing.failure)
         self._presence = Presence(setting, self.peers, audience, voters, self._patience)
@@ -243,6 +246,8 @@ class Round:
                 self.audience.update(peers - self.suspected - {self.setting.me})
             case Aimed(samples):
                 self.tally.target = samples
+            case Needed(quorum):
+                self.tally.quorum = self._voters.quorum = quorum
             case Lost() | Left() | Elsewhere() | Astray():
                 self._do_without(event, now)
             case Trained():

@@ -62,6 +62,8 @@ class Tally:
         """When we last came further, in seconds since the epoch began, and how many after the time before."""
         self.target = setting.target_samples
         """As in `Setting`, by what is known of the swarm now."""
+        self.quorum = setting.quorum
+        """Likewise."""
         self._setting = setting
         self._late = set(late)
         self._enough_after: float | None = None
@@ -212,7 +214,7 @@ class Tally:
     def _assembled_after(self, suspected: Set[PeerId]) -> float | None:
         """How long it took until a quorum had spoken; None while there is none."""
         heard = sorted(view.heard_after for view in self._views(suspected) if view.heard_after is not None)
-        return heard[self._setting.quorum - 1] if len(heard) >= self._setting.quorum else None
+        return heard[self.quorum - 1] if len(heard) >= self.quorum else None
 
     def _enough_complete(self, suspected: Set[PeerId], assembled: float, elapsed: float) -> bool:
         """Whether all trainers are complete, or at least half of them and the others have had their time.

@@ -77,6 +77,18 @@ def test_who_sends_something_else_than_its_work_is_banned_by_all(attack: Any, ru
     simulate(scenario, verified(rule), seed=1)
 
 
+def test_a_quorum_that_the_liars_were_needed_for_is_one_without_them() -> None:
+    manifest = verified("nnm | trimmed_mean")
+    manifest = manifest.model_copy(update={"averaging": manifest.averaging.model_copy(update={"quorum": HONEST + 2})})
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(HONEST)
+        liars = [await swarm.start(number, learns=partial(Liar, ATTACKS[0]())) for number in ATTACKERS]
+        assert await until_banned(swarm, liars) <= EPOCHS_UNTIL_BANNED
+
+    simulate(scenario, manifest, seed=1)
+
+
 def test_one_who_finds_out_several_at_once_is_heard_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """A charge that is refused does not come again; and whom only some have banned may get into no round any more, so
     that nobody else finds it out. But nobody fills the others' time."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from protocols.identity import PeerId
+from protocols.round.events import Left, Needed
 from protocols.round.machine import Phase
 from protocols.round.order import order
 from protocols.suspension import Fault
@@ -13,6 +14,8 @@ from tests.protocols.round.simulation import PEERS, RUN, Swarm
 from tests.protocols.round.test_machine import LIMIT, STORM, WEATHERS, WEIGHS, Strike, check_agreement
 
 SENIORS = frozenset(PEERS[:4])
+WAITED = 60.0
+"""Seconds: longer than any round takes for which enough are there."""
 
 
 def probation(_peer: PeerId) -> dict[str, Any]:
@@ -146,6 +149,20 @@ def test_a_quorum_is_made_up_with_the_suspended() -> None:
     begin = swarm.nodes[PEERS[0]].begin
     assert begin is not None
     assert PEERS[1] not in {part.owner for part in begin.parts}
+
+
+def test_a_quorum_is_waited_for_until_one_of_it_is_banned() -> None:
+    swarm = Swarm(6, 4, quorum=4)
+    banned = swarm.nodes[PEERS[2]]
+    swarm.kill(banned)
+    swarm.run(WAITED)
+    assert {node.machine.phase for node in swarm.survivors} == {Phase.GATHERING}
+    for node in swarm.survivors:
+        swarm.event(node, Left(banned.peer))
+        swarm.event(node, Needed(3))
+    swarm.run(LIMIT)
+    check_agreement(swarm)
+    assert [len(group) for group in groups(swarm)] == [3]
 
 
 def test_an_owner_that_keeps_its_part_is_at_fault_for_all_whom_it_kept_waiting() -> None:
