@@ -126,7 +126,7 @@ def _prepare() -> None:
     use_threads(1)
     # A third of the time; and what a peer trains on is the same under every attack.
     peer.trainer.sample_indices = lru_cache(4096)(peer.trainer.sample_indices)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python benchmarks/attacks_plot.py table runs.jsonl                   (Markdown, on stdout)
 python benchmarks/attacks_plot.py grid runs.jsonl attacks.svg        (the same, in colours)
 python benchmarks/attacks_plot.py courses runs.jsonl recovery.svg    (accuracy by epoch, of runs attacked midway)
+python benchmarks/attacks_plot.py checked runs.jsonl checked.svg     (the same, of those where members check each other)
 
 Of several seeds the mean is shown. What an attack costs is compared seed by seed, with the run of the same rule without
 attack; ± is the standard error of the mean over the seeds.
@@ -12,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan, nan, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -152,9 +154,9 @@ def _grid(axes: Axes, shown: Results) -> None:
     axes.set_title(str(shown.setting), fontsize="medium")
 
 
-def plot_courses(path: Path, runs: Sequence[Run]) -> None:
+def plot_courses(path: Path, runs: Sequence[Run], *, checked: bool = False) -> None:
     """One panel for each attack, one colour for each rule; dashed is the rule's run without attack."""
-    runs = [run for run in runs if run["begin"]]
+    runs = [run for run in runs if run["begin"] and (run["validators"] > 0) == checked]
     rules = list(dict.fromkeys(run["rule"] for run in runs))
     attacks = [attack for attack in dict.fromkeys(attack_of(run) for run in runs) if attack != NO_ATTACK]
     rows = (len(attacks) + 1) // 2
@@ -193,7 +195,8 @@ def main() -> None:
     if what == "table":
         print(table(runs))
     else:
-        {"grid": plot_grid, "courses": plot_courses}[what](Path(picture[0]), runs)
+        plots = {"grid": plot_grid, "courses": plot_courses, "checked": partial(plot_courses, checked=True)}
+        plots[what](Path(picture[0]), runs)
 
 
 if __name__ == "__main__":

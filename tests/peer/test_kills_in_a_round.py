@@ -11,8 +11,15 @@ import pytest
 from protocols.manifest import Manifest
 from protocols.round.order import order
 from tests.peer.mortal import Fate, Point, mortal
-from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, identity, local_sgd, simulate
-from tests.peer.test_simulated_swarm import check_nobody_was_charged
+from tests.peer.simulated_swarm import (
+    SimulatedPeer,
+    SimulatedSwarm,
+    check_nobody_was_charged,
+    data_parallel,
+    identity,
+    local_sgd,
+    simulate,
+)
 
 VICTIM = 3
 PARAMETERS = 60 * 256

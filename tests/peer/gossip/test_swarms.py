@@ -25,8 +25,7 @@ from tests.peer.gossip.gossiping import (
     start,
     start_all,
 )
-from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, distance
-from tests.peer.test_simulated_swarm import check_nobody_was_charged
+from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, check_nobody_was_charged, distance
 
 TOPOLOGIES: list[dict[str, Any]] = [
     {"topology": "random"},
