@@ -114,6 +114,8 @@ class Course:
     """Whether all honest peers have ended with the same state."""
     banned: int = 0
     """By the honest, in the end; they agree."""
+    banned_by: int | None = None
+    """The epoch by which all attackers were."""
 
 
 class Forger:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from attack_case import BATCH, Case, Course, Forger, shares
+from attack_case import BATCH, PEERS, Case, Course, Forger, shares
 
 from dht.interfaces import Clock
 from dht.simulated import SimulatedNetwork, run_simulation
@@ -130,7 +130,7 @@ async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[
         if number >= case.honest:
             members[-1]._plan = replace(members[-1]._plan, codec=Careless())
     course: dict[int, float] = {}
-    watched, epoch, since = members[0], 0, network.clock.monotonic()
+    watched, epoch, since, banned_by = members[0], 0, network.clock.monotonic(), None
     async with asyncio.TaskGroup() as tasks:
         running = []
         for member in members:
@@ -140,6 +140,8 @@ async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[
             await network.clock.sleep(LOOK_SECONDS)
             if watched.evaluated_epoch is not None:
                 course[watched.evaluated_epoch] = watched.evaluation["accuracy"]
+            if banned_by is None and len(watched.company.admission.banned) == PEERS - case.honest > 0:
+                banned_by = watched.state.epoch
             if watched.state.epoch != epoch:
                 epoch, since = watched.state.epoch, network.clock.monotonic()
             elif network.clock.monotonic() > since + BROKEN_SECONDS:
@@ -150,7 +152,7 @@ async def _play(case: Case, whole: Dataset, network: SimulatedNetwork) -> tuple[
     sound = members[: case.honest]
     banned = {frozenset(member.company.admission.banned) for member in sound}
     agree = len({member.state.digest for member in sound}) == len(banned) == 1
-    return Course(course, agree, len(banned.pop())), watched.state
+    return Course(course, agree, len(banned.pop()), banned_by), watched.state
 
 
 def _participant(

@@ -179,6 +179,7 @@ class Participant:
             self._withheld,
             self._border,
             checks,
+            client_mode=profile.client_mode,
         )
         self._conversation = Conversation(
             transport,

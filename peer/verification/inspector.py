@@ -45,6 +45,8 @@ MESSAGES: dict[str, type[Message]] = {
 MAX_MESSAGE_BYTES = max(body.limit_bytes for body in MESSAGES.values()) + 1024
 OVERDUE_SECONDS = 2.0
 """Who has not opened what it has dealt by then is opened by the others."""
+ASK_SECONDS = 0.5
+"""In client mode: whom nobody can dial asks those that it can what the others have said."""
 SEED_SECONDS = 20.0
 """A seed that has not come by then does not come: half of the group is gone."""
 ROUNDS_AT_ONCE = 3
@@ -77,6 +79,8 @@ class Inspector:
         on_withheld: Callable[[PeerId], None],
         border: Border,
         checks: type[Checks] = Checks,
+        *,
+        client_mode: bool = False,
     ) -> None:
         """`learner`: recomputes updates; `members`: all that we know; `on_guilty`: whose guilt is proved, and why;
         `on_withheld`: who does not show what it was sent.
@@ -84,6 +88,7 @@ class Inspector:
         self.inputs = InputStore()
         self._transport, self._signer, self._manifest = transport, signer, manifest
         self._members, self._on_guilty, self._border = members, on_guilty, border
+        self._patience = ASK_SECONDS if client_mode else OVERDUE_SECONDS
         self._checks = checks(transport, manifest, codec, rule, grid, learner, self.inputs, on_withheld)
         self._witness = Witness()
         self._replays = ReplayGuard()
@@ -258,7 +263,7 @@ class Inspector:
         began = clock.monotonic()
         while not seed.is_settled and clock.monotonic() < began + SEED_SECONDS:
             try:
-                async with asyncio.timeout(OVERDUE_SECONDS):
+                async with asyncio.timeout(self._patience):
                     while not seed.is_settled:
                         await self._revealed.wait()
             except TimeoutError:

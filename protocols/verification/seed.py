@@ -6,7 +6,8 @@ here the others open what it has committed to, for a ban comes too late for the 
 1. Each member deals a fresh secret to the group (`dealing.py`).
 2. The group agrees on a set of dealings. *No part of this module; nothing below holds before that.*
 3. Each dealer reveals its secret (`start`). What is missing some time later is asked for (`overdue`), and the members
-   answer (`hear`) with the shares they were dealt, or show that they were dealt none that opens: that settles it.
+   answer (`hear`) with the secret, where they have heard it, or with the shares they were dealt, or show that they were
+   dealt none that opens: that settles it. So who hears a few of the group alone hears from these what the others say.
 4. The seed is a hash of the secrets of all agreed dealings that are sound.
 
 **Foresee.** The seed has a secret of an honest dealer in it, of which a minority holds threshold − 1 shares at most:
@@ -37,6 +38,7 @@ takes. Bytes: a dealing 5550, a reveal of one's own 100, of shares of all 3300.
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -70,6 +72,13 @@ class DealtShare(Item):
     share: Share
 
 
+class DealtSecret(Item):
+    """What `dealer` has dealt."""
+
+    dealer: DealerNumber
+    secret: Secret
+
+
 class Reveal(Message):
     """Of its sender's own secret, to all; or of what others lack of other dealers', to them."""
 
@@ -78,6 +87,8 @@ class Reveal(Message):
     base: Digest
     secret: Secret | None
     """The sender's own."""
+    secrets: Annotated[Many[DealtSecret], Field(max_length=MAX_RECIPIENTS)]
+    """Of others, that the receiver lacks; by rising number of the dealer."""
     shares: Annotated[Many[DealtShare], Field(max_length=MAX_RECIPIENTS)]
     """By rising number of the dealer."""
     key: Key | None
@@ -87,7 +98,8 @@ class Reveal(Message):
 
     @model_validator(mode="after")
     def _names_each_dealer_once(self) -> Self:
-        for dealers in ([dealt.dealer for dealt in self.shares], self.asks):
+        of_shares, of_secrets = ([dealt.dealer for dealt in each] for each in (self.shares, self.secrets))
+        for dealers in (of_shares, of_secrets, self.asks):
             if any(former >= latter for former, latter in pairwise(dealers)):
                 raise ValueError("dealers are named once each, by rising number")
         return self
@@ -184,7 +196,7 @@ class SeedRound:
         secret, share or key that is not what was committed to). What was right in it is taken all the same.
         """
         number = self._numbers.get(sender)
-        named = {dealt.dealer for dealt in reveal.shares} | set(reveal.asks)
+        named = {dealt.dealer for dealt in reveal.shares} | {told.dealer for told in reveal.secrets} | set(reveal.asks)
         if number is None or reveal.base != self._base or not named <= self._openings.keys():
             raise Rejected(Reason.UNEXPECTED, "reveal: of no member, of another base, or of dealers not agreed on")
         if number == self._me:
@@ -192,24 +204,40 @@ class SeedRound:
         self._take(number, reveal)
         if not reveal.asks:
             return None
-        return self._reveal(reveal.asks, secret=self._secret if self._me in reveal.asks else None)
+        known = {dealer: self._openings[dealer].secret for dealer in reveal.asks}
+        unknown = [dealer for dealer, secret in known.items() if secret is None]
+        own = known.pop(self._me, None)
+        return self._reveal(unknown, secret=own, secrets=known)
 
     def _take(self, sender: int, reveal: Reveal) -> None:
         if reveal.secret is not None:
             if sender not in self._openings:
                 raise Rejected(Reason.UNEXPECTED, "reveal: the sender's dealing is not one of those agreed on")
             self._openings[sender].take_secret(reveal.secret)
+        for told in reveal.secrets:
+            self._openings[told.dealer].take_secret(told.secret)
         for dealt in reveal.shares:
             self._openings[dealt.dealer].take_share(sender, dealt.share)
         if reveal.key is not None:
             for opening in self._openings.values():
                 opening.take_key(sender, reveal.key)
 
-    def _reveal(self, dealers: Iterable[int], secret: bytes | None = None, asks: Iterable[int] = ()) -> Reveal:
+    def _reveal(
+        self,
+        dealers: Iterable[int],
+        *,
+        secret: bytes | None = None,
+        secrets: Mapping[int, bytes | None] = MappingProxyType({}),
+        asks: Iterable[int] = (),
+    ) -> Reveal:
+        """`dealers`: of whom we give our shares; `secrets`: of others, those that are known."""
         shares = {dealer: self._own_share(dealer) for dealer in dealers}
         return Reveal(
             base=self._base,
             secret=secret,
+            secrets=tuple(
+                DealtSecret(dealer=dealer, secret=known) for dealer, known in secrets.items() if known is not None
+            ),
             shares=tuple(DealtShare(dealer=dealer, share=share) for dealer, share in shares.items() if share),
             key=self._key if None in shares.values() else None,
             asks=tuple(asks),

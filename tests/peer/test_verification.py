@@ -131,6 +131,19 @@ def test_nobody_is_banned_who_works(make: Callable[..., Manifest], codec: str) -
     simulate(scenario, verified("nnm | trimmed_mean", make, codec), seed=2)
 
 
+def test_members_whom_nobody_can_dial_check_the_others_as_often() -> None:
+    """They hear from the few that they can dial what all others have revealed for the seed."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        for number in range(9):
+            await swarm.start(number, client_mode=number >= 2)
+        await swarm.epoch(20)
+        checked = [peer.participant.inspector.validated_samples for peer in swarm.members]
+        assert all(checked)
+
+    simulate(scenario, verified(), seed=1)
+
+
 # -- owners -----------------------------------------------------------------------------------------------------------
 
 
@@ -268,4 +281,4 @@ def made_up(number: int) -> PartResult:
 
 
 def reveal() -> Reveal:
-    return Reveal(base=digest(b"base"), secret=digest(b"secret"), shares=(), key=None, asks=())
+    return Reveal(base=digest(b"base"), secret=digest(b"secret"), secrets=(), shares=(), key=None, asks=())

@@ -30,7 +30,7 @@ from protocols.round.messages import (
 )
 from protocols.round.weighing import pack
 from protocols.signed import Signed, Signer
-from protocols.verification.seed import DealtShare, Reveal, SeedWord
+from protocols.verification.seed import DealtSecret, DealtShare, Reveal, SeedWord
 
 RUN = "demo-" + "a" * 26
 OTHER_RUN = "demo-" + "b" * 26
@@ -159,13 +159,14 @@ EXAMPLES: tuple[Message, ...] = (
     Reveal(
         base=BASE,
         secret=digest(b"secret"),
+        secrets=(DealtSecret(dealer=2, secret=digest(b"another")),),
         shares=(DealtShare(dealer=1, share=bytes(33)), DealtShare(dealer=4, share=bytes(33))),
         key=digest(b"key"),
         asks=(1, 4),
     ),
     SeedWord(
         done=digest(b"done"),
-        reveal=Reveal(base=BASE, secret=None, shares=(), key=None, asks=(2,)),
+        reveal=Reveal(base=BASE, secret=None, secrets=(), shares=(), key=None, asks=(2,)),
     ),
     Directive(number=3, order=Ban(peer=PEERS[1], why="sends noise")),
     Directive(number=4, order=Set(learning_rate=0.05, target_batch=100)),

@@ -13,7 +13,7 @@ from protocols.encoding import decode, digest, encode
 from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.verification.dealing import Context, Dealing, Recipient, deal, is_of, open_share, public_key, threshold
-from protocols.verification.seed import DealtShare, Reveal, SeedRound
+from protocols.verification.seed import DealtSecret, DealtShare, Reveal, SeedRound
 from tests.protocols.refusals import accepted_or_refused, plain_data, refusal
 from tests.protocols.verification.dealings import (
     BASE,
@@ -43,7 +43,11 @@ def member(me: int, members: int, dealings: Dealings, *, forgot: bool = False) -
 
 
 def reveal(**changes: Any) -> Reveal:
-    return Reveal(**({"base": BASE, "secret": None, "shares": (), "key": None, "asks": ()} | changes))
+    return Reveal(**({"base": BASE, "secret": None, "secrets": (), "shares": (), "key": None, "asks": ()} | changes))
+
+
+def secret(dealer: int, dealt: bytes | None = None) -> DealtSecret:
+    return DealtSecret(dealer=dealer, secret=secret_of(dealer) if dealt is None else dealt)
 
 
 def share_of(dealer: int, holder: int, members: int) -> DealtShare:
@@ -285,6 +289,18 @@ def test_a_dealer_of_garbage_cannot_choose_whether_there_is_a_seed() -> None:
     assert group.outcome() == (seed_of([0, 1, 2]), frozenset([PEERS[4]]))
 
 
+def test_who_hears_a_single_other_hears_from_it_what_all_have_revealed() -> None:
+    """As a member in client mode does, whom most others cannot dial."""
+    dealings = all_good(9, range(8))
+    group = Group({number: member(number, 9, dealings) for number in range(9)}, Random(0))
+    for dealer in range(8):
+        group.tell(dealer, group.rounds[dealer].start(), range(1 if dealer else 9))
+    for number in range(1, 9):
+        group.tell(number, group.rounds[number].overdue(), [0])
+        assert group.rounds[number].seed == seed_of(range(8))
+    assert group.outcome() == (seed_of(range(8)), frozenset())
+
+
 def test_who_was_revealed_to_still_answers_who_was_not() -> None:
     dealings = all_good(5)
     group = Group({number: member(number, 5, dealings) for number in range(3)}, Random(0))
@@ -295,8 +311,7 @@ def test_who_was_revealed_to_still_answers_who_was_not() -> None:
     assert group.rounds[0].seed == seed_of(range(5))
     for number in (1, 2):
         group.tell(number, group.rounds[number].overdue(), [0])
-    assert group.rounds[1].seed is None  # two shares, its own and one more, of three
-    group.finish()
+    assert group.rounds[1].seed == group.rounds[2].seed == seed_of(range(5))
     assert group.outcome() == (seed_of(range(5)), frozenset())
 
 
@@ -319,7 +334,7 @@ def test_keys_are_shown_only_where_a_share_does_not_open() -> None:
     assert said is not None
     assert answer is not None
     assert (said.key, answer.key) == (None, None)
-    assert (answer.secret, [dealt.dealer for dealt in answer.shares]) == (secret_of(0), [0, 1, 2])
+    assert (answer.secret, [dealt.dealer for dealt in answer.shares]) == (secret_of(0), [1, 2])
     cheated = member(0, 3, {**all_good(3, [0, 1]), PEERS[2]: UNSOUND["with garbage for the first"](2, 3)})
     said = cheated.overdue()
     assert said is not None
@@ -335,6 +350,8 @@ REFUSED = {
     "asking for who has not dealt": (PEERS[1], reveal(asks=(2,)), Reason.UNEXPECTED),
     "asking for nobody": (PEERS[1], reveal(asks=(63,)), Reason.UNEXPECTED),
     "another's secret": (PEERS[1], reveal(secret=secret_of(0)), Reason.WRONG_DIGEST),
+    "a false secret of another's": (PEERS[2], reveal(secrets=(secret(1, secret_of(0)),)), Reason.WRONG_DIGEST),
+    "a secret of who has not dealt": (PEERS[1], reveal(secrets=(secret(2),)), Reason.UNEXPECTED),
     "another's share": (PEERS[2], reveal(shares=(share_of(1, 0, 3),)), Reason.WRONG_DIGEST),
     "a share of another epoch": (
         PEERS[2],
@@ -371,6 +388,7 @@ def test_our_own_words_come_back_as_nothing() -> None:
 LARGEST = Reveal(
     base=BASE,
     secret=secret_of(0),
+    secrets=tuple(DealtSecret(dealer=number, secret=b"\xff" * 32) for number in range(64)),
     shares=tuple(DealtShare(dealer=number, share=b"\xff" * 33) for number in range(64)),
     key=KEYS[0],
     asks=tuple(range(64)),
@@ -383,6 +401,7 @@ def test_the_largest_reveal_fits_into_its_message() -> None:
 
 
 SHARE = share_of(1, 0, 3).model_dump()
+KNOWN = secret(1).model_dump()
 BAD_FIELDS: dict[str, dict[str, Any]] = {
     "a secret too short": {"secret": bytes(31)},
     "a secret too long": {"secret": bytes(33)},
@@ -397,6 +416,11 @@ BAD_FIELDS: dict[str, dict[str, Any]] = {
     "a share twice": {"shares": [SHARE, SHARE]},
     "shares in disorder": {"shares": [SHARE, SHARE | {"dealer": 0}]},
     "too many shares": {"shares": [SHARE | {"dealer": number} for number in range(65)]},
+    "a known secret too short": {"secrets": [KNOWN | {"secret": bytes(31)}]},
+    "a known secret of a dealer beyond all": {"secrets": [KNOWN | {"dealer": 64}]},
+    "a known secret with more to it": {"secrets": [KNOWN | {"more": 1}]},
+    "a known secret twice": {"secrets": [KNOWN, KNOWN]},
+    "too many known secrets": {"secrets": [KNOWN | {"dealer": number} for number in range(65)]},
     "asking twice": {"asks": [1, 1]},
     "asking in disorder": {"asks": [2, 1]},
     "asking for too many": {"asks": list(range(65))},
@@ -418,13 +442,17 @@ def test_random_bytes_and_data_are_no_reveal(wire: bytes) -> None:
 
 @given(st.binary(min_size=32, max_size=32) | st.none(), st.binary(min_size=32, max_size=32) | st.none(), st.data())
 def test_any_wellformed_reveal_is_taken_or_refused_and_exposes_nobody_honest(
-    secret: bytes | None, key: bytes | None, data: st.DataObject
+    own: bytes | None, key: bytes | None, data: st.DataObject
 ) -> None:
     numbers = st.lists(st.integers(0, 63), unique=True, max_size=4).map(sorted)
     shares = [
         DealtShare(dealer=number, share=data.draw(st.binary(min_size=33, max_size=33))) for number in data.draw(numbers)
     ]
-    said = Reveal(base=BASE, secret=secret, shares=tuple(shares), key=key, asks=tuple(data.draw(numbers)))
+    secrets = [
+        DealtSecret(dealer=number, secret=data.draw(st.binary(min_size=32, max_size=32)))
+        for number in data.draw(numbers)
+    ]
+    said = reveal(secret=own, secrets=tuple(secrets), shares=tuple(shares), key=key, asks=tuple(data.draw(numbers)))
     assert decode(said.to_bytes(), Reveal.limit_bytes)
     machine = member(0, 3, all_good(3))
     for sender in (PEERS[1], PEERS[2], PEERS[9]):
