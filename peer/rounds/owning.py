@@ -117,7 +117,7 @@ class OwnedPart:
             await self._transport.in_thread(self._observe, chunk, stop)
             chunk = stop
         address = self.address
-        on_observed(self.reduction.observed(address.term, address.number, address.attempt))
+        on_observed(self.reduction.observed(address.term, address.number, address.attempt, address.begin))
         await self._weighed.wait()
         assert self._observations is not None
         await self._transport.in_thread(self.reduction.weigh, self._observations)

@@ -18,7 +18,7 @@ from protocols.identity import PeerId
 from protocols.rejection import Reason, Rejected
 from protocols.round.aggregate import Aggregate
 from protocols.round.events import Event, Fetch, FetchFailed, PartBroken, PartHeld, PartObserved
-from protocols.round.messages import Begin, Contribution, Observed, PartResult, Result, begin_digest
+from protocols.round.messages import Begin, Contribution, Observed, PartResult, Result, begin_digest, weighing_digest
 from protocols.round.reduction import EncodedUpdate, PartReduction
 from protocols.round.setting import Setting
 from protocols.signed import Signed, open_signed
@@ -228,6 +228,11 @@ class Parts:
                 self._plan.transport.reject(address.owner, error.reason, str(error))
             self._break(address, str(error))
             return
+        if not self._is_as_weighed(held, address):
+            why = "the result follows from other observations than the leader has told us of"
+            self._plan.transport.reject(address.owner, Reason.UNEXPECTED, why)
+            self._break(address, why)
+            return
         if self._setting.microbatches and not self._is_of_all(held, address):
             self._break(address, "a microbatch would be lost with a member that is missing from it")
             return
@@ -239,6 +244,14 @@ class Parts:
     def _break(self, address: PartAddress, why: str) -> None:
         log.debug("part broken", epoch=address.epoch, part=address.number, owner=address.owner, error=why)
         self._tell(PartBroken(address.term, address.number, address.attempt))
+
+    def _is_as_weighed(self, held: HeldPart, address: PartAddress) -> bool:
+        """Whether it says to follow from the observations that we know of, if we do: else nobody could check it."""
+        observed = self._observed.get(address.term)
+        if observed is None or address.owner == self._setting.me:
+            return True
+        result = open_signed(held.statement, Result, run=self._setting.run)
+        return result.body.weighed == weighing_digest(_bodies(observed))
 
     def _is_of_all(self, held: HeldPart, address: PartAddress) -> bool:
         """Whether all who contribute are in every chunk of it."""

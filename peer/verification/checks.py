@@ -170,7 +170,11 @@ class Checks:
         if held is None:
             return None
         observed = tuple(statement.wire for statement in account.observed)
-        reduced = open_reduced(begin, held.statement, observed, weighs=isinstance(self._rule, DistanceRule))
+        try:
+            reduced = open_reduced(begin, held.statement, observed, weighs=isinstance(self._rule, DistanceRule))
+        except Rejected as error:  # it is of another term than we have heard the observations of
+            log.debug("a result that cannot be checked", owner=owner, epoch=account.epoch, error=str(error))
+            return None
         if reduced.owner != owner:
             return None
         for chunk in duty.part_chunks:
@@ -185,8 +189,8 @@ class Checks:
                 return Finding(owner, WRONG_PART, _owner_charge(begin, held, observed, chunk, bytes(result)))
         if isinstance(self._rule, DistanceRule):
             right = await self._is_observed_right(reduced, begin, owner, self._rule)
-            if right is False:
-                return Finding(owner, WRONG_OBSERVATION, _owner_charge(begin, held, observed, None, b""))
+            if right is False and reduced.observer is not None:
+                return Finding(reduced.observer, WRONG_OBSERVATION, _owner_charge(begin, held, observed, None, b""))
         return None
 
     async def _is_reduced_right(self, reduced: ReducedPart, chunk: int, result: Payload, rows: dict[int, Row]) -> bool:
@@ -272,9 +276,10 @@ class Checks:
             if not isinstance(self._rule, DistanceRule):
                 raise Rejected(Reason.UNEXPECTED, "the rule of this run observes nothing")
             right = await self._is_observed_right(reduced, begin, reduced.owner, self._rule)
-            if right is None:
+            if right is None or reduced.observer is None:
                 return None
-            return (accuser, FALSE_CHARGE) if right else (reduced.owner, WRONG_OBSERVATION)
+            _require_member(reduced.observer, group)
+            return (accuser, FALSE_CHARGE) if right else (reduced.observer, WRONG_OBSERVATION)
         if not reduced.part.start <= charge.chunk < reduced.part.stop:
             raise Rejected(Reason.UNEXPECTED, "the chunk is not of the part")
         result = reduced.result.chunks[charge.chunk - reduced.part.start]

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from protocols.identity import PeerId
-from protocols.round.messages import Begin, Observed, PartResult, Reassign
+from protocols.round.messages import Begin, Observed, PartResult, Reassign, begin_digest
 from protocols.signed import Signed
 
 
 class Ledger:
     def __init__(self, begin: Signed[Begin]) -> None:
         self.begin = begin
+        self._digest = begin_digest(begin.body)
         self.owners: list[tuple[int, PeerId]] = [(0, part.owner) for part in begin.body.parts]
         """Of each part: the latest attempt and its owner."""
         self.lacking: set[int] = set()
@@ -90,7 +91,8 @@ class Ledger:
         body = statement.body
         members = len(self.begin.body.members)
         latest, owner = self.owners[body.part]
-        return body.included < 1 << members and (body.attempt != latest or statement.sender == owner)
+        is_of_members = body.begin == self._digest and body.included < 1 << members
+        return is_of_members and (body.attempt != latest or statement.sender == owner)
 
     def whole(self) -> tuple[PartResult, ...] | None:
         """The results of all parts, when they are here."""

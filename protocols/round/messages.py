@@ -278,6 +278,8 @@ class Observed(Message):
     term: Term
     part: PartNumber
     attempt: Attempt
+    begin: Digest
+    """`begin_digest`: whose chunks are meant."""
     included: MemberMask
     """The members whose chunks of this part are all here."""
     gram: Annotated[bytes, Field(max_length=MAX_OBSERVED_BYTES)]

@@ -166,15 +166,18 @@ class PartReduction:
         for _, values in self._decoded(rows, numbers, self.grid.size(chunk)):
             self._gram[places] += self._rule.observe(values)
 
-    def observed(self, term: int, number: int, attempt: int) -> Observed:
-        """Of all chunks, for the leader. Raises Rejected (unexpected) when nobody has delivered them all."""
+    def observed(self, term: int, number: int, attempt: int, begin: bytes) -> Observed:
+        """Of all chunks, for the leader; `begin`: `begin_digest`.
+
+        Raises Rejected (unexpected) when nobody has delivered them all.
+        """
         whole = [n for n in self._delivered if self._has_delivered_all(n)]
         if not whole:
             raise Rejected(Reason.UNEXPECTED, "nobody has delivered the whole part")
         places = [*whole, len(self.members)]
         included = sum(1 << n for n in whole)
         gram = pack(self._gram[np.ix_(places, places)])
-        return Observed(term=term, part=number, attempt=attempt, included=included, gram=gram)
+        return Observed(term=term, part=number, attempt=attempt, begin=begin, included=included, gram=gram)
 
     def weigh(self, observations: Sequence[Observed]) -> None:
         """From now on `reduce` makes of the chunks what follows from what all owners have observed.

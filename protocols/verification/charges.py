@@ -34,7 +34,7 @@ from protocols.round.messages import (
     weighing_digest,
 )
 from protocols.round.parts import MAX_CHUNK, Grid
-from protocols.round.weighing import everywhere, numbers_of, unpack, whole_gram
+from protocols.round.weighing import everywhere, numbers_of, whole_gram
 from protocols.rules import CoordinateWiseRule, DistanceRule, Matrix, Rule
 from protocols.signed import ENVELOPE_BYTES, Signed, open_signed
 from protocols.vectors import Vector
@@ -102,14 +102,20 @@ class ReducedPart:
     part: Part
     result: Result
     observations: tuple[Observed, ...]
-    own: Observed | None
-    """What it has observed itself."""
+    """Of all parts, where the rule looks at distances."""
+    observer: PeerId | None
+    """Who has observed this part: its owner, or one that owned it before and gave no result."""
 
     def numbers(self, chunk: int | None) -> list[int]:
-        """The members from whose chunks it was made; None: of all of whom it has observed."""
+        """The members from whose chunks it was made; None: those whose distances count."""
         if chunk is None:
-            return numbers_of(self.own.included) if self.own is not None else []
+            return everywhere(self.observations)
         return numbers_of(self.result.included[chunk - self.part.start])
+
+    @property
+    def observed(self) -> Observed:
+        """What was observed of this part."""
+        return self.observations[self.result.part]
 
 
 def open_begin(wire: bytes, run: str, chunks: int) -> Signed[Begin]:
@@ -145,10 +151,14 @@ def open_reduced(begin: Signed[Begin], wire: bytes, observed: Sequence[bytes], *
         raise Rejected(Reason.WRONG_SHAPE, f"the result of {result.sender} is not of its part")
     opened = [open_signed(one, Observed, run=begin.run) for one in observed]
     observations = tuple(one.body for one in opened)
-    own = next((one.body for one in opened if (one.sender, one.body.part) == (result.sender, body.part)), None)
-    if weighs and (body.weighed != weighing_digest(observations) or own is None):
+    if not weighs:
+        return ReducedPart(result.sender, begin.epoch, begin.body, part, body, (), None)
+    if body.weighed != weighing_digest(observations) or len(observations) != len(begin.body.parts):
         raise Rejected(Reason.UNEXPECTED, f"the result of {result.sender} follows from other observations")
-    return ReducedPart(result.sender, begin.epoch, begin.body, part, body, observations, own)
+    for number, one in enumerate(opened):
+        if (one.epoch, one.body.begin, one.body.part) != (begin.epoch, body.begin, number):
+            raise Rejected(Reason.UNEXPECTED, f"what {one.sender} has observed is of another round or part")
+    return ReducedPart(result.sender, begin.epoch, begin.body, part, body, observations, opened[body.part].sender)
 
 
 def is_as_recomputed(sent: SentChunk, update: Vector, codec: Codec, grid: Grid, tolerance: float) -> bool:
@@ -184,10 +194,9 @@ def is_reduced_right(
 
 
 class Observation:
-    """Recomputes what an owner has observed of its part, chunk by chunk."""
+    """Recomputes what was observed of a part, chunk by chunk: the distances between those that count."""
 
     def __init__(self, reduced: ReducedPart, rule: DistanceRule, codec: Codec, grid: Grid) -> None:
-        assert reduced.own is not None
         self._reduced, self._rule, self._codec, self._grid = reduced, rule, codec, grid
         self._numbers = reduced.numbers(None)
         self._gram = np.zeros((len(self._numbers) + 1, len(self._numbers) + 1))
@@ -198,9 +207,7 @@ class Observation:
 
     def is_right(self) -> bool:
         """Once all chunks of the part have been added."""
-        own = self._reduced.own
-        assert own is not None
-        said = _squared_distances(unpack(own.gram, len(self._numbers) + 1))
+        said = _squared_distances(whole_gram([self._reduced.observed], self._numbers))
         computed = _squared_distances(self._gram)
         to_half = np.sort(computed[:, :-1], axis=1)[:, len(self._numbers) // 2]
         middle = int(to_half.argmin())

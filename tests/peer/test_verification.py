@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dht.interfaces import Refused, Unreachable
 from dht.simulated_link import Link
 from peer.misbehaviour import PROTOCOL_ATTACKS
+from peer.misbehaviour.owners import WithheldPart
 from peer.participant import Participant
 from peer.verification.checks import WRONG_OBSERVATION, WRONG_PART, Checks
 from peer.verification.inputs import INPUTS_KIND
@@ -23,13 +24,21 @@ from protocols.identity import PeerId
 from protocols.manifest import Averaging, Manifest, Verification
 from protocols.message import Message
 from protocols.rejection import Reason
-from protocols.round.messages import PartResult, Prepared
+from protocols.round.messages import PartResult, Prepared, Result
 from protocols.rules import DistanceRule, Matrix
 from protocols.signed import Signed, Signer
 from protocols.verification.charges import OwnerCharge, SenderCharge
 from protocols.verification.equivocation import Equivocation, Testimony
 from protocols.verification.seed import Reveal, SeedWord
-from tests.peer.simulated_swarm import SimulatedPeer, SimulatedSwarm, data_parallel, identity, local_sgd, simulate
+from tests.peer.simulated_swarm import (
+    SimulatedPeer,
+    SimulatedSwarm,
+    data_parallel,
+    distance,
+    identity,
+    local_sgd,
+    simulate,
+)
 from tests.peer.test_robust_rounds import ATTACKS, HONEST, Liar
 
 ATTACKERS = (HONEST, HONEST + 1)
@@ -163,14 +172,35 @@ def with_false_distances(**given: Any) -> Participant:
     return participant
 
 
+def with_false_distances_and_no_result(**given: Any) -> Participant:
+    """Another owner gives the result in its stead, by the weights that it has falsified."""
+    return with_false_distances(**(given | {"transport": WithheldPart(given["transport"], given["signer"])}))
+
+
+class OtherObservations(Signer):
+    """Says of its results that they follow from what nobody has observed, so that nobody could check them."""
+
+    def sign(self, body: Message, epoch: int) -> Signed[Any]:
+        if isinstance(body, Result):
+            body = body.model_copy(update={"weighed": digest(b"nothing")})
+        return super().sign(body, epoch)
+
+
+def with_a_wrong_part_of_other_observations(**given: Any) -> Participant:
+    honest = given["signer"]
+    signer = OtherObservations(honest.identity, honest.run, 1)
+    return PROTOCOL_ATTACKS["wrong_part"](**(given | {"signer": signer}))
+
+
 @pytest.mark.parametrize(
     ("rule", "make", "why"),
     [
         ("median", PROTOCOL_ATTACKS["wrong_part"], WRONG_PART),
         ("nnm | trimmed_mean", PROTOCOL_ATTACKS["wrong_part"], WRONG_PART),
         ("nnm | trimmed_mean", with_false_distances, WRONG_OBSERVATION),
+        ("nnm | trimmed_mean", with_false_distances_and_no_result, WRONG_OBSERVATION),
     ],
-    ids=["coordinates", "weights", "distances"],
+    ids=["coordinates", "weights", "distances", "distances for others"],
 )
 def test_who_reduces_something_else_than_it_was_sent_is_banned_by_all(rule: str, make: Any, why: str) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
@@ -180,6 +210,19 @@ def test_who_reduces_something_else_than_it_was_sent_is_banned_by_all(rule: str,
         assert set(swarm.peers[0].participant.company.admission.banned.values()) == {why}
 
     simulate(scenario, verified(rule), seed=1)
+
+
+def test_a_result_that_nobody_could_check_is_nobodys() -> None:
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        await swarm.start_all(HONEST)
+        liars = [await swarm.start(number, make=with_a_wrong_part_of_other_observations) for number in ATTACKERS]
+        await swarm.epoch(25)
+        honest = [swarm.peers[number] for number in range(HONEST)]
+        assert distance(honest[0].state) < 2
+        for liar in liars:
+            assert any((liar.peer, Reason.UNEXPECTED) in peer.rejections.by_peer for peer in honest)
+
+    simulate(scenario, verified("nnm | trimmed_mean"), seed=1)
 
 
 # -- stories ---------------------------------------------------------------------------------------------------------

@@ -101,7 +101,14 @@ def claiming(by: Identity = MEMBERS[0], origin: tuple[bytes, ...] | None = None,
 
 def observed(by: Identity = MEMBERS[0], *, epoch: int = EPOCH, run: str = RUN, **changes: object) -> Signed[Observed]:
     """What the owner of a part sees of three members, and of the origin."""
-    fields = {"term": 2, "part": 0, "attempt": 0, "included": 0b10101, "gram": pack(np.eye(4))}
+    fields = {
+        "term": 2,
+        "part": 0,
+        "attempt": 0,
+        "begin": digest(b"begin"),
+        "included": 0b10101,
+        "gram": pack(np.eye(4)),
+    }
     return signer(by, run).sign(Observed(**(fields | changes)), epoch)
 
 

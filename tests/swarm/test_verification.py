@@ -58,7 +58,8 @@ class Outcome:
     """The least."""
 
 
-def play(attacks: tuple[str, str], swarm: Swarm, directory: Path) -> Outcome:
+def play(attacks: tuple[str, str], swarm: Swarm, directory: Path, dialable: int = HONEST) -> Outcome:
+    """`dialable`: of the honest; the others are in client mode."""
     recipe = directory / "verified.toml"
     text = RECIPE.replace("EPOCHS", str(EPOCHS)).replace("QUORUM", str(HONEST)) + VERIFICATION
     recipe.write_text(text)
@@ -68,8 +69,8 @@ def play(attacks: tuple[str, str], swarm: Swarm, directory: Path) -> Outcome:
     attackers = [swarm.daemon(f"attacker-{number}") for number in range(len(attacks))]
     for daemon, attack in zip(attackers, attacks, strict=True):
         daemon.start(run_id, *LISTEN, "--misbehave", attack)
-    for daemon in honest[1:]:
-        daemon.start(run_id, *LISTEN)
+    for number, daemon in enumerate(honest[1:], 1):
+        daemon.start(run_id, *(LISTEN if number < dialable else ("--client-mode",)))
     names, ours = (
         {PeerId(swarm.command("id", "--home", str(daemon.home)).strip()) for daemon in daemons}
         for daemons in (attackers, honest)
@@ -94,6 +95,16 @@ def play(attacks: tuple[str, str], swarm: Swarm, directory: Path) -> Outcome:
 @pytest.mark.timeout(600)
 def test_a_liar_and_a_wrong_owner_are_banned_by_all(swarm: Swarm, tmp_path: Path) -> None:
     outcome = play(("sign_flip", "wrong_part"), swarm, tmp_path)
+    assert outcome.banned == [outcome.attackers] * HONEST
+    assert outcome.epochs <= UNTIL_BANNED
+    assert outcome.accuracy >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_members_whom_nobody_can_dial_find_out_who_lies(swarm: Swarm, tmp_path: Path) -> None:
+    """Most of the group hear two of the honest and the attackers alone."""
+    outcome = play(("sign_flip", "label_flip"), swarm, tmp_path, dialable=2)
     assert outcome.banned == [outcome.attackers] * HONEST
     assert outcome.epochs <= UNTIL_BANNED
     assert outcome.accuracy >= 0.93

@@ -40,7 +40,7 @@ from protocols.round.events import (
     Weighed,
 )
 from protocols.round.machine import Phase, Round
-from protocols.round.messages import Begin, Observed, PartResult, Ready, Weigh
+from protocols.round.messages import Begin, Observed, PartResult, Ready, Weigh, begin_digest
 from protocols.round.setting import Setting
 from protocols.round.weighing import everywhere
 from protocols.signed import Signed
@@ -352,7 +352,9 @@ class Swarm:
             owner.observed.add(key)
             included = sum(1 << members.index(peer) for peer in owner.gathered[key])
             gram = bytes(4 * (len(owner.gathered[key]) + 1) * (len(owner.gathered[key]) + 2))
-            observed = Observed(term=term, part=part, attempt=attempt, included=included, gram=gram)
+            observed = Observed(
+                term=term, part=part, attempt=attempt, begin=begin_digest(owner.begin), included=included, gram=gram
+            )
             self.after(0, lambda: self.event(owner, PartObserved(observed)))
         if term not in owner.weighed:
             return None

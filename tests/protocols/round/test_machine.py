@@ -74,7 +74,7 @@ def test_what_all_owners_observe_fits_into_one_message() -> None:
     assert results is not None
     assert len(results) == MAX_OBSERVERS
     statement = Signer(Identity.generate(), RUN, 1).sign(
-        Observed(term=0, part=0, attempt=0, included=2**64 - 1, gram=pack(np.ones((65, 65)))), 1
+        Observed(term=0, part=0, attempt=0, begin=bytes(32), included=2**64 - 1, gram=pack(np.ones((65, 65)))), 1
     )
     largest = Weigh(term=0, observed=(statement.wire,) * MAX_OBSERVERS)
     assert len(Signer(Identity.generate(), RUN, 1).sign(largest, 1).wire) < MAX_REQUEST_BYTES

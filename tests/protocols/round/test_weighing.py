@@ -71,7 +71,7 @@ def test_only_who_is_there_in_all_parts_is_weighed() -> None:
     def seen(members: list[int], columns: slice) -> Observed:
         points = np.vstack([rows[members], origin])[:, columns]
         included = sum(1 << member for member in members)
-        return Observed(term=0, part=0, attempt=0, included=included, gram=pack(points @ points.T))
+        return Observed(term=0, part=0, attempt=0, begin=bytes(32), included=included, gram=pack(points @ points.T))
 
     observations = [seen([0, 1, 2, 3], slice(0, 10)), seen([0, 2, 3], slice(10, 30))]
     assert everywhere(observations) == [0, 2, 3]

@@ -67,8 +67,13 @@ class PlayedRound:
         epoch = int(changes.pop("epoch", EPOCH))
         return self._sign(number, Contribution(**(fields | changes)), epoch)
 
-    def reduce(self, by: Rule | None = None) -> tuple[Signed[Result], list[bytes], tuple[Signed[Observed], ...]]:
-        """The owner's work, done as `by` says instead of the run's rule."""
+    def reduce(
+        self, by: Rule | None = None, *, heir: int = 0, of: bytes | None = None
+    ) -> tuple[Signed[Result], list[bytes], tuple[Signed[Observed], ...]]:
+        """The owner's work, done as `by` says instead of the run's rule.
+
+        `heir`: who gives the result instead of the owner, which has observed. `of`: of which round it says to observe.
+        """
         body = self.begin.body
         reduction = PartReduction(body.parts[0], self.grid, body.members, self.codec, by or self.rule)
         for number, encoded in enumerate(self.encoded):
@@ -78,7 +83,7 @@ class PlayedRound:
         if not isinstance(self.rule, CoordinateWiseRule):
             for chunk in range(self.grid.chunks):
                 reduction.observe(chunk)
-            observed = (self._sign(0, reduction.observed(0, 0, 0)),)
+            observed = (self._sign(0, reduction.observed(0, 0, 0, of or begin_digest(body))),)
             reduction.weigh([statement.body for statement in observed])
         reduced = [
             reduction.reduce(chunk, np.empty(self.grid.size(chunk), np.float32)) for chunk in range(self.grid.chunks)
@@ -86,13 +91,13 @@ class PlayedRound:
         result = Result(
             term=0,
             part=0,
-            attempt=0,
+            attempt=int(heir > 0),
             begin=begin_digest(body),
             chunks=tuple(one.digest for one in reduced),
             included=tuple(one.included for one in reduced),
             weighed=weighing_digest([statement.body for statement in observed]) if observed else None,
         )
-        return self._sign(0, result), [bytes(one.payload) for one in reduced], observed
+        return self._sign(heir, result), [bytes(one.payload) for one in reduced], observed
 
     def rows(self, chunk: int) -> dict[int, bytes]:
         return {number: bytes(encoded.chunks[chunk]) for number, encoded in enumerate(self.encoded)}

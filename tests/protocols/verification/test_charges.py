@@ -11,6 +11,7 @@ from protocols.rules import DistanceRule, Matrix, Rows
 from protocols.vectors import Vector
 from protocols.verification.charges import (
     Observation,
+    ReducedPart,
     is_as_recomputed,
     is_reduced_right,
     open_begin,
@@ -122,6 +123,35 @@ def test_a_result_is_held_against_what_its_owner_has_signed_and_nothing_else() -
     assert refusal(lambda: open_reduced(weighed.begin, weighed.result.wire, [], weighs=True)) is Reason.UNEXPECTED
     twice = [*wires, *wires]
     assert refusal(lambda: open_reduced(weighed.begin, weighed.result.wire, twice, weighs=True)) is Reason.UNEXPECTED
+
+
+def test_what_an_heir_gives_is_checked_as_well_and_so_is_what_was_observed_before() -> None:
+    played = PlayedRound("nnm | geometric_median")
+    assert isinstance(played.rule, DistanceRule)
+    for by, seen_right in ((played.rule, True), (FarSecond(played.rule.name, 1, {}), False)):
+        result, chunks, observed = played.reduce(by, heir=2)
+        reduced = open_reduced(played.begin, result.wire, [one.wire for one in observed], weighs=True)
+        assert (reduced.owner, reduced.observer) == (PEERS[2], PEERS[0])
+        observation = Observation(reduced, played.rule, played.codec, played.grid)
+        for chunk in range(played.grid.chunks):
+            observation.add(chunk, played.rows(chunk))
+        assert observation.is_right() is seen_right
+
+        def right(payload: bytes, reduced: ReducedPart = reduced) -> bool:
+            return is_reduced_right(
+                reduced, 0, payload, played.rows(0), played.rule, played.codec, played.grid, TOLERANCE
+            )
+
+        assert right(chunks[0])
+        values = played.codec.decode(chunks[0], played.grid.size(0))
+        assert not right(bytes(played.codec.encode(-values)))
+
+
+def test_what_somebody_has_observed_in_another_round_is_held_against_nobody() -> None:
+    played = PlayedRound("nnm | geometric_median")
+    result, _, observed = played.reduce(of=digest(b"another"))
+    wires = [one.wire for one in observed]
+    assert refusal(lambda: open_reduced(played.begin, result.wire, wires, weighs=True)) is Reason.UNEXPECTED
 
 
 class FarSecond(DistanceRule):
