@@ -210,7 +210,9 @@ class Checks:
     async def _is_observed_right(
         self, reduced: ReducedPart, begin: Signed[Begin], holder: PeerId, rule: DistanceRule
     ) -> bool | None:
-        """None where not all that it was sent is to be had. One chunk at a time is held here."""
+        """None where not all that it was sent is to be had, or nobody counts. One chunk at a time is held here."""
+        if not reduced.numbers(None):
+            return None
         observation = Observation(reduced, rule, self._codec, self._grid)
         for chunk in range(reduced.part.start, reduced.part.stop):
             rows = await self._rows(begin, holder, chunk)
