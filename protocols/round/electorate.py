@@ -56,6 +56,10 @@ class Electorate:
         """Whether more than half of the `living` electorate is among the `members`."""
         return 2 * self._count(living.intersection(members)) > self._most(living)
 
+    def with_elders(self, peers: Iterable[PeerId]) -> list[PeerId]:
+        """Those of `peers` that have a say, or were there before us."""
+        return [peer for peer in peers if peer in self.peers or peer in self._elders]
+
     def most_elders_in(self, members: Iterable[PeerId]) -> bool:
         return 2 * len(self._elders.intersection(members)) > len(self._elders)
 

@@ -409,6 +409,7 @@ class Round:
             return
         speakers = [statement.sender, *([relayed_by] if relayed_by else [])]
         self._presence.clear(speakers)
+        self._presence.follows(speakers, body.results)
         following = self._terms.following
         if not self._plausible(body):
             if following is None or not self._overtakes_its_begin(following, statement):
@@ -426,7 +427,8 @@ class Round:
         self._actions += self._decision.apply_if_whole()
 
     def _plausible(self, body: Done) -> bool:
-        """It is what we voted for, of the group that we are in, or of most of the living electorate but us.
+        """It is what we voted for, of the group that we are in, or of most of the living electorate but us, with those
+        who have followed that group.
 
         Its signer names the group, and its votes are a majority of that alone: strangers could make a group of
         themselves, and add us to it.
@@ -435,7 +437,7 @@ class Round:
             return True
         if self.begin is not None and self.begin.term == body.term:
             return tuple(member.peer for member in self.begin.members) == body.members
-        return self._presence.stands_for_most_others(body.members)
+        return self._presence.stands_for_most_others({*body.members, *self._presence.followers(body.results)})
 
     def _overtakes_its_begin(self, following: Following, statement: Signed[Done]) -> bool:
         """It is of a group that our leader may have named to us, and is then believed as far as its `Begin` were."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from protocols.identity import PeerId
 from protocols.round.electorate import Electorate
+from protocols.round.messages import PartResult
 from protocols.round.order import first, place
 from protocols.round.patience import Patience
 from protocols.round.setting import Setting
@@ -37,6 +38,8 @@ class Presence:
         """Those of the suspected who live, but in another epoch or history."""
         self._setting, self._patience = setting, patience
         self._heard_at: dict[PeerId, float] = {}
+        self._followed: dict[PeerId, tuple[PartResult, ...]] = {}
+        """What those of the electorate and of the elders who have told us of a decision go on with."""
         self._doubted_at: float | None = None
         """Since when our leader's group lacks those of the electorate who live, for all we know."""
 
@@ -119,6 +122,14 @@ class Presence:
         self.suspected.add(leader)
 
     # -- for whom a group stands --------------------------------------------------------------------------------------
+
+    def follows(self, peers: Iterable[PeerId], results: tuple[PartResult, ...]) -> None:
+        """These tell us that this is decided: they go on with it, members of the group that has done so or not."""
+        self._followed |= dict.fromkeys(self.electorate.with_elders(peers), results)
+
+    def followers(self, results: tuple[PartResult, ...]) -> list[PeerId]:
+        """Who has said to go on with these."""
+        return [peer for peer, followed in self._followed.items() if followed == results]
 
     def stands_for_half(self, members: Collection[PeerId]) -> bool:
         """Whether half of the living electorate is in the group."""

@@ -69,9 +69,10 @@ class Victim:
         self.machine = Round(setting, others, 0.0, electorate=electorate, elders=elders)
         self.now, self._sequence = 0.0, 0
 
-    def hear(self, sender: PeerId, body: Message) -> list[Action]:
+    def hear(self, sender: PeerId, body: Message, relayed_by: PeerId | None = None) -> list[Action]:
         self._sequence += 1
-        actions = self.machine.handle(Heard(Signed(RUN, sender, EPOCH, self._sequence, body, b"")), self.now)
+        statement = Signed(RUN, sender, EPOCH, self._sequence, body, b"")
+        actions = self.machine.handle(Heard(statement, relayed_by), self.now)
         if any(isinstance(action, FinishUpdate) for action in actions):
             actions += self.machine.handle(UpdateReady(digest(b"root"), 5), self.now)
         return actions
@@ -96,8 +97,8 @@ def ready(term: int) -> Ready:
     )
 
 
-def done(members: list[PeerId]) -> Done:
-    return Done(base=BASE, term=0, members=tuple(members), results=RESULTS, votes=(b"checked by the driver",))
+def done(members: list[PeerId], results: tuple[PartResult, ...] = RESULTS) -> Done:
+    return Done(base=BASE, term=0, members=tuple(members), results=results, votes=(b"checked by the driver",))
 
 
 def test_what_those_decide_who_were_there_before_us_stands_though_others_have_come_since() -> None:
@@ -140,6 +141,28 @@ def test_done_of_another_group_than_the_leader_named_decides_nothing() -> None:
 def test_done_of_most_decides() -> None:
     victim = Victim()
     assert any(isinstance(action, Decided) for action in victim.hear(LEADER, done([LEADER, *FOLLOWERS])))
+
+
+def test_done_of_few_decides_once_most_of_those_we_know_go_on_with_it() -> None:
+    victim = Victim(electorate=ALL)
+    others = [peer for peer in FOLLOWERS if peer != ME]
+    few = done([LEADER])
+    for relay in (LEADER, others[0], *STRANGERS, others[0], LEADER):
+        victim.hear(LEADER, few, relay)
+        assert victim.machine.phase is Phase.GATHERING, "these are two of the four others"
+    victim.hear(LEADER, few, others[1])
+    assert victim.machine.done is not None
+    assert victim.machine.done.body == few
+
+
+def test_who_goes_on_with_one_thing_after_the_other_counts_for_the_last_alone() -> None:
+    victim = Victim(electorate=ALL)
+    first, second, third = (peer for peer in FOLLOWERS if peer != ME)
+    other = (PartResult(start=0, stop=CHUNKS, digest=digest(b"forged, too")),)
+    victim.hear(first, done([first]), second)
+    victim.hear(second, done([second], other))
+    victim.hear(first, done([first]), third)
+    assert victim.machine.phase is Phase.GATHERING, "only the first and the third go on with it now"
 
 
 @pytest.mark.parametrize("alive", [False, True])
