@@ -224,7 +224,7 @@ class Session:
 
     def need(self, quorum: int) -> None:
         """So many make a group, as far as we know now."""
-        if not self._over and quorum != self.machine.tally.quorum:
+        if not self._over and quorum != self.machine.quorum:
             self._take(Needed(quorum))
 
     def lose(self, peer: PeerId) -> None:

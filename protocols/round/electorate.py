@@ -32,6 +32,7 @@ class Electorate:
         """All of them; those who depart in order stay here, for what they have signed."""
         self.peers = set(makers)
         self.quorum = quorum
+        """By what is known of the swarm now."""
         self._group_limit = group_limit
         self._is_open = is_open
         self._cell_of = cell_of

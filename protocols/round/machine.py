@@ -128,13 +128,13 @@ class Round:
         """
         self.setting = setting
         self.started = now
-        self.tally = Tally(setting, expected, late)
-        makers = [*self.peers, setting.me] if electorate is None else electorate
+        makers = [*expected, setting.me] if electorate is None else electorate
         is_open = electorate is None or setting.is_of_cells  # who represents a cell was not chosen by us
         cell_of = setting.cell_of if setting.is_of_cells else None
         self._voters = voters = Electorate(
             makers, setting.group_limit, elders, quorum=setting.quorum, is_open=is_open, cell_of=cell_of
         )
+        self.tally = Tally(setting, voters, expected, late)
         self._awake = AwakeTime(now, setting.timing.resend)
         self._patience = Patience(setting.timing.failure)
         self._presence = Presence(setting, self.peers, audience, voters, self._patience)
@@ -158,6 +158,11 @@ class Round:
         if following.begin is None:
             return Phase.READY
         return Phase.PREPARED if following.voted else Phase.EXCHANGING
+
+    @property
+    def quorum(self) -> int:
+        """So many members make a group, by whom we have banned since the epoch began, too."""
+        return self._voters.quorum
 
     @property
     def term(self) -> int:
@@ -247,7 +252,7 @@ class Round:
             case Aimed(samples):
                 self.tally.target = samples
             case Needed(quorum):
-                self.tally.quorum = self._voters.quorum = quorum
+                self._voters.quorum = quorum
             case Lost() | Left() | Elsewhere() | Astray():
                 self._do_without(event, now)
             case Trained():

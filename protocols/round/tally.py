@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT
 from protocols.round.deadlines import straggler_deadline
+from protocols.round.electorate import Electorate
 from protocols.round.events import Trained
 from protocols.round.messages import Progress, Standing
 from protocols.round.setting import Setting
@@ -46,7 +47,9 @@ class PeerView:
 
 
 class Tally:
-    def __init__(self, setting: Setting, expected: Mapping[PeerId, bool], late: Iterable[PeerId] = ()) -> None:
+    def __init__(
+        self, setting: Setting, electorate: Electorate, expected: Mapping[PeerId, bool], late: Iterable[PeerId] = ()
+    ) -> None:
         """`expected`: the members, and whether they are in client mode; `late` as in `Round`."""
         self.own = PeerView(setting.client_mode, heard_after=0.0, complete=not setting.trains)
         self.peers = {peer: PeerView(mode) for peer, mode in expected.items() if peer != setting.me}
@@ -62,9 +65,7 @@ class Tally:
         """When we last came further, in seconds since the epoch began, and how many after the time before."""
         self.target = setting.target_samples
         """As in `Setting`, by what is known of the swarm now."""
-        self.quorum = setting.quorum
-        """Likewise."""
-        self._setting = setting
+        self._setting, self._electorate = setting, electorate
         self._late = set(late)
         self._enough_after: float | None = None
         """Seconds from the round's start until the epoch could be closed, but for the late."""
@@ -214,7 +215,8 @@ class Tally:
     def _assembled_after(self, suspected: Set[PeerId]) -> float | None:
         """How long it took until a quorum had spoken; None while there is none."""
         heard = sorted(view.heard_after for view in self._views(suspected) if view.heard_after is not None)
-        return heard[self.quorum - 1] if len(heard) >= self.quorum else None
+        quorum = self._electorate.quorum
+        return heard[quorum - 1] if len(heard) >= quorum else None
 
     def _enough_complete(self, suspected: Set[PeerId], assembled: float, elapsed: float) -> bool:
         """Whether all trainers are complete, or at least half of them and the others have had their time.

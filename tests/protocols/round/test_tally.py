@@ -1,5 +1,6 @@
 """What a follower makes of its leader's word on how far the swarm is."""
 
+from protocols.round.electorate import Electorate
 from protocols.round.setting import Setting
 from protocols.round.tally import Tally
 from tests.peer.simulated_swarm import identity
@@ -9,7 +10,8 @@ ME, *OTHERS = [identity(number).peer_id for number in range(10)]
 
 def tally(target: int) -> Tally:
     setting = Setting(run="run", epoch=3, base=bytes(32), me=ME, target_samples=target, chunks=12)
-    return Tally(setting, dict.fromkeys(OTHERS, False))
+    members = dict.fromkeys(OTHERS, False)
+    return Tally(setting, Electorate(members, setting.group_limit, is_open=False), members)
 
 
 def test_a_leader_hears_of_us_seldom_at_first_and_more_often_at_the_end() -> None:
