@@ -183,26 +183,6 @@ def test_a_joiner_that_runs_after_short_epochs_leaves_nobody_a_history_of_its_ow
     simulate(scenario, data_parallel(epochs=200, target_batch=200), seed)
 
 
-@pytest.mark.parametrize(("second", "third"), [(0.62, 0.43), (0.63, 0.27), (0.58, 0.43), (0.59, 0.38), (0.57, 0.14)])
-def test_who_starts_while_the_first_closes_the_first_epoch_alone_follows_it(second: float, third: float) -> None:
-    """Nobody has made the state of epoch 0: the third has heard of two who were there before it, and is told by both
-    that one of them has gone on.
-    """
-
-    async def scenario(swarm: SimulatedSwarm) -> None:
-        link = Link(1000 * MEGABIT, 1000 * MEGABIT, 0.02)
-        first = await swarm.start(0, link=link)
-        for number, pause in enumerate((second, third), 1):
-            await swarm.network.clock.sleep(pause)
-            await swarm.start(number, link=link)
-        await swarm.until(lambda: all(peer.state.epoch >= 3 for peer in swarm.members), within=60)
-        for peer in swarm.members:
-            assert peer.resyncs == 0
-            assert all(first.digests.get(epoch, digest) == digest for epoch, digest in peer.digests.items())
-
-    simulate(scenario, data_parallel(epochs=100, target_batch=200))
-
-
 def test_a_joiner_is_served_by_several_members_at_once_while_rounds_go_on() -> None:
     """A state of six blocks, which takes the joiner four seconds; an epoch takes the others about one."""
     transports: list[CountingTransport] = []

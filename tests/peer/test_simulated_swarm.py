@@ -96,6 +96,26 @@ def test_who_comes_while_the_first_member_closes_its_first_epoch_has_its_history
         simulate(partial(scenario, delay=delay), data_parallel(epochs=1000), seed=number)
 
 
+@pytest.mark.parametrize(("second", "third"), [(0.62, 0.43), (0.63, 0.27), (0.58, 0.43), (0.59, 0.38), (0.57, 0.14)])
+def test_who_comes_when_another_follows_the_first_member_follows_it_too(second: float, third: float) -> None:
+    """Nobody has made the state of epoch 0, and two were there before the third: one has decided, the other only
+    goes on with that.
+    """
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        link = Link(1000 * MEGABIT, 1000 * MEGABIT, 0.02)
+        await swarm.start(0, link=link)
+        for number, pause in enumerate((second, third), 1):
+            await swarm.network.clock.sleep(pause)
+            await swarm.start(number, link=link)
+        await swarm.until(lambda: all(peer.state.epoch >= 3 for peer in swarm.members), within=60)
+        for epoch in range(4):
+            states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
+            assert len(states) <= 1, f"{len(states)} states at epoch {epoch}"
+
+    simulate(scenario, data_parallel(epochs=100, target_batch=200))
+
+
 def test_who_makes_up_the_quorum_has_its_time_to_train() -> None:
     """However long the others have been done with their steps by then."""
 
