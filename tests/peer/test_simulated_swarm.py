@@ -66,15 +66,20 @@ def test_what_a_leader_says_to_all_is_signed_once(monkeypatch: pytest.MonkeyPatc
     assert signed["ready"] >= 8 * epochs
 
 
+def check_one_history(swarm: SimulatedSwarm, epochs: int, when: str = "") -> None:
+    """No two members were in different states at one of the first epochs."""
+    for epoch in range(epochs):
+        states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
+        assert len(states) <= 1, f"{len(states)} states at epoch {epoch} {when}"
+
+
 @pytest.mark.parametrize("stagger", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("seed", range(5))
 def test_who_starts_together_has_one_history_however_short_the_epochs(stagger: float, seed: int) -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         await swarm.start_all(4, stagger, speed=8000.0)
         await swarm.epoch(20)
-        for epoch in range(20):
-            states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
-            assert len(states) <= 1, f"{len(states)} states at epoch {epoch}"
+        check_one_history(swarm, 20)
 
     simulate(scenario, data_parallel(epochs=1000), seed)
 
@@ -87,9 +92,7 @@ def test_who_comes_while_the_first_member_closes_its_first_epoch_has_its_history
         await swarm.start(1)
         await swarm.start(2)
         await swarm.epoch(5)
-        for epoch in range(5):
-            states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
-            assert len(states) <= 1, f"{len(states)} states at epoch {epoch}, after {delay} s"
+        check_one_history(swarm, 5, f"after {delay} s")
 
     for number in range(10):
         delay = 1.8 + 0.012 * (10 * block + number)
@@ -109,9 +112,7 @@ def test_who_comes_when_another_follows_the_first_member_follows_it_too(second: 
             await swarm.network.clock.sleep(pause)
             await swarm.start(number, link=link)
         await swarm.until(lambda: all(peer.state.epoch >= 3 for peer in swarm.members), within=60)
-        for epoch in range(4):
-            states = {peer.digests[epoch] for peer in swarm.members if epoch in peer.digests}
-            assert len(states) <= 1, f"{len(states)} states at epoch {epoch}"
+        check_one_history(swarm, 4)
 
     simulate(scenario, data_parallel(epochs=100, target_batch=200))
 

@@ -10,7 +10,7 @@ EPOCHS = 40
 """With 15 the luck of the draw (each run has its own samples) was more than what three others add, in one of twenty."""
 RECIPE = """
 name = "{name}"
-epochs = EPOCHS
+epochs = {epochs}
 
 [model]
 architecture = "gpt"
@@ -32,7 +32,7 @@ outer = {{ learning_rate = 0.8, momentum = 0.5, nesterov = true }}
 quorum = {quorum}
 
 [evaluation]
-every_epochs = EPOCHS
+every_epochs = {epochs}
 samples = 1024
 """
 
@@ -49,7 +49,7 @@ def bits_per_byte(swarm: Swarm, directory: Path, members: int) -> float:
     files = sorted(STANDARD_LIBRARY.glob("*.py"))[:40]
     recipe = directory / f"{members}.toml"
     names = ", ".join(f'"{file}"' for file in files)
-    recipe.write_text(RECIPE.replace("EPOCHS", str(EPOCHS)).format(name=f"text-{members}", files=names, quorum=members))
+    recipe.write_text(RECIPE.format(name=f"text-{members}", epochs=EPOCHS, files=names, quorum=members))
     daemons = [swarm.daemon(f"text-{members}-{number}") for number in range(members)]
     run_id = swarm.command("run", "create", str(recipe), "--home", str(daemons[0].home)).split()[0]
     daemons[0].start(run_id, *LISTEN)
