@@ -37,7 +37,10 @@ def join(
     ] = None,
     activations: Annotated[
         str | None,
-        typer.Option(metavar="MB", help="Of a pipeline: memory for forward passes, not to compute them twice; 256."),
+        typer.Option(
+            metavar="MB",
+            help="Of a pipeline: memory for forward passes, not to compute them twice; an eighth of what is free.",
+        ),
     ] = None,
     client_mode: ClientMode = None,
     relay: Relay = None,

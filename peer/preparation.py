@@ -43,6 +43,7 @@ from peer.shards import locate_shards
 from peer.snapshots import SnapshotStore
 from peer.swarm.assembly import Wishes
 from peer.swarm.factory import real_compute
+from peer.swarm.kept_passes import kept_bytes
 from peer.swarm.pipeline import PipelinePeer
 from peer.trainer import Trainer
 from protocols.admission import Admission
@@ -154,7 +155,7 @@ class Preparation:
             directory=self._run_directory / "snapshots",
             open_data=self._open_data,
             wishes=Wishes(settings.stage, settings.emulate, int(settings.data_quota * 1e9)),
-            compute=partial(real_compute, kept_bytes=int(settings.activations * 1e6)),
+            compute=partial(real_compute, kept_bytes=kept_bytes(settings.activations)),
             on_round=self._on_round,
             **await self._given("both"),
         )

@@ -143,8 +143,9 @@ class JoinSettings(Settings):
     """Of a pipeline: serve this one, and no other."""
     emulate: Annotated[float, Field(gt=0, le=3600)] | None = None
     """Seconds: wait for so long instead of computing a microbatch; only a run made for tests lets us."""
-    activations: Annotated[float, Field(ge=0, le=1e6)] = 256.0
-    """Megabytes: of a pipeline, keep so much of forward passes for their backward passes, at most."""
+    activations: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    """Megabytes: of a pipeline, keep so much of forward passes for their backward passes, at most. None: a share of
+    the memory that is free (`peer.swarm.kept_passes`)."""
     client_mode: bool = False
     """Accept no inbound connections."""
     relay: Several[PeerAddress] = ()

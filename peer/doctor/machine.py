@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import resource
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from packaging.requirements import Requirement
 from peer.doctor.findings import Finding, failed, ok, warning
 from peer.errors import PeerError
 from peer.home import Home, runtime_directory
+from peer.resources import available_memory_bytes, usable_cores
 
 MINIMUM_DISK_BYTES = 500e6
 GOOD_DISK_BYTES = 5e9
@@ -23,8 +23,6 @@ MINIMUM_MEMORY_BYTES = 700e6
 GOOD_MEMORY_BYTES = 2e9
 MINIMUM_OPEN_FILES = 256
 GOOD_OPEN_FILES = 1024
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_versions() -> Finding:
@@ -113,30 +111,6 @@ def check_open_files() -> Finding:
     if limit < MINIMUM_OPEN_FILES:
         return failed("open files", f"{limit} allowed, too few for the connections of a run", mend)
     return warning("open files", f"{limit} allowed, too few for a large swarm", mend)
-
-
-def usable_cores() -> float:
-    """Cores that this process may use, and no more than its control group grants."""
-    cores = float(len(os.sched_getaffinity(0)))
-    quota = re.fullmatch(r"(\d+) (\d+)", _read(_CGROUP / "cpu.max"))
-    return min(cores, int(quota[1]) / int(quota[2])) if quota else cores
-
-
-def available_memory_bytes() -> float | None:
-    """What this process could still take, of the machine and of its control group; None when nobody says."""
-    machine = re.search(r"^MemAvailable:\s+(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
-    known = [int(machine[1]) * 1024.0] if machine else []
-    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
-    if limit.isdigit() and used.isdigit():
-        known.append(float(int(limit) - int(used)))
-    return min(known, default=None)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _giga(size: float) -> str:

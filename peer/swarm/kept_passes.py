@@ -12,13 +12,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from peer.resources import available_memory_bytes
 from protocols.activations import TensorHeader
 from protocols.identity import PeerId
 
+KEPT_SHARE = 1 / 8
+"""Of the memory that is free when the daemon starts, unless the user says otherwise …"""
 KEPT_BYTES = 256_000_000
-"""Unless the user says otherwise."""
+"""… or so much where nobody knows how much is free."""
 MOST_OVERTAKEN = 64
 """A pass that has seen so many others' backward passes since does not wait any more: its own went to another peer."""
+
+
+def kept_bytes(megabytes: float | None) -> int:
+    """What passes may take: as the user says, or by what is free."""
+    if megabytes is not None:
+        return int(megabytes * 1e6)
+    available = available_memory_bytes()
+    return KEPT_BYTES if available is None else int(KEPT_SHARE * available)
 
 
 @dataclass(frozen=True, slots=True)

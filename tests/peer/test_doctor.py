@@ -8,6 +8,7 @@ import pytest
 
 from dht.dial_back import DialledBack, serve_dial_back
 from dht.sink import serve_sink
+from peer import resources
 from peer.doctor import machine, reachability
 from peer.doctor.findings import failed, ok, report, warning
 from peer.doctor.network import check_network
@@ -80,26 +81,26 @@ def test_free_disk(home, monkeypatch, free, verdict):
 
 @pytest.fixture
 def control_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
     return tmp_path
 
 
 def test_a_container_has_the_memory_of_its_control_group(control_group):
-    everything = machine.available_memory_bytes()
+    everything = resources.available_memory_bytes()
     (control_group / "memory.current").write_text("300000000\n")
     (control_group / "memory.max").write_text("max\n")
-    assert machine.available_memory_bytes() > everything / 2
+    assert resources.available_memory_bytes() > everything / 2
     (control_group / "memory.max").write_text("800000000\n")
-    assert machine.available_memory_bytes() == 500e6
+    assert resources.available_memory_bytes() == 500e6
     finding = machine.check_memory()
     assert (finding.verdict, finding.detail) == ("failed", "0.5 GB available; the smallest run needs 0.7 GB")
 
 
 def test_a_container_has_the_cores_of_its_control_group(control_group):
     everything = len(os.sched_getaffinity(0))
-    assert machine.usable_cores() == everything
+    assert resources.usable_cores() == everything
     (control_group / "cpu.max").write_text("50000 100000\n")
-    assert machine.usable_cores() == 0.5
+    assert resources.usable_cores() == 0.5
     finding = machine.check_threads(4)
     assert finding.verdict == "warning"
     assert finding.mend == "join with --threads 1"

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
-from peer.swarm.kept_passes import MOST_OVERTAKEN, ForwardPass, KeptPasses, Passage
+from peer.swarm import kept_passes
+from peer.swarm.kept_passes import MOST_OVERTAKEN, ForwardPass, KeptPasses, Passage, kept_bytes
 from protocols.activations import TensorHeader
 from protocols.identity import PeerId
 
@@ -18,6 +20,23 @@ def passage(microbatch: int, trainer: PeerId = TRAINER, inputs: bytes = b"inputs
 
 def forward(size: int) -> ForwardPass:
     return ForwardPass(torch.zeros(1), torch.zeros(1), size)
+
+
+@pytest.mark.parametrize(
+    ("said", "free", "expected"),
+    [
+        (0.0, 8e9, 0),
+        (1.5, 8e9, 1_500_000),
+        (None, 8e9, 1_000_000_000),
+        (None, 0.0, 0),
+        (None, None, 256_000_000),
+    ],
+)
+def test_the_budget_is_what_the_user_says_or_a_share_of_what_is_free(
+    said: float | None, free: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_passes, "available_memory_bytes", lambda: free)
+    assert kept_bytes(said) == expected
 
 
 def test_those_that_came_first_stay_and_more_have_room_when_they_are_taken() -> None:
