@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from netlab import NetLab, popen_in, reason_why_not
 from pipeline_task import PipelineTask
-from swarms import Swarm, median
+from swarms import Popen, Swarm, median
 
 from peer.compute_threads import use_threads
 from peer.data.registry import loss_of
@@ -52,21 +52,28 @@ def compute_seconds(task: PipelineTask, repeat: int) -> float:
 
 
 def communication(
-    task: PipelineTask, widths: Sequence[int], rate: str, round_trip: float, repeat: int
+    task: PipelineTask, widths: Sequence[int], repeat: int, hosts: Sequence[str], popens: Sequence[Popen] | None = None
 ) -> list[Figures]:
-    """Of each width, behind links of that rate."""
+    """Of each width, between two hosts; `popens` as in `Swarm`."""
+    found = []
+    with Swarm("square_cube_worker.py", {"task": asdict(task)}, hosts, popens) as swarm:
+        swarm.expect("ready")
+        stage, trainer = swarm.workers
+        for width in widths:
+            for worker, event in ((stage, "serving"), (trainer, "measured")):
+                worker.tell("width", width=width, repeat=repeat)
+                report = worker.expect(event, MEASURE_SECONDS)
+            found.append({name: value for name, value in report.items() if name != "event"})
+    return found
+
+
+def communication_behind(
+    rate: str, round_trip: float, task: PipelineTask, widths: Sequence[int], repeat: int
+) -> list[Figures]:
+    """The same behind links of that rate."""
     with NetLab(2, rate, round_trip / 4) as lab:
         hosts, popens = [lab.address(host) for host in lab.hosts], [popen_in(lab, host) for host in lab.hosts]
-        with Swarm("square_cube_worker.py", {"task": asdict(task)}, hosts, popens) as swarm:
-            swarm.expect("ready")
-            stage, trainer = swarm.workers
-            found = []
-            for width in widths:
-                for worker, event in ((stage, "serving"), (trainer, "measured")):
-                    worker.tell("width", width=width, repeat=repeat)
-                    report = worker.expect(event, MEASURE_SECONDS)
-                found.append({name: value for name, value in report.items() if name != "event"})
-    return found
+        return communication(task, widths, repeat, hosts, popens)
 
 
 def crossover(widths: Sequence[int], compute: Sequence[float], communicated: Sequence[float]) -> float | None:
@@ -123,7 +130,7 @@ def main() -> None:
     figures |= {"networks": {}, "crossovers": {}}
     for name, round_trip in ROUND_TRIPS.items():
         measured = {
-            codec: communication(replace(task, codec=codec), widths, options.rate, round_trip, options.repeat)
+            codec: communication_behind(options.rate, round_trip, replace(task, codec=codec), widths, options.repeat)
             for codec in options.codecs
         }
         figures["networks"][name] = measured

@@ -15,6 +15,7 @@ from dht.border import Border
 from dht.node import count_nothing
 from peer.models.stages import activation_shape, stage_tensors
 from peer.swarm.client import StageClient
+from peer.swarm.kept_passes import Passage
 from peer.swarm.server import Accepted, StageServer
 from peer.swarm.stage import Order
 from protocols.activations import TensorBounds, encode_tensor
@@ -43,8 +44,11 @@ class EchoStage:
     def parameters_of(self, epoch: int) -> Vector:
         return np.zeros(1, np.float32)
 
-    async def forward(self, epoch: int, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        return inputs
+    def has_kept(self, _passage: Passage) -> bool:
+        return False
+
+    async def forward(self, orders: list[Order]) -> list[torch.Tensor]:
+        return [order.given for order in orders]
 
     async def backward(self, order: Order) -> tuple[torch.Tensor, None]:
         return order.other, None

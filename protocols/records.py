@@ -45,6 +45,8 @@ class Serving(Item):
     """Microbatches that wait here."""
     moving_to: Annotated[int, Field(ge=0, lt=64)] | None = None
     """The stage that it is about to serve instead."""
+    stays: bool = False
+    """It serves this stage and no other, whoever needs it elsewhere."""
 
 
 class RosterEntry(Record):

@@ -193,7 +193,13 @@ class PipelinePeer:
 
     def serving(self, stage: int) -> Serving:
         """What the roster says of us."""
-        return Serving(stage=stage, rate=self.rate, queue=self.server.queue, moving_to=self.moving_to)
+        return Serving(
+            stage=stage,
+            rate=self.rate,
+            queue=self.server.queue,
+            moving_to=self.moving_to,
+            stays=self._fixed is not None,
+        )
 
     @property
     def rate(self) -> float:
@@ -311,6 +317,7 @@ class PipelinePeer:
                 continue
             async with self._border.around("looking where we are needed"):
                 move = await self._transport.in_thread(next_move, self._loads(), self._training.stages)
+                self._movers.call(move.peer if move is not None else None)
                 if move is not None and move.peer == self._transport.peer_id:
                     log.info("moving to another stage", source=move.source, target=move.target)
                     await self._take(move.target, at_once=not self._serves(move.target))
@@ -383,4 +390,5 @@ def _load(peer: PeerId, serving: Serving, since: float = 1e9) -> Load:
         queue=serving.queue,
         moving_to=serving.moving_to,
         since=since,
+        stays=serving.stays,
     )

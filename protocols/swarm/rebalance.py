@@ -28,6 +28,10 @@ FASTEST = 8.0
 """So many times the median rate is believed, or who claims more would draw the others away from its stage."""
 
 
+Staying = tuple[int | None, ...]
+"""Of each peer the stage where it stays; None: it goes where it is needed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What a peer says of itself."""
@@ -41,6 +45,8 @@ class Load:
     """It is on its way there, and counts there."""
     since: float = COOL_DOWN_SECONDS
     """For so many seconds it has been where it is."""
+    stays: bool = False
+    """It goes nowhere: it was told to serve this stage, or does not go though it is its turn."""
 
     @property
     def place(self) -> int:
@@ -77,29 +83,32 @@ def next_move(loads: Sequence[Load], stages: int) -> Move | None:
     """
     ordered = sorted((load for load in loads if load.place < stages), key=lambda load: load.peer)
     speeds, places = _believed(ordered), [load.place for load in ordered]
-    free = [load.moving_to is None and places.count(load.stage) > 1 for load in ordered]
+    staying = tuple(load.place if load.stays else None for load in ordered)
+    free = [load.moving_to is None and not load.stays and places.count(load.stage) > 1 for load in ordered]
     empty = next((stage for stage in range(stages) if stage not in places), None)
     if empty is not None:
         return _first(ordered, speeds, places, stages, lambda number: empty if free[number] else None)
     if any(load.moving_to is not None for load in ordered):
         return None
-    division = best_division(tuple(speeds), stages)
+    division = best_division(tuple(speeds), stages, staying)
     reachable = min(_sums(division, speeds, stages))
     if reachable <= HYSTERESIS * min(_sums(places, speeds, stages)):
         return None
     rested = [able and load.since >= COOL_DOWN_SECONDS for load, able in zip(ordered, free, strict=True)]
-    if (step := _step_of_a_climb(places, speeds, stages, reachable / NEARLY)) is not None:
+    if (step := _step_of_a_climb(places, speeds, stages, staying, reachable / NEARLY)) is not None:
         number, stage = step
         return Move(ordered[number].peer, places[number], stage) if rested[number] else None
-    plan = _relabelled(division, places, speeds, stages)
+    plan = _relabelled(division, places, speeds, stages, staying)
     return _first(ordered, speeds, places, stages, lambda number: plan[number] if rested[number] else None)
 
 
-def _step_of_a_climb(places: list[int], speeds: Sequence[float], stages: int, goal: float) -> tuple[int, int] | None:
+def _step_of_a_climb(
+    places: list[int], speeds: Sequence[float], stages: int, staying: Staying, goal: float
+) -> tuple[int, int] | None:
     """The first of single moves, each of which helps, if they lead to the goal: few are enough then."""
     places, sums = list(places), _sums(places, speeds, stages)
     first: tuple[int, int] | None = None
-    while (exchange := _best_exchange(places, speeds, sums, singly=True)) is not None:
+    while (exchange := _best_exchange(places, speeds, sums, staying, singly=True)) is not None:
         [(number, stage)] = exchange
         first = first or (number, stage)
         _carry_out(exchange, places, speeds, sums)
@@ -107,18 +116,22 @@ def _step_of_a_climb(places: list[int], speeds: Sequence[float], stages: int, go
 
 
 @lru_cache(maxsize=256)
-def best_division(speeds: tuple[float, ...], stages: int) -> tuple[int, ...]:
+def best_division(speeds: tuple[float, ...], stages: int, staying: Staying | None = None) -> tuple[int, ...]:
     """The stage of each peer such that the slowest stage is nearly as fast as it can be.
+
+    `staying`: of each peer the stage where it stays, if it does.
 
     Fastest first, each to the stage that has least so far (Graham 1969; for the least sum: Deuermeyer, Friesen &
     Langston 1982); then peers are exchanged as long as the slowest stages become faster.
     """
-    places = [0] * len(speeds)
+    staying = staying or (None,) * len(speeds)
+    places = [stage or 0 for stage in staying]
     sums = [0.0] * stages
-    for number in sorted(range(len(speeds)), key=lambda number: -speeds[number]):
-        places[number] = min(range(stages), key=lambda stage: sums[stage])
+    for number in sorted(range(len(speeds)), key=lambda number: (staying[number] is None, -speeds[number])):
+        if staying[number] is None:
+            places[number] = min(range(stages), key=lambda stage: sums[stage])
         sums[places[number]] += speeds[number]
-    while (exchange := _best_exchange(places, speeds, sums)) is not None:
+    while (exchange := _best_exchange(places, speeds, sums, staying)) is not None:
         _carry_out(exchange, places, speeds, sums)
     return tuple(places)
 
@@ -131,16 +144,16 @@ def _carry_out(exchange: list[tuple[int, int]], places: list[int], speeds: Seque
 
 
 def _best_exchange(
-    places: list[int], speeds: Sequence[float], sums: list[float], *, singly: bool = False
+    places: list[int], speeds: Sequence[float], sums: list[float], staying: Staying, *, singly: bool = False
 ) -> list[tuple[int, int]] | None:
     """What the slowest stage best exchanges with another one: (peer, its new stage); `singly` it only gets one."""
     slowest = min(range(len(sums)), key=lambda stage: sums[stage])
     at_once = 2 if len(places) <= FEW_PEERS and not singly else 1
     best: tuple[list[float], list[tuple[int, int]]] | None = None
-    for back in ((), *(() if singly else _groups(places, slowest, at_once))):  # the fewer move the better
+    for back in ((), *(() if singly else _groups(places, staying, slowest, at_once))):  # the fewer move the better
         loss = sum(speeds[number] for number in back)
         for stage in range(len(sums)):
-            for given in _groups(places, stage, at_once) if stage != slowest else ():
+            for given in _groups(places, staying, stage, at_once) if stage != slowest else ():
                 change = sum(speeds[number] for number in given) - loss
                 after = [*sums]
                 after[slowest], after[stage] = sums[slowest] + change, sums[stage] - change
@@ -149,19 +162,21 @@ def _best_exchange(
     return best[1] if best else None
 
 
-def _groups(places: list[int], stage: int, most: int) -> Iterator[tuple[int, ...]]:
-    """One peer of a stage, or so many together."""
-    members = [number for number, place in enumerate(places) if place == stage]
+def _groups(places: list[int], staying: Staying, stage: int, most: int) -> Iterator[tuple[int, ...]]:
+    """One peer of a stage that could go, or so many together."""
+    members = [number for number, place in enumerate(places) if place == stage and staying[number] is None]
     for size in range(1, most + 1):
         yield from combinations(members, size)
 
 
-def _relabelled(plan: Sequence[int], places: list[int], speeds: Sequence[float], stages: int) -> list[int]:
+def _relabelled(
+    plan: Sequence[int], places: list[int], speeds: Sequence[float], stages: int, staying: Staying
+) -> list[int]:
     """The same division, its parts named such that most stay where they are: all stages take as long."""
     common = [[0.0] * stages for _ in range(stages)]
     for part, place, speed in zip(plan, places, speeds, strict=True):
         common[part][place] += speed
-    names: dict[int, int] = {}
+    names = {stage: stage for stage in staying if stage is not None}
     for _, part, stage in sorted(
         (-common[part][stage], part, stage) for part in range(stages) for stage in range(stages)
     ):

@@ -1,5 +1,6 @@
 """Peers go where the pipeline needs them, and stop going when it does not."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -31,7 +32,7 @@ def swarm(*stages: list[float]) -> list[Load]:
 
 
 def moved(loads: list[Load], move: Move) -> list[Load]:
-    return [Load(load.peer, move.target, load.rate) if load.peer == move.peer else load for load in loads]
+    return [replace(load, stage=move.target) if load.peer == move.peer else load for load in loads]
 
 
 def balance(loads: list[Load], stages: int) -> tuple[list[Load], int]:
@@ -119,6 +120,32 @@ def test_who_has_just_moved_rests() -> None:
     assert next_move(uneven, 2) is not None
     tired = [Load(load.peer, load.stage, load.rate, since=COOL_DOWN_SECONDS / 2) for load in uneven]
     assert next_move(tired, 2) is None
+
+
+def test_an_empty_stage_is_repaired_by_who_does_not_stay_where_it_is() -> None:
+    told = [Load(PeerId(name), 1, 1.0, stays=True) for name in "ab"]
+    free = [Load(PeerId(name), 0, 1.0) for name in "cd"]
+    assert next_move([*told, *free], 3) == Move(PeerId("c"), 0, 2)
+    assert next_move(told, 3) is None
+
+
+@given(st.integers(2, 4), st.lists(st.tuples(st.floats(1.0, 4.0), st.booleans()), min_size=4, max_size=12), st.data())
+@settings(max_examples=150, deadline=None)
+def test_who_stays_is_never_called_and_the_others_make_the_best_of_it(
+    stages: int, peers: list[tuple[float, bool]], data: st.DataObject
+) -> None:
+    places = data.draw(st.lists(st.integers(0, stages - 1), min_size=len(peers), max_size=len(peers)))
+    loads = [
+        Load(PeerId(f"peer {n:2}"), place, rate, stays=stays)
+        for n, (place, (rate, stays)) in enumerate(zip(places, peers, strict=True))
+    ]
+    staying = tuple(load.stage if load.stays else None for load in loads)
+    after, _ = balance(loads, stages)
+    assert [load for load in after if load.stays] == [load for load in loads if load.stays]
+    division = best_division(tuple(load.rate for load in loads), stages, staying)
+    assert all(stage in (None, place) for stage, place in zip(staying, division, strict=True))
+    reachable = min(sum(load.rate for load, at in zip(loads, division, strict=True) if at == n) for n in range(stages))
+    assert min(rates(after, stages)) >= reachable / 1.05 * (1 - 1e-9)
 
 
 def test_one_moves_at_a_time_and_counts_where_it_goes() -> None:
