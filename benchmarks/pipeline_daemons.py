@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Self
 
 from pipeline_task import FILES, PipelineTask
 
+from peer.home import Home
+
 sys.path.append(str(Path(__file__).parents[1]))
-from tests.swarm.processes import LISTEN, Daemon, Swarm
+from tests.swarm.processes import LISTEN, CommandFailed, Daemon, Swarm
 from tests.swarm.watcher import Watcher
 
-START_SECONDS = 120.0
+LOOK_SECONDS = 0.02
 
 
 class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
@@ -33,7 +36,7 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
         created = self._swarm.command("run", "create", str(recipe), "--home", str(directory / "peer0"))
         self.run_id = created.split()[0]
         self.watchers: list[Watcher] = []
-        """Of those who serve a stage."""
+        """Of those who are watched."""
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGTERM, _leave)
@@ -45,13 +48,13 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
         self._resources.close()
 
     def start(
-        self, *options: str, inside: Sequence[str] = (), listen: Sequence[str] = LISTEN, serves: bool = True
+        self, *options: str, inside: Sequence[str] = (), listen: Sequence[str] = LISTEN, watched: bool = True
     ) -> Daemon:
-        """One more of them; the first has made the run. `serves`: it takes a stage, so that its epochs count."""
+        """One more of them; the first has made the run. `watched`: it serves a stage; `epoch_moments` waits for it."""
         daemon = self._swarm.daemon(f"peer{len(self._swarm.daemons)}")
         daemon.inside = list(inside)
         daemon.start(self.run_id, *listen, *data_options(), *options)
-        if serves:
+        if watched:
             self.watchers.append(Watcher(daemon, self.run_id))
         return daemon
 
@@ -67,6 +70,35 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
         for watcher in self.watchers:
             watcher.wait(f"at epoch {last}", lambda status: status.self_.epoch >= last, seconds)
         return [max(_reached(watcher, epoch) for watcher in self.watchers) for epoch in range(first, last + 1)]
+
+    def counted_moments(self, first: int, last: int, seconds: float) -> list[float]:
+        """When all that were started had counted so many epochs: `first`, one more, … `last`.
+
+        By the files in which they write it down: nobody asks them, which would be work for them.
+
+        Fails when they have not within so many seconds, or one has ended.
+        """
+        moments: dict[int, float] = {}
+        began = time.monotonic()
+        while last not in moments:
+            for daemon in self._swarm.daemons:
+                if not daemon.running:
+                    raise CommandFailed(f"{daemon.name} has ended\n{daemon.tail()}")
+            epoch = min(_lines(self.counts(daemon)) for daemon in self._swarm.daemons)
+            now = time.monotonic()
+            moments |= {each: now for each in range(first, epoch + 1) if each not in moments}
+            if now > began + seconds:
+                raise CommandFailed(f"at epoch {epoch} after {seconds:.0f} s")
+            time.sleep(LOOK_SECONDS)
+        return [moments[epoch] for epoch in range(first, last + 1)]
+
+    def counts(self, daemon: Daemon) -> Path:
+        """Where it writes down what is counted in each epoch (`peer.swarm.counts`)."""
+        return Home(daemon.home).run_directory(self.run_id) / "snapshots" / "microbatches.jsonl"
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _leave(_number: int, _frame: object) -> None:

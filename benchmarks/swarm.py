@@ -33,8 +33,8 @@ Measure = Callable[[PipelineTask, int, int], list[float]]
 def ours(task: PipelineTask, warm_up: int, epochs: int) -> list[float]:
     with PipelineDaemons(task) as daemons:
         for stage in range(task.stages):
-            daemons.start("--stage", str(stage))
-        moments = daemons.epoch_moments(warm_up, warm_up + epochs, RUN_SECONDS)
+            daemons.start("--stage", str(stage), watched=False)
+        moments = daemons.counted_moments(warm_up, warm_up + epochs, RUN_SECONDS)
     return [after - before for before, after in pairwise(moments)]
 
 

@@ -25,7 +25,6 @@ from netlab import NetLab, bytes_per_second, reason_why_not
 from pipeline_daemons import PipelineDaemons
 from pipeline_task import PipelineTask
 
-from peer.home import Home
 from peer.models.stages import activation_shape
 from peer.swarm.counts import read_counts
 from peer.swarm.emulated import FORWARD_SHARE
@@ -93,10 +92,10 @@ def measure(wiring: str, task: PipelineTask, peers: Sequence[Peer], options: arg
         names = [daemons.peer_id(number) for number in range(len(peers))]
         met = ("--no-local-discovery", "--initial-peers", f"/ip4/{lab.address(1)}/tcp/{PORT}/p2p/{names[0]}")
 
-        def start(host: int, *choice: str, inside: Sequence[str] = (), serves: bool = True) -> Any:
+        def start(host: int, *choice: str, inside: Sequence[str] = (), watched: bool = True) -> Any:
             listen = ("--listen", f"/ip4/{lab.address(host)}/tcp/{PORT}")
             known = met if host > 1 else met[:1]
-            return daemons.start(*known, *choice, inside=[*lab.inside(host), *inside], listen=listen, serves=serves)
+            return daemons.start(*known, *choice, inside=[*lab.inside(host), *inside], listen=listen, watched=watched)
 
         serving = [
             start(
@@ -108,13 +107,13 @@ def measure(wiring: str, task: PipelineTask, peers: Sequence[Peer], options: arg
         for number in range(PER_STAGE):
             chain = ",".join(names[number * task.stages : (number + 1) * task.stages])
             wired = [sys.executable, str(WIRED_PEER), chain if wiring == "fixed" else wiring]
-            start(len(peers) + 1 + number, "--role", "trainer", inside=wired, serves=False)
+            start(len(peers) + 1 + number, "--role", "trainer", inside=wired, watched=False)
         moments = daemons.epoch_moments(options.warm_up, options.warm_up + options.epochs, RUN_SECONDS)
         measured = range(options.warm_up, options.warm_up + options.epochs)
         done: Counter[str] = Counter()
         for daemon in serving[: task.stages]:  # one of each stage
-            log = Home(daemon.home).run_directory(daemons.run_id) / "snapshots" / "microbatches.jsonl"
-            begins = {begin.epoch: begin.body for begin in read_counts(log) if begin.epoch in measured}
+            counts = read_counts(daemons.counts(daemon))
+            begins = {begin.epoch: begin.body for begin in counts if begin.epoch in measured}
             for begin in begins.values():
                 done.update({member.peer: from_bytes(member.covered).bit_count() for member in begin.members})
     epoch_seconds = [after - before for before, after in pairwise(moments)]
