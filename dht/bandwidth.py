@@ -1,9 +1,11 @@
 """How fast this peer can send, measured on its streams, and a limit on it that its user may set.
 
-A burst is a time of sending without a pause. Its rate is the best average between any two moments in it, of what no
-buffer on the way can have held: the link can do as much, at least. So a rate that was reached counts at once. A lower
-one counts by and by, and only where the burst was mostly spent waiting for room to send: to wait for what is to be
-sent, as an owner waits for the chunks of a slow member, tells nothing about the link. Who only ever sends little is not
+A burst is a time of sending without a pause. It tells two things. What no buffer on the way can have held, by the best
+average between any two moments, the link can do at least: that counts at once. And more than all that was sent, by the
+time that was spent waiting for room, it cannot do: where buffers may have held most of it, as those to many receivers
+do, that is the better guess, for what is left without them is nearly nothing, and differs as much from peer to peer. A
+guess counts by and by, and only where the burst was mostly spent waiting for room: to wait for what is to be sent, as
+an owner waits for the chunks of a slow member, tells nothing about the link. Who only ever sends little is not
 measured. The limit is a token bucket over all streams, requests and answers; who waits for tokens reads on but sends no
 more, and so its own senders feel it. What it does not count: the DHT's messages, and what p2pd, TLS and TCP add, a few
 percent.
@@ -29,7 +31,9 @@ SHORTEST_SECONDS = 0.1
 PAUSE_SECONDS = 0.25
 """After so long without sending, the next burst begins."""
 SMOOTHING = 0.3
-"""Weight of the newest burst where it was slower."""
+"""Weight of the newest burst's guess."""
+TIGHT = 0.5
+"""What the link can do at least is the guess where it is so much of what it can do at most."""
 MARKS = 16
 """Moments of a burst from which its rate is taken, at most; two are at least as far apart as a sample."""
 BURST_SECONDS = 0.25
@@ -59,7 +63,7 @@ class _Burst:
     begun_bytes: int = 0
     sent_bytes: int = 0
     waited_seconds: float = 0.0
-    best: float = 0.0
+    at_least: float = 0.0
     """Bytes per second; 0 where too little was sent."""
 
     @classmethod
@@ -77,13 +81,18 @@ class _Burst:
             room = BUFFERED_BYTES * (len(self.receivers) - mark.full)
             counted = self.sent_bytes - mark.begun_bytes - room
             if counted >= SAMPLE_BYTES:
-                self.best = max(self.best, counted / max(now - mark.moment, SHORTEST_SECONDS))
+                self.at_least = max(self.at_least, counted / max(now - mark.moment, SHORTEST_SECONDS))
         if self.begun_bytes - self.marks[-1].begun_bytes >= SAMPLE_BYTES:
             self.marks.append(_Mark(now, self.begun_bytes, full))
 
     @property
-    def was_waiting(self) -> bool:
-        return self.waited_seconds > 0.5 * (self.ended - self.began)
+    def guess(self) -> float:
+        """Bytes per second; 0 where nobody can say."""
+        waited = self.waited_seconds
+        if self.sent_bytes < SAMPLE_BYTES or waited < max(SHORTEST_SECONDS, 0.5 * (self.ended - self.began)):
+            return 0.0
+        at_most = self.sent_bytes / waited
+        return self.at_least if self.at_least >= TIGHT * at_most else at_most
 
 
 class _Rate:
@@ -115,12 +124,15 @@ class _Rate:
 
     @property
     def bytes_per_second(self) -> float:
-        earlier, best = self._earlier, self._burst.best
-        if best >= earlier:
-            return best
-        if not best or not self._burst.was_waiting:
-            return earlier
-        return 1 / ((1 - SMOOTHING) / earlier + SMOOTHING / best)  # a mean of times, not of rates
+        earlier, at_least, guess = self._earlier, self._burst.at_least, self._burst.guess
+        if not earlier:
+            return guess or at_least
+        known = max(earlier, at_least)
+        if not guess:
+            return known
+        if guess > known:
+            return known + SMOOTHING * (guess - known)
+        return 1 / ((1 - SMOOTHING) / known + SMOOTHING / guess)  # a mean of times: who has become slow knows it soon
 
 
 class Bandwidth:

@@ -200,6 +200,29 @@ def test_an_owner_that_waits_for_a_slow_members_chunks_does_not_take_its_link_fo
     assert bandwidth.bytes_per_second < 0.7 * measured
 
 
+@pytest.mark.parametrize("megabytes", [7, 8, 10, 14])
+def test_equal_links_are_measured_alike_though_the_buffers_of_many_receivers_could_hold_nearly_all(
+    megabytes: int,
+) -> None:
+    clock = StepClock()
+    bandwidth = Bandwidth(clock)
+
+    def burst(bytes_per_second: float) -> None:
+        clock.now += 10.0
+        for number in range(2 * megabytes):
+            with bandwidth.sending(identity(1 + number % 7).peer_id, MEGABYTE // 2):
+                clock.now += MEGABYTE / 2 / bytes_per_second
+
+    burst(FAST)
+    assert FAST / 2 <= bandwidth.bytes_per_second <= 1.01 * FAST
+    for _ in range(5):
+        burst(SLOW)
+    assert bandwidth.bytes_per_second <= 2 * SLOW
+    for _ in range(5):
+        burst(FAST)
+    assert FAST / 2 <= bandwidth.bytes_per_second <= 1.01 * FAST, "nobody stays slow for good"
+
+
 def test_buffers_that_had_drained_are_not_taken_for_a_fast_link() -> None:
     clock = StepClock()
     bandwidth = Bandwidth(clock)
