@@ -13,6 +13,7 @@ from typing import Self
 from pipeline_task import FILES, PipelineTask
 
 from peer.home import Home
+from peer.swarm.counts import counts_path
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tests.swarm.processes import LISTEN, CommandFailed, Daemon, Swarm
@@ -94,7 +95,7 @@ class PipelineDaemons(AbstractContextManager["PipelineDaemons"]):
 
     def counts(self, daemon: Daemon) -> Path:
         """Where it writes down what is counted in each epoch (`peer.swarm.counts`)."""
-        return Home(daemon.home).run_directory(self.run_id) / "snapshots" / "microbatches.jsonl"
+        return counts_path(Home(daemon.home).run_directory(self.run_id) / "snapshots")
 
 
 def _lines(path: Path) -> int:

@@ -18,7 +18,7 @@ from peer.profile import Profile
 from peer.rejections import Rejections
 from peer.rounds.session import RoundOutcome
 from peer.swarm.compute import Compute
-from peer.swarm.counts import CountsLog
+from peer.swarm.counts import CountsLog, counts_path
 from peer.swarm.emulated import EmulatedCompute
 from peer.swarm.factory import ComputeFactory, StageFactory, real_compute
 from peer.swarm.pipeline import PipelinePeer
@@ -74,7 +74,7 @@ def assemble(
         compute = partial(_emulated, wishes.emulate_seconds)
     border = Border(transport.peer_id, transport.clock, rejections)
     factory = StageFactory(manifest, directory, transport.clock, compute=compute, in_thread=in_thread)
-    counts = CountsLog(directory / "microbatches.jsonl") if directory is not None else None
+    counts = CountsLog(counts_path(directory)) if directory is not None else None
     peers: list[PipelinePeer] = []
 
     def counted(outcome: RoundOutcome) -> None:

@@ -21,6 +21,11 @@ MOST_BYTES = 16 * 1024 * 1024
 log = structlog.get_logger()
 
 
+def counts_path(snapshots: Path) -> Path:
+    """Of the file, beside a run's snapshots."""
+    return snapshots / "microbatches.jsonl"
+
+
 class CountsLog:
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -45,10 +45,10 @@ class Movers:
         loads = list(loads)
         present = {load.peer for load in loads}
         self._known = {peer: mover for peer, mover in self._known.items() if peer in present}
-        looked_at = [(load, self._look(load, now)) for load in loads]
+        movers = [(load, self._look(load, now)) for load in loads]
         return [
             replace(load, stays=load.stays or mover.is_deaf)
-            for load, mover in looked_at
+            for load, mover in movers
             if load.moving_to is None or mover.left > 0
         ]
 

@@ -27,7 +27,6 @@ ROUNDING = 1e-9
 FASTEST = 8.0
 """So many times the median rate is believed, or who claims more would draw the others away from its stage."""
 
-
 Staying = tuple[int | None, ...]
 """Of each peer the stage where it stays; None: it goes where it is needed."""
 

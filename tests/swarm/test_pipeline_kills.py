@@ -12,7 +12,7 @@ from peer.data.registry import open_dataset
 from peer.home import Home
 from peer.models.stages import join, stage_shape, whole_model
 from peer.snapshots import SnapshotStore
-from peer.swarm.counts import read_counts
+from peer.swarm.counts import counts_path, read_counts
 from protocols.manifest import Manifest, Pipeline
 from protocols.swarm.coverage import is_partition
 from tests.peer.test_pipeline import in_one_process
@@ -73,7 +73,7 @@ def assert_each_counted_once(daemons: list[Daemon], manifest: Manifest) -> None:
     assert isinstance(training, Pipeline)
     seen = set()
     for number, daemon in enumerate(daemons):
-        path = Home(daemon.home).run_directory(manifest.run_id) / "snapshots" / "microbatches.jsonl"
+        path = counts_path(Home(daemon.home).run_directory(manifest.run_id) / "snapshots")
         for begin in read_counts(path):
             assert is_partition((member.covered for member in begin.body.members), training.microbatches)
             seen.add((stage_of(number), begin.epoch))
