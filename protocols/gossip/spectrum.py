@@ -16,6 +16,7 @@ from protocols.gossip.topologies import Exponential, Graph, Ring, Topology
 from protocols.identity import PeerId
 
 Matrix = NDArray[np.float64]
+Probabilities = NDArray[np.float64]
 
 
 def mixing_matrix(graph: Graph, degree: int, roster: list[PeerId]) -> Matrix:
@@ -95,8 +96,8 @@ def ring_gap(count: int) -> float:
 def expected_error(topology: Topology, count: int, epochs: int) -> float:
     """The consensus error after that many epochs, as a fraction of what it was at first; theory, for n = `count` > 2.
 
-    Random pairs and regular graphs are taken to have no link twice and nobody left over; of the exponential graph the
-    theory is for powers of two.
+    Of random pairs and of regular graphs of an odd degree the theory is for even n, where nobody is left over; of the
+    exponential graph for powers of two.
     """
     if isinstance(topology, Exponential):
         averaged = 2 ** min(epochs, (count - 1).bit_length())
@@ -104,19 +105,38 @@ def expected_error(topology: Topology, count: int, epochs: int) -> float:
     if isinstance(topology, Ring):
         eigenvalues = (1 + 2 * np.cos(2 * np.pi * np.arange(1, count) / count)) / 3
         return float(np.sqrt(np.mean(eigenvalues ** (2 * epochs))))
-    squared = (count / (topology.degree + 1) - 1) / (count - 1)
-    return float(squared ** (epochs / 2))
+    weight = 1 / (topology.degree + 1)
+    row = sum(p * ((1 - met * weight) ** 2 + met * weight**2) for met, p in enumerate(_neighbours(topology, count)))
+    return float(((count * row - 1) / (count - 1)) ** (epochs / 2))  # what `contraction` says, in expectation
 
 
 def expected_gap(topology: Topology, count: int) -> float:
     """The spectral gap of the expected mixing matrix, over the draws or over the epochs of a cycle; n = `count` > 2.
 
-    It bounds how fast the mean over all draws comes together. As for `expected_error`, no link is taken to be drawn
-    twice, and of the exponential graph the theory is for powers of two: O(1 / log n).
+    It bounds how fast the mean over all draws comes together; for which n it is exact `expected_error` says. Of the
+    exponential graph it is O(1 / log n).
     """
     if isinstance(topology, Exponential):
         return 1 / (count - 1).bit_length()
     if isinstance(topology, Ring):
         return ring_gap(count)
-    away = topology.degree / (topology.degree + 1)
-    return away * count / (count - 1)
+    met = sum(number * p for number, p in enumerate(_neighbours(topology, count)))
+    return float(met / (topology.degree + 1) * count / (count - 1))
+
+
+def _neighbours(topology: Topology, count: int) -> Probabilities:
+    """How likely a peer has 0, 1, … `degree` neighbours in an epoch, whose draws may share links.
+
+    A cycle gives it two of the others, a matching one, whoever it has already.
+    """
+    others = count - 1
+    known = np.zeros(topology.degree + 1)
+    known[0] = 1.0
+    for drawn in [2] * (topology.degree // 2) + [1] * (topology.degree % 2):
+        then = np.zeros_like(known)
+        for before in map(int, np.flatnonzero(known)):
+            for new in range(drawn + 1):
+                ways = math.comb(others - before, new) * math.comb(before, drawn - new)
+                then[before + new] += known[before] * ways / math.comb(others, drawn)
+        known = then
+    return known
