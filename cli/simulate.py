@@ -45,7 +45,8 @@ def simulate(
     from peer.errors import PeerError
 
     broken = report.violation
-    raise PeerError(f"at {broken.time:.3f} s peer {broken.peer} {broken.what}; the same again: {report.reproduce}")
+    who = "" if broken.peer is None else f"peer {broken.peer} "
+    raise PeerError(f"at {broken.time:.3f} s {who}{broken.what}; the same again: {report.reproduce}")
 
 
 def _in_words(report: "Report") -> str:

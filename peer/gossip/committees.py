@@ -49,6 +49,8 @@ REPEAT_ROUNDS = 6.0
 """… those who hold the newest state begin its round again: as many as aggregate, twice as many each next time."""
 AGGREGATIONS_KEPT = 2
 MODELS_AT_ONCE = 8
+HAND_SECONDS = 1.0
+"""So long a member waits until those have its model to whom it hands it; what takes longer goes on beside the rest."""
 
 Task = Literal["train", "aggregate"]
 
@@ -100,6 +102,9 @@ class Committees:
         self._made: tuple[Vector, int] | None = None
         """… and what has come of it; None while it has not."""
         self._wanted = Signal()
+        self._handing: asyncio.TaskGroup
+        self._taking: dict[PeerId, asyncio.Task[None]] = {}
+        """Whom a model is handed to; who takes longer than the others does so beside the next rounds."""
         self._receiving = asyncio.Semaphore(MODELS_AT_ONCE)
         self._sending: set[PeerId] = set()
         """Whose models are being received, or wait for it."""
@@ -121,9 +126,12 @@ class Committees:
 
     async def run(self) -> None:
         """Plays until the last round's state is held by most of those who aggregate it."""
-        while self._newest_of(self._host.holders()) < self._rounds:
-            async with self._border.around("a committee's round"):
-                await self._play()
+        async with asyncio.TaskGroup() as self._handing:
+            while self._newest_of(self._host.holders()) < self._rounds:
+                async with self._border.around("a committee's round"):
+                    await self._play()
+            for task in self._taking.values():
+                task.cancel()
 
     async def _play(self) -> None:
         """Does what is to be done next, or waits for it a little."""
@@ -224,22 +232,33 @@ class Committees:
     # -- models -------------------------------------------------------------------------------------------------------
 
     async def _hand_to(self, peers: Sequence[PeerId], number: int, task: Task, model: Vector, samples: int) -> None:
+        """Returns when those who are quick have it. Who still takes the last one gets none."""
         encoded = await self._transport.in_thread(Encoded.of, model, self._codec)
-        async with asyncio.TaskGroup() as tasks:
-            for peer in peers:
-                if peer == self._transport.peer_id:
-                    self._take(peer, number, task, encoded.values, samples)
-                else:
-                    tasks.create_task(self._hand(peer, number, task, encoded, samples))
+        takers = [peer for peer in peers if peer not in self._taking]
+        for peer in takers:
+            if peer == self._transport.peer_id:
+                self._take(peer, number, task, encoded.values, samples)
+            else:
+                self._taking[peer] = self._handing.create_task(self._hand(peer, number, task, encoded, samples))
+        if handing := [self._taking[peer] for peer in takers if peer in self._taking]:
+            await asyncio.wait(handing, timeout=HAND_SECONDS)
 
     async def _hand(self, peer: PeerId, number: int, task: Task, model: Encoded, samples: int) -> None:
+        try:
+            async with self._border.around("handing a model on"):
+                await self._give(peer, number, task, model, samples)
+        finally:
+            del self._taking[peer]
+
+    async def _give(self, peer: PeerId, number: int, task: Task, model: Encoded, samples: int) -> None:
         body = CommitteeModel(to=peer, task=task, samples=samples, chunks=model.update.digests)
         head = self._signer.sign(body, number)
         try:
-            async with await self._transport.open_stream(peer, MODEL_KIND) as stream:
-                await send_model(stream, head, model)
-                async with asyncio.timeout(FIRST_SILENCE_SECONDS):
-                    await stream.receive()
+            async with asyncio.timeout(self._hand_seconds):
+                async with await self._transport.open_stream(peer, MODEL_KIND) as stream:
+                    await send_model(stream, head, model)
+                    async with asyncio.timeout(FIRST_SILENCE_SECONDS):
+                        await stream.receive()
         except (TransportError, Rejected, TimeoutError) as error:
             self.counts.failed += 1
             log.debug("a model was not taken", peer=peer, round=number, error=str(error))
@@ -294,6 +313,11 @@ class Committees:
     def _model_seconds(self) -> float:
         """No aggregator waits longer for a model."""
         return self._wait_seconds if self._round_seconds else FIRST_SECONDS
+
+    @property
+    def _hand_seconds(self) -> float:
+        """Nobody who takes a model waits for it longer."""
+        return self._wait_seconds + self._model_seconds
 
     @property
     def _wait_seconds(self) -> float:

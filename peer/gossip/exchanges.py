@@ -116,7 +116,8 @@ class Exchanges:
         """Exchanges that may shift our model, at the same time."""
         self._callers: set[PeerId] = set()
         """Whose exchanges with us are under way."""
-        self._askers = asyncio.Semaphore(ASKERS_AT_ONCE)
+        self._askers: set[PeerId] = set()
+        """Whom we show our model, ASKERS_AT_ONCE at most."""
         self._shown: tuple[int, Encoded] | None = None
         """For askers: our model as it was in some epoch."""
 
@@ -239,22 +240,29 @@ class Exchanges:
             await stream.send(BUSY)
 
     async def _show(self, stream: Stream, offer: Signed[Offer]) -> None:
-        """Our model, to who only asks: as it was at some time in this epoch."""
-        if self._askers.locked():
-            raise Busy("too many ask at once")
-        async with self._askers:
-            if self._shown is None or self._shown[0] != self._host.epoch:
-                self._shown = self._host.epoch, await self._own_model()
-            _, own = self._shown
-            async with _limit(self.patience.limit_seconds, stream.peer):
-                await self._send(stream, self._head(offer, own), own)
+        """Our model, to who only asks: as it was at some time in this epoch. To each once at a time."""
+        peer = stream.peer
+        if peer in self._askers or len(self._askers) >= ASKERS_AT_ONCE:
+            raise Busy("not now")
+        if not self.patience.may_call(peer, self._transport.clock.monotonic()):
+            raise Busy("not now")
+        self._askers.add(peer)
+        try:
+            async with self._remembered(peer):
+                if self._shown is None or self._shown[0] != self._host.epoch:
+                    self._shown = self._host.epoch, await self._own_model()
+                _, own = self._shown
+                async with _limit(self.patience.limit_seconds, peer):
+                    await self._send(stream, self._head(offer, own), own)
+        finally:
+            self._askers.discard(peer)
 
     async def _be_called(self, stream: Stream, offer: Signed[Offer]) -> None:
         """One exchange of each caller at a time, or its shifts alone could be as many as may be in doubt."""
         peer = stream.peer
         if peer in self._callers or self.doubts.waits_for(peer) or self.doubts.too_many:
             raise Busy("not now")
-        if self.patience.leaves_alone(peer, self._transport.clock.monotonic()):
+        if not self.patience.may_call(peer, self._transport.clock.monotonic()):
             raise Busy("not now")
         self._callers.add(peer)
         try:
@@ -263,7 +271,7 @@ class Exchanges:
             self._callers.discard(peer)
 
     async def _exchange(self, stream: Stream, offer: Signed[Offer]) -> None:
-        async with self._room(self._room_seconds):
+        async with self._room(self._room_seconds), self._remembered(stream.peer):
             own = await self._own_model()
             async with self._attempt(stream.peer):
                 exchange, shift = await self._prepare(stream, offer, own)
@@ -306,6 +314,17 @@ class Exchanges:
             yield
         finally:
             self._rooms.release()
+
+    @asynccontextmanager
+    async def _remembered(self, peer: PeerId) -> AsyncIterator[None]:
+        """How long `peer`, who has called or asks, keeps what others want, too."""
+        clock = self._transport.clock
+        began = clock.monotonic()
+        try:
+            yield
+        finally:
+            now = clock.monotonic()
+            self.patience.was_called(peer, now, now - began)
 
     @property
     def _room_seconds(self) -> float:

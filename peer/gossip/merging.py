@@ -4,7 +4,8 @@ Merged are the last states of members who can be dialled, MOST_MERGED at most: t
 know. Each of them shows its last state, and waits for the others until all have, or MERGE_SECONDS have passed; then it
 fetches theirs and makes the merged state (`peer.gossip.states.merge`). Of two that have seen the same last states both
 end with the same bits. Everybody else, whoever has missed one of these states, and who comes later takes what most of
-them have: so merging costs a member the same however large the swarm is.
+them have: so merging costs a member the same however large the swarm is. Where no state is that of most, as when one of
+them has died half way, or shows its last state to some, they settle on one that many have, the same for all.
 """
 
 import asyncio
@@ -30,6 +31,10 @@ from protocols.state import ModelState
 
 MERGE_SECONDS = 15.0
 ASK_AGAIN_SECONDS = 2.0
+SETTLE_SECONDS = 20.0
+"""Without a state that most have for so long, whoever has merged settles for one that many have."""
+MANY = 0.5
+"""So many, by those who have the state that the most have: a lie more or less decides nothing."""
 
 log = structlog.get_logger()
 
@@ -50,7 +55,7 @@ class Merging:
         self.epoch = manifest.epochs - self.merges
         """Training ends when it is reached; the merge leads to the next one, the run's last."""
         self._transport, self._heads, self._membership, self._mix = transport, heads, membership, mix
-        self._run, self._profile = manifest.run_id, profile
+        self._run, self._profile, self._byzantine = manifest.run_id, profile, manifest.averaging.byzantine
         self._last: dict[PeerId, bytes] = {}
         """The digests of others' last states, as far as they have said them."""
 
@@ -82,11 +87,22 @@ class Merging:
         return state
 
     async def differing(self, own: ModelState) -> ModelState:
-        """Returns when most of those whose states are merged have another one than `own`: theirs."""
+        """Returns when most of those whose states are merged have another one than `own`: theirs.
+
+        Or, when no state is that of most for SETTLE_SECONDS, when many have one with a smaller digest.
+        """
+        clock = self._transport.clock
+        undecided_since = clock.monotonic()
         while True:
             committee = self._committee()
             digest = self._merged(committee)
-            if digest is None:
+            if digest is not None:
+                undecided_since = clock.monotonic()
+            if digest is None and clock.monotonic() - undecided_since >= SETTLE_SECONDS:
+                if (state := await self._settle(committee, own)) is not None:
+                    return state
+                undecided_since = clock.monotonic()
+            elif digest is None:
                 await self._hear_of(committee)
             elif digest != own.digest and (state := await self._of_most(committee, own)) is not None:
                 return state
@@ -122,6 +138,26 @@ class Merging:
         told = Counter(m.entry.state_digest for m in self._members(committee) if m.epoch > self.epoch)
         digest, tellers = max(told.items(), key=lambda item: item[1], default=(None, 0))
         return digest if 2 * tellers > len(committee) else None
+
+    async def _settle(self, committee: list[PeerId], own: ModelState) -> ModelState | None:
+        """Of the merged states that many of them have, the one with the smallest digest; None: ours, or not to be had.
+
+        All who hear the same come to the same, and whoever does makes it the state of more.
+        """
+        holders: dict[bytes, list[PeerId]] = {own.digest: [self._transport.peer_id]}
+        for member in self._members(committee):
+            if member.epoch > self.epoch and member.entry.state_digest is not None:
+                holders.setdefault(member.entry.state_digest, []).append(member.peer)
+        most = max(map(len, holders.values()))
+        many = [digest for digest, by in holders.items() if len(by) > self._byzantine and len(by) >= MANY * most]
+        digest = min(many, default=own.digest)
+        if digest == own.digest:
+            return None
+        for peer in holders[digest]:
+            if (state := await fetch_one(self._transport, own, peer, self.epoch + 1, digest)) is not None:
+                log.info("settled for a merged state that many have", digest=digest.hex()[:16], members=len(many))
+                return state
+        return None
 
     def _members(self, committee: list[PeerId]) -> list[Member]:
         return [member for peer in committee if (member := self._membership.roster.get(peer)) is not None]

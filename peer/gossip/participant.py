@@ -27,7 +27,7 @@ from peer.epoch_pace import EpochPace
 from peer.gossip.committee_member import CommitteeMember
 from peer.gossip.committees import Committees
 from peer.gossip.consensus import ConsensusDistance
-from peer.gossip.exchanges import Exchanges, Terms
+from peer.gossip.exchanges import Counts, Exchanges, Terms
 from peer.gossip.joining import Joining
 from peer.gossip.learner import GossipLearner
 from peer.gossip.merging import Merging
@@ -448,10 +448,15 @@ class GossipParticipant:
         return self._pace.per_second
 
     @property
+    def counts(self) -> Counts:
+        """Of its exchanges, or of the models that committees hand on."""
+        return (self._committees or self.exchanges).counts
+
+    @property
     def gossip_status(self) -> GossipStatus:
         training = self.manifest.training
         assert isinstance(training, Gossip)
-        counts = (self._committees or self.exchanges).counts
+        counts = self.counts
         return GossipStatus(
             topology="committee" if self._committees else training.topology,
             mixing=training.mixing,

@@ -22,6 +22,10 @@ FORGIVING_EXCHANGES = 8
 """So many good ones in a row make up for one failure: who fails now and then on purpose gains little by it."""
 SHORTEST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 300.0
+SLOW = 3.0
+"""A caller who takes so many times as long as usual is not taken again …"""
+RESTS = 4.0
+"""… for so many times as long as it took: what it keeps from the others stays a part."""
 MAX_PEERS = 4096
 
 
@@ -42,6 +46,8 @@ class Patience:
         self.usual_seconds = 0.0
         """Of the last exchanges; 0 when there were none."""
         self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
+        self._rest_until: OrderedDict[PeerId, float] = OrderedDict()
+        """Of callers that were slow."""
 
     def __len__(self) -> int:
         """Peers with whom an exchange has failed, and was not forgiven yet."""
@@ -49,8 +55,9 @@ class Patience:
 
     @property
     def limit_seconds(self) -> float:
-        """When to give an exchange up."""
-        return max(LEAST_SECONDS, TIMES_USUAL * self.usual_seconds) if self._took else FIRST_SECONDS
+        """When to give an exchange up; never later than at first, whatever others have made usual."""
+        usual = max(LEAST_SECONDS, TIMES_USUAL * self.usual_seconds)
+        return min(FIRST_SECONDS, usual) if self._took else FIRST_SECONDS
 
     @property
     def silence_seconds(self) -> float:
@@ -78,6 +85,19 @@ class Patience:
         account.until = now + min(LONGEST_PAUSE_SECONDS, pause)
         while len(self._accounts) > MAX_PEERS:
             self._accounts.popitem(last=False)
+
+    def was_called(self, peer: PeerId, now: float, seconds: float) -> None:
+        """`peer` has held a room for that long, whatever has come of it."""
+        if seconds < max(SHORTEST_PAUSE_SECONDS, SLOW * self.usual_seconds):
+            return
+        self._rest_until[peer] = now + RESTS * seconds
+        self._rest_until.move_to_end(peer)
+        while len(self._rest_until) > MAX_PEERS:
+            self._rest_until.popitem(last=False)
+
+    def may_call(self, peer: PeerId, now: float) -> bool:
+        """Neither was it slow, nor has an exchange with it failed, not long ago."""
+        return now >= self._rest_until.get(peer, now) and not self.leaves_alone(peer, now)
 
     def leaves_alone(self, peer: PeerId, now: float) -> bool:
         account = self._accounts.get(peer)

@@ -52,7 +52,7 @@ class GossipSimulation(Simulation):
         participant = peer.participant
         assert isinstance(participant, GossipParticipant)
         self._counts["samples"] += participant.samples_contributed
-        counts = participant.exchanges.counts
+        counts = participant.counts
         self._counts["exchanges"] += counts.completed
         self._counts["failed exchanges"] += counts.failed
         self._counts["busy"] += counts.busy

@@ -25,7 +25,8 @@ MOST_CONNECTIONS = 2048
 @dataclass(frozen=True, slots=True)
 class Violation:
     time: float
-    peer: int
+    peer: int | None
+    """None: no peer in particular."""
     what: str
 
 
@@ -35,6 +36,8 @@ class Course:
 
     epoch: int
     advanced_at: float
+    came_to: int = 0
+    """The epoch that it has come to last, also where it has given that up since."""
 
 
 class Invariants:
@@ -61,7 +64,9 @@ class Invariants:
         course = self._courses[peer.number]
         if epoch < course.epoch:
             self._violated(peer, now, f"went back from epoch {course.epoch} to {epoch}")
-        course.epoch, course.advanced_at = epoch, now
+        if epoch != course.came_to:
+            course.came_to, course.advanced_at = epoch, now
+        course.epoch = epoch
 
     def accepted(self, peer: SimulatedPeer, now: float, flaw: str | None) -> None:
         """`peer` has accepted a statement."""

@@ -12,7 +12,18 @@ from peer.errors import UsageError
 from peer.recipe_errors import advice, explain
 from peer.recipes import Recipe, read_file, to_manifest
 from peer.simulation.sessions import Session
-from peer.simulation.table import Fraction, Moment, Name, NotNegative, Offset, Positive, Probability, Seconds, Table
+from peer.simulation.table import (
+    Fraction,
+    Jitter,
+    Moment,
+    Name,
+    NotNegative,
+    Offset,
+    Positive,
+    Probability,
+    Seconds,
+    Table,
+)
 from protocols.averaging import check_averaging
 from protocols.manifest import Data, Gossip, LocalSgd, Manifest, Model, Pipeline, Sgd
 from protocols.message import Many
@@ -60,7 +71,7 @@ class Group(Table):
     """Behind a NAT: it dials, others do not."""
     role: Role = "trainer"
     samples_per_second: Positive = Field(default=200.0, validate_default=True)
-    compute_jitter: NotNegative = Field(default=0.0, validate_default=True)
+    compute_jitter: Jitter = Field(default=0.0, validate_default=True)
     """Standard deviation of the logarithm of a microbatch's time."""
     clock_offset: Offset = Field(default=0.0, validate_default=True)
     """Seconds by which its wall clock is ahead."""

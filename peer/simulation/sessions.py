@@ -7,6 +7,7 @@ Rejaie 2006, "Understanding churn in peer-to-peer networks", §5).
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from math import inf
 from pathlib import Path
 from random import Random
@@ -17,9 +18,14 @@ from pydantic import Field
 from peer.errors import UsageError
 from peer.simulation.table import Fraction, Moment, NotNegative, Seconds, Table
 
+Length = Annotated[Seconds, Field(ge=0.001)]
+"""A mean; with less, a day has more sessions than can be looked at."""
+MOST_SESSIONS = 100_000
+"""Of one peer."""
+
 
 class _Drawn(Table):
-    absent: Seconds = 60.0
+    absent: Length = 60.0
     """Mean seconds between two sessions, exponentially distributed."""
     crashes: Fraction = 1.0
     """So many of the sessions end by kill -9, the others in order."""
@@ -31,7 +37,7 @@ class Exponential(_Drawn):
     """Whoever is there has the same chance to go at any moment."""
 
     kind: Literal["exponential"] = "exponential"
-    mean: Seconds
+    mean: Length
 
 
 class Weibull(_Drawn):
@@ -40,15 +46,15 @@ class Weibull(_Drawn):
     kind: Literal["weibull"] = "weibull"
     shape: Annotated[float, Field(ge=0.05, le=10)]
     """With a smaller one, a session may take longer than a float can say."""
-    scale: Seconds
+    scale: Length
 
 
 class Diurnal(_Drawn):
     """There for a part of each day; `absent` counts for nothing."""
 
     kind: Literal["diurnal"] = "diurnal"
-    day: Seconds = 86_400.0
-    awake: Seconds
+    day: Length = 86_400.0
+    awake: Length
     """Mean seconds of a day, exponentially distributed, a day at most."""
     begins: NotNegative
     """At which second of the day each volunteer's sessions begin."""
@@ -76,10 +82,17 @@ class Presence:
 
 
 def draw_presences(session: Session, first: float, horizon: float, random: Random) -> Iterator[Presence]:
-    """The sessions of one peer that begin before `horizon`, the first one at `first`. Not of `Traced`."""
+    """The sessions of one peer that begin before `horizon`, the first one at `first`. Not of `Traced`.
+
+    Raises UsageError: they are too many.
+    """
     assert not isinstance(session, Traced)
     begin = _first_begin(session, first, random)
-    while begin < horizon:
+    for number in count():
+        if begin >= horizon:
+            return
+        if number == MOST_SESSIONS:
+            raise UsageError(f"the sessions are too short: a peer has more than {MOST_SESSIONS:,} of them")
         end = begin + _length(session, random)
         if end >= session.until:
             yield Presence(begin)
@@ -112,10 +125,11 @@ def read_presences(path: Path, peers: int) -> list[list[Presence]]:
     """Those of the peers 0 … `peers` − 1 of a group. Raises UsageError, which names the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+        rows = list(csv.reader(lines))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"{str(path)!r} cannot be read: {error}") from error
     presences: list[list[Presence]] = [[] for _ in range(peers)]
-    for number, row in enumerate(csv.reader(lines), 1):
+    for number, row in enumerate(rows, 1):
         if not row or row[0].startswith("#"):
             continue
         try:
@@ -124,7 +138,7 @@ def read_presences(path: Path, peers: int) -> list[list[Presence]]:
             its = presences[int(who)] if int(who) in range(peers) else []
         except ValueError as error:
             raise UsageError(f"{path}:{number}: must be peer,join,leave[,crash], not {','.join(row)!r}") from error
-        if presence.begin < (its[-1].end if its else 0.0) or presence.end <= presence.begin:
+        if not max(0.0, its[-1].end if its else 0.0) <= presence.begin < presence.end:  # nor with a NaN
             raise UsageError(f"{path}:{number}: the sessions of peer {who} must follow one another")
         its.append(presence)
     return presences

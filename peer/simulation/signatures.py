@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from dht.interfaces import Frame, RequestHandler, Stream, StreamHandler, Transport
 from dht.wrapped_transport import WrappedStream, WrappedTransport
+from peer.gossip.committees import MODEL_KIND
 from peer.gossip.exchanges import GOSSIP_KIND
 from peer.gossip.models import BUSY
 from peer.membership import HELLO_KIND
@@ -21,7 +22,7 @@ from protocols.signed import signer_and_kind
 
 REQUESTS = (ROUND_KIND, HELLO_KIND, VERIFY_KIND)
 """Requests of these kinds are signed statements."""
-STREAMS = (PART_KIND,)
+STREAMS = (PART_KIND, MODEL_KIND)
 """The first frame of a stream of these kinds has one for a header."""
 CONVERSATIONS = (GOSSIP_KIND,)
 """On a stream of these kinds each frame that is no chunk has one, from both ends."""

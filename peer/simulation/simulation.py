@@ -155,10 +155,14 @@ class Simulation(Observer, ABC):
         self._invariants.look(honest, self._swarm.now, self._network.open_connections)
 
     def _miss_the_end(self, honest: list[SimulatedPeer]) -> None:
-        if self._world.check.finishes and honest:
-            last = min(honest, key=lambda peer: peer.state.epoch)
-            what = f"has not come to the end of the run, but to epoch {last.state.epoch}"
-            self._on_violation(Violation(self._swarm.now, last.number, what))
+        if not self._world.check.finishes:
+            return
+        if not honest:
+            self._on_violation(Violation(self._swarm.now, None, "nobody honest is there to come to the end of the run"))
+            return
+        last = min(honest, key=lambda peer: peer.state.epoch)
+        what = f"has not come to the end of the run, but to epoch {last.state.epoch}"
+        self._on_violation(Violation(self._swarm.now, last.number, what))
 
     def _honest(self) -> list[SimulatedPeer]:
         """Honest members that live and take part in rounds."""

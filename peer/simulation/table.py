@@ -41,6 +41,8 @@ def _not_negative(value: Range) -> Range:
 def _positive(value: Range) -> Range:
     if value.least <= 0:
         raise ValueError(f"must be greater than 0, not {value.least:g}")
+    if value.least < 1 / LARGEST or value.most > LARGEST:
+        raise ValueError(f"must be from {1 / LARGEST:g} to {LARGEST:g}")
     return value
 
 
@@ -56,6 +58,15 @@ def _offset(value: Range) -> Range:
     return value
 
 
+def _jitter(value: Range) -> Range:
+    if value.most > LARGEST_JITTER:
+        raise ValueError(f"must be at most {LARGEST_JITTER:g}, not {value.most:g}")
+    return _not_negative(value)
+
+
+LARGEST = 1e9
+LARGEST_JITTER = 10.0
+"""Of a logarithm: times then differ by e to the tenth."""
 LARGEST_OFFSET_SECONDS = 1e9
 """Of a clock. With a larger one, times do not fit into messages."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
@@ -66,5 +77,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 AnyRange = Annotated[Range, BeforeValidator(_as_range)]
 NotNegative = Annotated[AnyRange, AfterValidator(_not_negative)]
 Positive = Annotated[AnyRange, AfterValidator(_positive)]
+Jitter = Annotated[AnyRange, AfterValidator(_jitter)]
 Probability = Annotated[AnyRange, AfterValidator(_probability)]
 Offset = Annotated[AnyRange, AfterValidator(_offset)]

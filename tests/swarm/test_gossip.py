@@ -126,6 +126,7 @@ def test_kills_and_joins_at_random_stall_nobody(topology: str, swarm: Swarm, mon
             began = time.monotonic()
             victim.daemon.process.kill()
             victim.daemon.process.wait()
+            victim.wait_gone()
             if number % 2:
                 victim.daemon.start_again()
             else:

@@ -25,6 +25,7 @@ def test_half_open_connections_of_a_machine_that_restarts_are_replaced(
         lab.unplug(VICTIM)
         kill_whole(victim.daemon)  # neither FIN nor RST gets out, and none will be sent again
         at = run.epoch()
+        victim.wait_gone()
         victim.daemon.start_again()
         victim.wait("up", lambda s: True, BACK_SECONDS)
         for watcher in others:

@@ -54,6 +54,11 @@ class Watcher:
             assert self.last is not None
             return self.last
 
+    def wait_gone(self, seconds: float = LISTEN_SECONDS) -> None:
+        """Until it is known here that the daemon, which was killed, is gone: what it said last counts no more."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.last is None, seconds), f"{self.daemon.name} still answers"
+
     def ask(self) -> Status:
         """What it says just now: `last` is as old as the last change that was worth an event."""
         return self._client.status()

@@ -57,6 +57,30 @@ def test_with_eight_of_ten_who_do_not_answer_the_others_go_on() -> None:
     simulate_gossip(scenario, rounds(epochs=1000), link=NEAR)
 
 
+@pytest.mark.usefixtures("every_chunk_in_a_frame_of_its_own")
+def test_who_takes_a_model_and_does_not_read_it_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers pings, and so it is in every other committee."""
+
+    def unread(**given: Any) -> GossipParticipant:
+        participant = GossipParticipant(**given)
+
+        async def never(*_anything: Any) -> None:
+            await participant._transport.clock.sleep(10_000)
+
+        participant._committees._serve = never  # type: ignore[method-assign,assignment]
+        participant._committees.run = never  # type: ignore[method-assign,assignment]
+        return participant
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        honest = await start_all(swarm, 8)
+        await start(swarm, 99, make=unread)
+        await swarm.until(lambda: max(peer.state.epoch for peer in honest) >= 60, within=90)
+        assert sum(peer.participant._committees.counts.failed for peer in honest) > 0, "it was handed models"
+
+    monkeypatch.setattr("dht.simulated_connection.WINDOW_BYTES", 2048)
+    simulate_gossip(scenario, rounds(epochs=1000), link=NEAR)
+
+
 def test_four_fifths_killed_at_once_stop_nothing_for_long() -> None:
     async def scenario(swarm: SimulatedSwarm) -> None:
         peers = await start_all(swarm, 15)

@@ -37,6 +37,27 @@ def test_limits_follow_what_exchanges_usually_take() -> None:
     assert patience.silence_seconds <= 10
 
 
+def test_the_limit_is_never_longer_than_at_first_whatever_others_make_usual() -> None:
+    patience = Patience()
+    for _ in range(40):
+        patience.succeeded(PEER, 0.9 * patience.limit_seconds)
+    assert patience.limit_seconds == FIRST_SECONDS
+
+
+def test_a_caller_that_is_far_slower_than_usual_is_not_taken_again_for_a_while() -> None:
+    patience = Patience()
+    for _ in range(5):
+        patience.succeeded(OTHER, 0.1)
+    patience.was_called(OTHER, 100.0, 0.2)
+    patience.was_called(PEER, 100.0, 5.0)
+    assert patience.may_call(OTHER, 100.0)
+    assert [patience.may_call(PEER, 100.0 + waited) for waited in (0.0, 19.9, 20.1)] == [False, False, True]
+    assert not patience.leaves_alone(PEER, 100.0), "we may call it"
+    for number in range(MAX_PEERS + 5):
+        patience.was_called(PeerId(str(number)), 100.0, 5.0)
+    assert len(patience._rest_until) == MAX_PEERS
+
+
 def test_each_failure_costs_a_longer_pause_than_it_took_up_to_the_longest() -> None:
     patience, now, pauses = Patience(), 0.0, []
     for _ in range(10):

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from dht.simulated_link import Link
 from peer.contents import ContentStore
 from peer.gossip import merging
+from peer.gossip.participant import GossipParticipant
 from protocols.identity import PeerId
 from protocols.manifest import Averaging
 from protocols.state import ModelState
@@ -250,6 +252,34 @@ def test_who_has_merged_otherwise_takes_what_most_have() -> None:
         await swarm.finish(within=60)
 
     simulate_gossip(scenario, gossip(epochs=70))
+
+
+def test_a_swarm_that_has_merged_to_two_states_of_as_many_settles_for_one_of_them() -> None:
+    """As when one dies in the merge, or shows its last state to half of them, and comes no further itself."""
+
+    async def scenario(swarm: SimulatedSwarm) -> None:
+        peers = await start_all(swarm, 6)
+        await start(swarm, 6, make=Undecided)
+        for peer in peers[:3]:
+            merge = peer.participant._merging.merge
+            peer.participant._merging.merge = lambda own, contents, merge=merge: _shifted(merge(own, contents))
+        await swarm.until(lambda: all(peer.state.epoch == 70 for peer in peers), within=60)
+        assert len({peer.state.digest for peer in peers}) == 2
+        await swarm.until(lambda: len({peer.state.digest for peer in peers}) == 1, within=60)
+
+    simulate_gossip(scenario, gossip(epochs=70))
+
+
+class Undecided(GossipParticipant):
+    """Stays at its last state."""
+
+    async def _merge(self) -> None:
+        await self._leaving.wait()
+
+
+async def _shifted(merged: Awaitable[ModelState]) -> ModelState:
+    state = await merged
+    return ModelState(state.run, state.epoch, state.parameters + 1, state.slots)
 
 
 def test_the_last_state_of_who_comes_last_is_merged_by_all_however_late_its_news_are_told(

@@ -132,6 +132,14 @@ def test_who_stands_still_after_the_last_fault_is_found() -> None:
     assert watch.found[0].peer == 2
 
 
+def test_who_takes_the_state_of_one_epoch_again_and_again_stands_still() -> None:
+    watch = Watch(count=1, check=Check(progress_within=20.0))
+    for now in range(1, 22):
+        watch.come_to(float(now), 1, ONE)
+        watch.invariants.resynced(watch.peers[0])
+    assert watch.look(22.0) == ["stands still at epoch 0 since 1.0 s"]
+
+
 def test_who_is_at_the_end_may_stand_still() -> None:
     watch = Watch(count=1, check=Check(progress_within=20.0))
     watch.peers[0].participant.finished = True
@@ -236,6 +244,14 @@ def test_a_run_that_does_not_come_to_its_end_is_found(tmp_path: Path) -> None:
     ).violation
     assert violation is not None
     assert violation.what.startswith("has not come to the end of the run, but to epoch ")
+
+
+@pytest.mark.parametrize("more", ["[[crashes]]\nat = 1\nshare = 1", "joins = 1000", 'role = "monitor"'])
+def test_a_run_in_which_nobody_is_left_does_not_pass_for_one_that_has_ended(more: str, tmp_path: Path) -> None:
+    text = SMALL.replace("epochs = 4", "epochs = 400").replace("seconds = 60", "seconds = 8")
+    violation = play(tmp_path, f"{text}{more}\n").violation
+    assert violation is not None
+    assert (violation.peer, violation.what) == (None, "nobody honest is there to come to the end of the run")
 
 
 def test_a_signed_statement_says_who_has_signed_it() -> None:

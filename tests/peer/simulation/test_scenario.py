@@ -58,6 +58,17 @@ def test_every_example_is_one(example: str) -> None:
             FIRST_PEER + 'session = { kind = "weibull", shape = 0.001, scale = 1 }',
             "peers.0.session.shape: must be greater than or equal to 0.05, not 0.001",
         ),
+        (
+            FIRST_PEER,
+            FIRST_PEER + 'session = { kind = "exponential", mean = 1e-9 }',
+            "peers.0.session.mean: must be greater than or equal to 0.001, not 1e-09",
+        ),
+        (
+            FIRST_PEER,
+            FIRST_PEER + "samples_per_second = 1e300",
+            "peers.0.samples_per_second: must be from 1e-09 to 1e+09",
+        ),
+        (FIRST_PEER, FIRST_PEER + "compute_jitter = 400", "peers.0.compute_jitter: must be at most 10, not 400"),
         (FIRST_PEER, FIRST_PEER + "speed = 3", "peers.0.speed: unknown; "),
         (FIRST_PEER, FIRST_PEER + 'session = { kind = "weibull", shape = 1 }', "peers.0.session.scale: missing"),
         (FIRST_PEER, FIRST_PEER + f"[[peers]]\n{FIRST_PEER}", "peers.1.name: there is another group 'all'"),

@@ -65,12 +65,28 @@ def test_a_file_says_who_is_there_when(tmp_path: Path) -> None:
     assert read_presences(path, 2) == [[Presence(0.0, 10.0, True), Presence(12.0)], [Presence(3.0, 4.0)]]
 
 
-@pytest.mark.parametrize("line", ["0", "0,x,3", "0,5,3", "0,1,2,died", "0,0,4\n0,3,6"])
+@pytest.mark.parametrize(
+    "line", ["0", "0,x,3", "0,5,3", "0,1,2,died", "0,0,4\n0,3,6", "0,nan,3", "0,1,nan", "0,inf,", "0,-1,3"]
+)
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "sessions.csv"
     path.write_text(f"{line}\n")
     with pytest.raises(UsageError, match=rf"sessions\.csv:{line.count(chr(10)) + 1}: "):
         read_presences(path, 2)
+
+
+@pytest.mark.parametrize("name", ["no.csv", "", "a\0b.csv", "large.csv"])
+def test_a_file_that_cannot_be_read_gets_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "large.csv").write_text(f"0,0,{'1' * 200_000}\n")
+    with pytest.raises(UsageError, match=r"cannot be read: ") as refused:
+        read_presences(tmp_path / name, 2)
+    assert "\n" not in str(refused.value)
+
+
+def test_sessions_that_are_too_many_are_refused() -> None:
+    short = Exponential(kind="exponential", mean=0.001, absent=0.001)
+    with pytest.raises(UsageError, match="too short: a peer has more than 100,000"):
+        list(draw_presences(short, 0.0, 1000.0, Random(1)))
 
 
 def test_a_plan_takes_sessions_of_a_file_and_kills_whom_it_says(tmp_path: Path) -> None:
