@@ -51,21 +51,22 @@ class Lease:
 
 @dataclass(slots=True)
 class Taken:
-    """The open microbatches of an epoch that some trainer has, and since when some trainer has each."""
+    """The open microbatches of an epoch that some trainer has, and since when."""
 
     mask: int = 0
     since: dict[int, float] = field(default_factory=dict)
+    """Of each open one: when it was handed out, or said to be somebody's for the first time. To let go of it for a
+    moment, and to have it again, makes it no younger."""
 
-    def note(self, mask: int, now: float) -> None:
-        for number in numbers(self.mask & ~mask):
-            del self.since[number]
-        for number in numbers(mask & ~self.mask):
-            self.since[number] = now
-        self.mask = mask
+    def note(self, still_open: int, held: int, now: float) -> None:
+        self.mask = still_open & held
+        self.since = {number: since for number, since in self.since.items() if still_open >> number & 1}
+        for number in numbers(self.mask):
+            self.since.setdefault(number, now)
 
     def begin_again(self, mask: int, now: float) -> None:
         """Somebody else has them from now on."""
-        self.since.update(dict.fromkeys(numbers(mask & self.mask), now))
+        self.since.update(dict.fromkeys(numbers(mask), now))
 
 
 @dataclass(slots=True)
@@ -229,4 +230,4 @@ class Board:
     def _note_taken(self, standings: Sequence[Standing], now: float) -> None:
         self._taken = {standing.epoch: self._taken.get(standing.epoch, Taken()) for standing in standings}
         for standing in standings:
-            self._taken[standing.epoch].note(standing.open & self._held(standing.epoch, self._leases), now)
+            self._taken[standing.epoch].note(standing.open, self._held(standing.epoch, self._leases), now)

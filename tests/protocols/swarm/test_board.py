@@ -177,6 +177,24 @@ def test_what_a_trainer_has_had_for_long_goes_to_one_that_has_nothing_to_do() ->
     assert made.claim(PeerId("c"), {}, 2, now) == (0, 0b1100), "and what B has is B's"
 
 
+def test_to_let_go_for_a_moment_of_what_one_has_keeps_it_no_longer() -> None:
+    made = board()
+    now = 0.0
+    while now <= FIRST_HELD_SECONDS:
+        now = hold(made, A, ALL, now, now + 5.0)
+        made.claim(A, {}, 0, now)  # and at once everything again
+    made.claim(A, {0: ALL}, 0, now)
+    assert made.claim(B, {}, MICROBATCHES, now) == (0, ALL)
+
+
+def test_what_is_handed_out_anew_is_its_trainers_as_long_as_any() -> None:
+    made = board()
+    now = hold(made, A, ALL, 0.0, FIRST_HELD_SECONDS - 1.0)
+    made.claim(A, {}, 0, now)
+    assert made.claim(B, {}, MICROBATCHES, now) == (0, ALL)
+    assert made.claim(A, {}, MICROBATCHES, hold(made, B, ALL, now, now + FIRST_HELD_SECONDS - 1.0)) == (0, 0)
+
+
 def test_who_has_kept_others_waiting_does_so_for_a_while_no_more_and_then_only_once() -> None:
     made = board()
     kept_waiting = hold(made, A, ALL, 0.0, FIRST_HELD_SECONDS)
