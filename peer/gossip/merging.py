@@ -155,7 +155,8 @@ class Merging:
             return None
         for peer in holders[digest]:
             if (state := await fetch_one(self._transport, own, peer, self.epoch + 1, digest)) is not None:
-                log.info("settled for a merged state that many have", digest=digest.hex()[:16], members=len(many))
+                members = len(holders[digest])
+                log.info("settled for a merged state that many have", digest=digest.hex()[:16], members=members)
                 return state
         return None
 
