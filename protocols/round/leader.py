@@ -165,6 +165,7 @@ class Leadership:
             if self._setting.microbatches and self._has_lost_its_update(sender, body):
                 self.stuck = True
                 return []
+            self._audience.add(sender)  # we may not have known of it
             answers: list[Message] = [Wait(term=self._term)]
             if any(member.peer == sender for member in self.begin.members):
                 answers = [self.begin, *self._reassignments(), *([self._weigh] if self._weigh else []), *answers]

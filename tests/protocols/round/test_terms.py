@@ -201,6 +201,20 @@ def test_a_part_that_most_do_not_get_has_another_owner_though_it_was_voted_for(c
     assert owner not in owners
 
 
+def test_who_is_ready_for_a_leader_that_does_not_know_of_it_hears_what_is_decided_without_it() -> None:
+    """Its addresses had been forgotten when it was out of reach; the others go on fast enough to be gone when it asks."""
+    leader = Machine(FIRST)
+    leader.event(Trained(1000, False, 1.0))
+    for peer in ALL[1:]:
+        leader.hear(peer, ready(0))
+    leader.hear(STRANGER, ready(0))
+    results = tuple(
+        PartResult(start=part.start, stop=part.stop, digest=digest(b"reduced")) for part in leader.begun[0].parts
+    )
+    said = [a for peer in ALL[:3] for a in leader.hear(peer, Prepared(base=BASE, term=0, results=results))]
+    assert STRANGER in {a.to for a in said if isinstance(a, Send) and isinstance(a.body, Done)}
+
+
 def test_who_waits_for_a_leader_that_takes_it_for_its_own_leads() -> None:
     """They know different electorates, as those do who have joined at different moments; each would wait for ever."""
     machine = Machine(THIRD)
