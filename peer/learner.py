@@ -69,6 +69,9 @@ class Learner(ABC):
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         """The metrics of the run's data set."""
 
+    async def give_way(self, covered: bytes) -> None:  # noqa: B027  (of a pipeline's stage alone)
+        """Another has counted these microbatches, too; what we have counted of the epoch is thrown away."""
+
     async def finish(self, state: ModelState) -> None:  # noqa: B027  (most have nothing to do)
         """The run has come to its end with `state`."""
 

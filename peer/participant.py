@@ -312,6 +312,11 @@ class Participant:
         session = self._session
         return session.machine.phase if self.phase == "training" and session is not None else None
 
+    def counted_by(self, stage: int, epoch: int) -> bytes | None:
+        """What our stage has counted of the epoch, by the word of whoever leads its round, if we know."""
+        session = self._session if self.phase == "training" and stage == self.stage else None
+        return session.counted if session is not None and session.epoch == epoch else None
+
     @property
     def _microbatches(self) -> int:
         """Of an epoch; 0 where the run is no pipeline."""
@@ -531,7 +536,7 @@ class Participant:
             speed=max(UNMEASURED, min(self.profile.bandwidth(), FASTEST_LINK)),
             seniors=seniors,
             newcomers_share=admission.probation_share,
-            suspended=frozenset() if self._microbatches else frozenset(self.suspended),
+            suspended=frozenset(self.suspended),
             not_owning=self._suspensions.not_owning(self.state.epoch),
             grace=self._grace(),
             timing=self._timing,

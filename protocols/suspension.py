@@ -34,11 +34,13 @@ class Fault(StrEnum):
     """Gave no result of its part, or nothing of its update to ours."""
     ASTRAY = "astray"
     """Led, and brought us no further."""
+    CONTRADICTED = "contradicted"
+    """In a pipeline: counted what others had, time and again, or was not ready with what it said to have."""
     SLOW = "slow"
     """Was left out of a part that we own for sending too slowly: this costs little time."""
 
 
-DEMERITS = {Fault.ABSENT: 1.0, Fault.WITHHELD: 1.0, Fault.ASTRAY: 1.0, Fault.SLOW: 0.25}
+DEMERITS = {Fault.ABSENT: 1.0, Fault.WITHHELD: 1.0, Fault.ASTRAY: 1.0, Fault.CONTRADICTED: 1.0, Fault.SLOW: 0.25}
 """For a round, whatever else it did in it. SLOW in every round adds up to half a demerit, and to no suspension."""
 
 

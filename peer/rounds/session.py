@@ -29,6 +29,7 @@ from protocols.round.events import (
     Apply,
     Astray,
     Decided,
+    Discard,
     Elsewhere,
     Event,
     Exchange,
@@ -157,6 +158,11 @@ class Session:
     def catching_up(self) -> int | None:
         """Once this epoch's results are decided: how many bytes of them have come; None before."""
         return self._parts.traffic.received if self.machine.done is not None else None
+
+    @property
+    def counted(self) -> bytes | None:
+        """As `Round.counted`."""
+        return self.machine.counted(self._now())
 
     @property
     def averaging(self) -> bool:
@@ -318,6 +324,8 @@ class Session:
                     if self.setting.microbatches:
                         self._spawn(self._commit_for(term))
                     self._on_change()
+                case Discard(covered):
+                    self._spawn(self.learner.give_way(covered))
                 case Exchange(begin):
                     self.plan.checking.follow(member.peer for member in begin.members)
                     self._parts.begin(begin)
@@ -426,16 +434,18 @@ class Session:
     async def _finish(self, results: tuple[PartResult, ...]) -> RoundOutcome:
         done = self.machine.done
         assert done is not None
+        group = self.machine.begin.members if self.machine.begin is not None else ()
+        ours = self._parts.weight if self.setting.me in done.body.members else 0
         return RoundOutcome(
             aggregate=await self.plan.transport.in_thread(self._parts.assemble, results),
             done=done,
             duration_seconds=self._now() - (self._closed_at if self._closed_at is not None else self._now()),
-            weight=self._parts.weight if self.setting.me in done.body.members else 0,
+            weight=next((member.weight for member in group if member.peer == self.setting.me), ours),
             bytes_sent=self._parts.bytes_sent,
             bytes_received=self._parts.bytes_received,
             recovered_parts=self.machine.recovered_parts,
             missing_senders=self._parts.missing_senders,
-            group=self.machine.begin.members if self.machine.begin is not None else (),
+            group=group,
             account=self._account(),
             begin=self.machine.origin[0] if self.setting.microbatches and self.machine.origin else b"",
         )

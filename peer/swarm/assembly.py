@@ -98,7 +98,7 @@ def assemble(
         directives=directives,
         serving=serving,
     )
-    server = StageServer(transport, signer, training, border, participant.require)
+    server = StageServer(transport, signer, training, border, participant.require, participant.counted_by)
     peers.append(
         PipelinePeer(
             transport,

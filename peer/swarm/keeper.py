@@ -116,7 +116,8 @@ class BoardKeeper:
     def _hear(self, board: Board, peer: PeerId, word: Coverage) -> None:
         if word.stage < self._training.stages:
             counted = {each.epoch: from_bytes(each.covered) for each in word.counted}
-            board.hear(peer, Word(word.stage, counted, word.epoch))
+            known = None if word.known is None else from_bytes(word.known)
+            board.hear(peer, Word(word.stage, counted, word.epoch, known))
 
     def _now(self) -> float:
         return self._transport.clock.monotonic()

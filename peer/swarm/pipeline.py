@@ -27,7 +27,6 @@ from peer.swarm.factory import StageFactory
 from peer.swarm.gathering import Gathering, Own, Whole
 from peer.swarm.inspector import AnswerInspector
 from peer.swarm.keeper import BoardKeeper
-from peer.swarm.overlaps import Overlaps
 from peer.swarm.previous import PreviousParameters
 from peer.swarm.recomputation import Recomputation
 from peer.swarm.recovery import Recovery
@@ -119,7 +118,6 @@ class PipelinePeer:
             border,
         )
         self.spot_checks = SpotChecks(self._router, arbiter, self.inspector, signer, self._training.spot_checks)
-        self._overlaps = Overlaps(transport, self._peers_at, lambda: self.server.stage, border)
         self._manifest = manifest
         self._heads = Heads(transport, signer, border)
 
@@ -145,7 +143,6 @@ class PipelinePeer:
                 if role in ("stage", "both") and not self.participant.profile.client_mode:  # else nobody can dial us
                     await self._settle()
                     tasks.create_task(self._keep_balance())
-                    tasks.create_task(self._overlaps.run())
                     tasks.create_task(self._previous.keep_fetched())
                     tasks.create_task(self._restorer.keep_foreign(lambda: self.participant.stage))
                 if role in TRAINING:

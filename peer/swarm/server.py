@@ -113,12 +113,15 @@ class StageServer:
         training: Pipeline,
         border: Border,
         admit: Callable[[PeerId], None],
+        known: Callable[[int, int], bytes | None] = lambda _stage, _epoch: None,
     ) -> None:
-        """`admit` raises Rejected for who may not take part."""
+        """`admit` raises Rejected for who may not take part. `known`: what our stage has counted of an epoch, as in
+        `Coverage`.
+        """
         self.stage: Stage | None = None
         self._accepted: Accepted | None = None
         self._transport, self._signer, self._training = transport, signer, training
-        self._border, self._admit = border, admit
+        self._border, self._admit, self._known = border, admit, known
         self.answer_bytes: dict[WorkTask, int] = {}
         """Of the newest work of each task, on this stage."""
         self._jobs: list[_Job] = []
@@ -339,9 +342,9 @@ class StageServer:
         stage = self.stage
         return self.coverage(stage).to_bytes() if stage is not None and stage.ready.is_set() else b""
 
-    @staticmethod
-    def coverage(stage: Stage) -> Coverage:
+    def coverage(self, stage: Stage) -> Coverage:
         counted = tuple(
             OpenEpoch(epoch=epoch, covered=to_bytes(covered)) for epoch, covered in sorted(stage.open_epochs.items())
         )
-        return Coverage(stage=stage.number, epoch=stage.epoch, counted=counted)
+        known = self._known(stage.number, stage.epoch)
+        return Coverage(stage=stage.number, epoch=stage.epoch, counted=counted, known=known)

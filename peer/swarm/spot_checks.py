@@ -70,6 +70,10 @@ class SpotChecks:
         """
         return await self._router.ask(work, tensors, accepted)
 
+    def serving(self, stage: int) -> list[PeerId]:
+        """Who serves the stage."""
+        return self._router.others(stage, but=())
+
     def blame(self, stage: int, peer: PeerId) -> None:
         """As `Router.blame`."""
         self._router.blame(stage, peer)

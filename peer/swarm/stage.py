@@ -22,7 +22,7 @@ from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
 from protocols.round.events import Trained
 from protocols.state import ModelState
-from protocols.swarm.coverage import to_bytes
+from protocols.swarm.coverage import from_bytes, to_bytes
 from protocols.vectors import Vector
 
 T = TypeVar("T")
@@ -136,6 +136,12 @@ class Stage(Learner):
         update, samples, covered = await self._summing(lambda: self._gradients.update(self.epoch))
         self.covered = to_bytes(covered)
         return (update, samples) if samples else None
+
+    async def give_way(self, covered: bytes) -> None:
+        if from_bytes(covered) & ~self._gradients.covered(self.epoch):
+            return  # it was done before
+        log.info("counted twice, doing ours again", epoch=self.epoch)
+        await self.discard(self.epoch)
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:
         return {}

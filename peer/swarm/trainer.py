@@ -29,8 +29,8 @@ from protocols.identity import PeerId
 from protocols.manifest import Manifest, Pipeline
 from protocols.rejection import Rejected
 from protocols.sampling import microbatch_indices
-from protocols.swarm.coverage import everything, from_bytes, numbers
-from protocols.swarm.messages import OPEN_EPOCHS, Grant, Work
+from protocols.swarm.coverage import everything, from_bytes, lacked_by_half, numbers
+from protocols.swarm.messages import OPEN_EPOCHS, Coverage, Grant, Work
 
 CLAIM_SECONDS, IDLE_CLAIM_SECONDS = 0.3, 0.1
 """How often the board hears of us, at least; the second while we have nothing to do, as at an epoch's end."""
@@ -198,18 +198,32 @@ class PipelineTrainer:
         return True
 
     async def _is_counted(self, microbatch: Microbatch, stage: int, peer: PeerId) -> bool:
-        """Whether `peer` says so, as it would to a keeper; who serves no stage any more, or is banned, has nothing."""
+        """Whether `peer` says so, as it would to a keeper, and its stage knows of it.
+
+        Who serves no stage any more, or is banned, has nothing.
+        """
         if peer not in self._run.servers():
             return False
+        word = await self._word(peer, stage)
+        if word is None or word.epoch > microbatch.epoch:
+            return word is not None
+        covered = {each.epoch: from_bytes(each.covered) for each in word.counted}
+        if not covered.get(microbatch.epoch, 0) >> microbatch.number & 1:
+            return False
+        fellows = [fellow for fellow in self._stages.serving(stage) if fellow != peer]
+        words = [word, *await asyncio.gather(*(self._word(fellow, stage) for fellow in fellows))]
+        of_its_epoch = [w.known for w in words if w is not None and w.epoch == microbatch.epoch]
+        known = [None if mask is None else from_bytes(mask) for mask in of_its_epoch]
+        return not lacked_by_half(1 << microbatch.number, known)
+
+    async def _word(self, peer: PeerId, stage: int) -> Coverage | None:
+        """What it says to have counted of that stage."""
         try:
             word = await self._client.coverage(peer)
         except (TransportError, Rejected) as error:
             log.debug("a stage's peer does not say what it has counted", stage=stage, peer=peer, error=str(error))
-            return False
-        if word is None or word.stage != stage:
-            return False
-        covered = {each.epoch: from_bytes(each.covered) for each in word.counted}
-        return word.epoch > microbatch.epoch or bool(covered.get(microbatch.epoch, 0) >> microbatch.number & 1)
+            return None
+        return word if word is not None and word.stage == stage else None
 
     # -- following ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ a history of their own out of ours. Who has taken part in a round is one of the 
 In the round of cells the electorate is who may speak for each (`cells.py`), and it is cells that are counted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from protocols.identity import PeerId
 
@@ -56,6 +56,11 @@ class Electorate:
     def most_in(self, members: Iterable[PeerId], living: set[PeerId]) -> bool:
         """Whether more than half of the `living` electorate is among the `members`."""
         return 2 * self._count(living.intersection(members)) > self._most(living)
+
+    def can_spare(self, suspended: Collection[PeerId]) -> bool:
+        """Whether the others suffice without them: a quarter of the electorate, or one."""
+        spared = len(self.peers.intersection(suspended))
+        return spared <= max(1, len(self.peers) // 4) and len(self.peers) - spared >= self.quorum
 
     def with_elders(self, peers: Iterable[PeerId]) -> list[PeerId]:
         """Those of `peers` that have a say, or were there before us."""

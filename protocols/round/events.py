@@ -249,4 +249,13 @@ class Represent:
     """In the second of two levels: nobody before us in our cell speaks, so its aggregate is ours to contribute."""
 
 
-Action = Send | Relay | FinishUpdate | Exchange | Redirect | Weighed | Fetch | Decided | Apply | Resync | Represent
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """In a pipeline: throw away what you have counted of the epoch, if these are among it: another has them, too."""
+
+    covered: bytes
+
+
+Action = (
+    Discard | Send | Relay | FinishUpdate | Exchange | Redirect | Weighed | Fetch | Decided | Apply | Resync | Represent
+)

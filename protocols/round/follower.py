@@ -198,8 +198,8 @@ class Following:
         """For the leader's next step, where it is its turn."""
         if self.begin is None:
             if self._holdings.update is not None:
-                self._patience.wait(now)
+                self._patience.wait(self.leader, now)
         elif self.voted:
-            self._patience.wait(now, SLOWER * (self.said_at - self._began_at))
+            self._patience.wait(self.leader, now, SLOWER * (self.said_at - self._began_at))
         elif self._fetch_at is not None or (self.ledger is not None and self.ledger.lacking):
-            self._patience.wait(now)
+            self._patience.wait(self.leader, now)

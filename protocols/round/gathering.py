@@ -41,7 +41,7 @@ class Gathering:
 
     def answer(self, peer: PeerId, now: float) -> list[Action]:
         """It has told us how far it is."""
-        actions: list[Action] = [Send(peer, self._tally.standing(self._presence.suspected))]
+        actions: list[Action] = [*self._tally.standings(self._presence.suspected, [peer])]
         self._tally.answered.add(peer)
         voters = self._presence.electorate.peers
         if peer in voters:  # it takes us for its leader: we were one of them before we restarted
@@ -89,8 +89,10 @@ class Gathering:
         if self._presence.misses(favourite, self._waiting_since, now):
             return self._suspect(favourite, now)
         if not self._tally.seems_enough(self._presence.suspected):
+            if self._setting.microbatches:
+                self._patience.relax()
             return []
-        self._patience.wait(now, SLOWER * self._tally.own.complete_after)
+        self._patience.wait(favourite, now, SLOWER * self._tally.own.complete_after)
         if not self._patience.ended(now):
             return []
         self._presence.give_up(favourite)
@@ -121,5 +123,4 @@ class Gathering:
         all_others = [*peers, *sorted(self._presence.audience.difference(peers))]
         told = [peer for peer in all_others if peer not in self._tally.answered]
         self._tally.answered.clear()
-        standing = self._tally.standing(self._presence.suspected)
-        return [Send(peer, standing) for peer in told]
+        return [*self._tally.standings(self._presence.suspected, told)]

@@ -39,9 +39,10 @@ from protocols.round.messages import (
 from protocols.round.order import order
 from protocols.round.parts import share
 from protocols.round.setting import Setting
+from protocols.round.tally import Tally
 from protocols.signed import Signed
 from protocols.suspension import Fault
-from protocols.swarm.coverage import is_partition
+from protocols.swarm.coverage import from_bytes, is_partition, to_bytes
 
 FASTEST = 8.0
 """So many times the median speed is believed; who says more would reduce the whole vector alone."""
@@ -49,6 +50,8 @@ SLOWEST = 1 / 8
 """Who has less than this share of the median speed is spared."""
 MINORITY_PATIENCE = 2.0
 """So many times `Timing.failure` a leader waits who has not half of those who made the last state: they may be back."""
+COUNTS_PATIENCE = 2.0
+"""In a pipeline: so many times `Timing.failure` a member is waited for that has counted, and is not ready."""
 
 ROTATION = 4
 """Of a full group one in so many gives its place to who waits."""
@@ -63,6 +66,7 @@ class Leadership:
         audience: Iterable[PeerId],
         electorate: Electorate,
         distrusted: Iterable[PeerId],
+        tally: Tally,
         now: float,
     ) -> None:
         """`invited` are waited for, the `audience` is not; the `electorate` made the state that the epoch starts from.
@@ -77,6 +81,11 @@ class Leadership:
         self.faults: list[tuple[PeerId, Fault]] = []
         """Who kept this term waiting, and how."""
         self._setting = setting
+        self._tally = tally
+        self._promised = (
+            {p: from_bytes(view.covered) for p, view in tally.peers.items()} if setting.microbatches else {}
+        )
+        """In a pipeline: what the others had counted when this term began."""
         self._term = term
         self._invited = list(invited)
         self._audience = set(audience)
@@ -88,6 +97,8 @@ class Leadership:
         """Those of them that claim results of an earlier term, and prove it."""
         self._arrivals: dict[PeerId, float] = {}
         """Seconds from the opening until each was Ready."""
+        self._counting: set[PeerId] = set()
+        """In a pipeline: whose counts make up the epoch."""
         self._deserted: set[PeerId] = set()
         self._owners: list[list[PeerId]] = []
         """Of each part: all its owners so far; the last one counts, its index is the attempt."""
@@ -174,6 +185,7 @@ class Leadership:
             self._arrivals[sender] = now - self._opened
             if sender not in self._invited:
                 self._invited.append(sender)
+            self._hold_to_its_word(sender, from_bytes(body.covered))
         self._ready[sender] = body
         actions = self._begin_when_ready(suspected, now)
         if self.begin is None and sender != self._setting.me:
@@ -188,6 +200,7 @@ class Leadership:
         return self._contributes(sender) and body.root != self._ready[sender].root
 
     def _begin_when_ready(self, suspected: set[PeerId], now: float) -> list[Action]:
+        self._wait_for_counts(suspected, now)
         awaited = self._awaited(suspected)
         here = [peer for peer in awaited if peer in self._ready and peer not in suspected]
         waited = now - self._opened
@@ -200,7 +213,9 @@ class Leadership:
         present = self._with_one_of_each_cell([peer for peer in self._ready if peer not in suspected])
         fit = self._without_suspended(present)
         present = fit if self._suffices(fit) else present
-        if not enough or self._lacks_microbatches(present) or not self._suffices(present):
+        if enough:
+            self._look_at_counts(present, suspected)
+        if not enough or self.incomplete or not self._suffices(present):
             return []
         if not self._electorate.may_go_on(present):
             enough = waited >= MINORITY_PATIENCE * self._setting.timing.failure
@@ -209,16 +224,42 @@ class Leadership:
         self.faults += [(peer, Fault.ABSENT) for peer in awaited if peer not in here]
         return self._begin(present, now)
 
-    def _lacks_microbatches(self, present: list[PeerId]) -> bool:
-        """In a pipeline, unless results are carried over; and notes it."""
-        covered = [self._ready[peer].covered for peer in present]
-        in_pipeline = self._setting.microbatches > 0 and not self._claims
-        self.incomplete = in_pipeline and not is_partition(covered, self._setting.microbatches)
-        return self.incomplete
+    def _hold_to_its_word(self, sender: PeerId, covered: int) -> None:
+        """In a pipeline: who is not ready with what it said to have, or is with what others have, is wrong."""
+        if not self._setting.microbatches or sender not in self._promised:
+            return
+        said = self._promised[sender]
+        lacks = said & from_bytes(self._tally.know(sender).covered) & ~covered
+        others = [mask for peer, mask in self._promised.items() if peer != sender]
+        if lacks or any(covered & ~said & mask for mask in others):
+            self._tally.contributors.quarrel([sender])
+
+    def _look_at_counts(self, present: list[PeerId], suspected: set[PeerId]) -> None:
+        """In a pipeline, unless results are carried over: notes whose counts make up the epoch, and whether they do."""
+        if self._setting.microbatches and not self._claims:
+            counting = self._tally.contributing(suspected)
+            self._counting = {peer for peer in present if peer in counting}
+            covered = [self._ready[peer].covered for peer in self._counting]
+            self.incomplete = not is_partition(covered, self._setting.microbatches)
+
+    def _wait_for_counts(self, suspected: set[PeerId], now: float) -> None:
+        """In a pipeline: who is not ready with what it has counted is waited for only so long, in all terms."""
+        if not self._setting.microbatches or self._claims:
+            return
+        counting = self._tally.contributing(suspected)
+        absent = [p for p, mask in counting.items() if mask and p not in self._ready and p != self._setting.me]
+        patience = COUNTS_PATIENCE * self._setting.timing.failure
+        self._tally.contributors.wait_for(absent, self._opened, now - patience)
+
+    def may_be_whole(self, suspected: set[PeerId]) -> bool:
+        """In a pipeline: whether those who are ready have counted the whole epoch by now, in the next term."""
+        ready = {peer: mask for peer, mask in self._tally.contributing(suspected).items() if peer in self._ready}
+        return is_partition(map(to_bytes, ready.values()), self._setting.microbatches)
 
     def _awaited(self, suspected: set[PeerId]) -> list[PeerId]:
         """Of the newcomers no more than there is room for; of the suspended nobody, where the others suffice."""
-        invited = [peer for peer in self._invited if peer not in suspected or peer in self._ready]
+        out = self._tally.contributors.out
+        invited = [p for p in self._invited if p in self._ready or (p not in suspected and p not in out)]
         if self._setting.is_of_cells:
             here = {self._setting.cell_of(peer) for peer in self._ready}
             invited = [p for p in invited if p in self._ready or self._setting.cell_of(p) not in here]
@@ -244,6 +285,8 @@ class Leadership:
 
         Who suspends so many may have the bad line itself; and who is left out has to recognise the others as a group.
         """
+        if self._setting.microbatches:
+            return peers  # what each has counted is needed
         fit = [peer for peer in peers if peer not in self._setting.suspended]
         voters = self._electorate.peers
         few = len(voters.intersection(peers).difference(fit)) <= max(1, len(voters) // 4)
@@ -291,6 +334,8 @@ class Leadership:
 
     def _member(self, peer: PeerId) -> Member:
         ready = self._ready[peer]
+        if self._setting.microbatches and not self._claims and peer not in self._counting:
+            return Member(peer=peer, weight=0, root=None, key=ready.key)  # it votes, and contributes nothing
         return Member(peer=peer, weight=ready.weight, root=ready.root, key=ready.key, covered=ready.covered)
 
     def _group(self, present: list[PeerId]) -> list[PeerId]:
@@ -299,8 +344,12 @@ class Leadership:
         So those who are left out find most of the group that they have followed so far in the next one, too, and yet
         everybody's turn comes.
         """
-        limit = self._setting.group_limit
-        ranked = self._with_some_newcomers(present)
+        setting, limit = self._setting, self._setting.group_limit
+        ranked = (
+            order(setting.draw, setting.epoch, present)  # what each has counted is needed
+            if setting.microbatches
+            else self._with_some_newcomers(present)
+        )
         staying = [peer for peer in ranked if peer in self._electorate.peers][: limit - limit // ROTATION]
         chosen = list(dict.fromkeys([self._setting.me, *staying, *ranked]))[:limit]
         return [peer for peer in ranked if peer in chosen]

@@ -38,7 +38,9 @@ Faults, and what answers them:
     most are out of reach   whoever is left without half of those who made `base` waits longer before it goes on alone:
                             rather it is cut off than they are all dead (`leader.py`).
     a microbatch is gone    (pipeline) with a member that has counted it: the next term waits until another member has
-                            done it again, and updates are encoded anew. Nobody who has counted any is left out.
+                            done it again, and updates are encoded anew. Nobody who has counted any is left out, but …
+    a member's counts       (pipeline) are another's, too, or are not what it is ready with, or it is not ready: it does
+                            them again, or the epoch goes on as if it had counted nothing (`contributors.py`).
     we did not run          time in which this process was stopped is nobody's silence (`awake.py`).
 
 A peer trusts a leader to name the group and the owners, and nothing else: results are voted for by those who hold
@@ -67,6 +69,7 @@ from protocols.round.events import (
     Appeared,
     Astray,
     Decided,
+    Discard,
     Elsewhere,
     Event,
     FetchFailed,
@@ -136,7 +139,7 @@ class Round:
         )
         self.tally = Tally(setting, voters, expected, late)
         self._awake = AwakeTime(now, setting.timing.resend)
-        self._patience = Patience(setting.timing.failure)
+        self._patience = Patience(setting.timing.failure, setting.not_owning)
         self._presence = Presence(setting, self.peers, audience, voters, self._patience)
         self._holdings = Holdings(setting)
         self._terms = Terms(setting, self.tally, self._presence, self._patience, self._holdings)
@@ -167,6 +170,13 @@ class Round:
     @property
     def term(self) -> int:
         return self._terms.latest
+
+    def counted(self, now: float) -> bytes | None:
+        """In a pipeline: what our stage has counted of the epoch, by whoever leads; None where that is not known, or
+        where its round has begun."""
+        if self._decision is not None or self.begin is not None:
+            return None
+        return self.tally.counted(self.suspected, self._awake.at(now) - self.started, leads=self._leads)
 
     @property
     def leader(self) -> PeerId | None:
@@ -346,11 +356,12 @@ class Round:
         sender, body = statement.sender, statement.body
         match body:
             case Standing():  # that its sender leads is known by now: it was heard
-                if sender == self.favourite():
-                    self.tally.hear_standing(body.samples, now - self.started)
+                if sender == (self.leader or self.favourite()):
+                    self.tally.hear_standing(body, now - self.started)
+                    self._actions += [Discard(body.refused)] if body.refused else []
                 return
             case Progress():
-                self.tally.hear_progress(sender, body, now - self.started)
+                self.tally.hear_progress(sender, body, now - self.started, statement.sequence)
                 if not self._gathering.is_over:
                     self._actions += self._gathering.answer(sender, now)
                     return
@@ -363,6 +374,20 @@ class Round:
             self._actions += self._terms.tick(now)
         else:
             self._actions += self._gathering.tick(now)
+        if self.setting.microbatches and self._leads and self._decision is None:
+            self._look_at_counts()
+
+    @property
+    def _leads(self) -> bool:
+        return (self.leader or self.favourite()) == self.setting.me
+
+    def _look_at_counts(self) -> None:
+        """Whether ours have to give way; and whose word about theirs is worth little."""
+        contributors, own = self.tally.contributors, self.tally.own
+        if self.setting.me in contributors.giving_way:
+            self._actions.append(Discard(own.covered))
+        for peer in contributors.at_fault:
+            self._presence.blame(peer, Fault.CONTRADICTED)
 
     # -- who comes and goes -------------------------------------------------------------------------------------------
 

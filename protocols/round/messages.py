@@ -99,6 +99,10 @@ class Standing(Message):
     kind: ClassVar[str] = "standing"
     base: Digest
     samples: Count
+    covered: Covered = b""
+    """In a pipeline: the microbatches that are counted by whoever counts …"""
+    refused: Covered = b""
+    """… and what you have counted, but another, too, so that you have to do yours again."""
 
 
 class Close(Message):

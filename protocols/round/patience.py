@@ -5,6 +5,7 @@ alive, and has brought us no further, leads us no more in this epoch. And nobody
 """
 
 from collections import Counter
+from collections.abc import Collection
 
 from protocols.identity import PeerId
 from protocols.suspension import Fault
@@ -18,12 +19,13 @@ SLOWER = 10.0
 
 
 class Patience:
-    def __init__(self, failure_seconds: float) -> None:
+    def __init__(self, failure_seconds: float, doubted: Collection[PeerId] = ()) -> None:
+        """`doubted`: who has led nowhere before, and is waited for no longer than for a sign of life."""
         self.given_up: set[PeerId] = set()
         """Who leads us no more."""
         self.faults: dict[PeerId, Fault] = {}
         """Who has kept us waiting; of each the last of its faults."""
-        self._seconds = PATIENCE * failure_seconds
+        self._failure_seconds, self._doubted = failure_seconds, doubted
         self._moves: Counter[PeerId] = Counter()
         self._ends_at: float | None = None
 
@@ -33,10 +35,11 @@ class Patience:
     def moved_by(self, peer: PeerId) -> None:
         self._moves[peer] += 1
 
-    def wait(self, now: float, extra_seconds: float = 0.0) -> None:
+    def wait(self, leader: PeerId, now: float, extra_seconds: float = 0.0) -> None:
         """From now on the leader is waited for, if it is not already."""
         if self._ends_at is None:
-            self._ends_at = now + self._seconds + extra_seconds
+            times = 1.0 if leader in self._doubted else PATIENCE
+            self._ends_at = now + times * self._failure_seconds + extra_seconds
 
     def relax(self) -> None:
         """The leader has brought us further, or it is another one."""

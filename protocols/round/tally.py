@@ -5,17 +5,20 @@ from dataclasses import dataclass
 
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT
+from protocols.round.contributors import Contributors
 from protocols.round.deadlines import straggler_deadline
 from protocols.round.electorate import Electorate
-from protocols.round.events import Trained
+from protocols.round.events import Send, Trained
 from protocols.round.messages import Progress, Standing
 from protocols.round.setting import Setting
-from protocols.swarm.coverage import is_partition
+from protocols.swarm.coverage import everything, from_bytes, to_bytes
 
 MOST_WORDS = 50
 """So often a leader is told within `Timing.resend` how far we are, at most."""
 LONG_STEPS = 4
 """No more of them fit into `Timing.resend`."""
+FRESH = 3.0
+"""So many times `Timing.resend` what a leader has said of a stage's counts is how it is."""
 
 
 @dataclass(slots=True)
@@ -41,8 +44,11 @@ class PeerView:
             self.complete, self.complete_after = True, elapsed
         return newly_complete
 
+    said_last: int = -1
+    """In a pipeline: the number of the statement that this follows from; an older one may come after it."""
+
     def count(self, samples: int, covered: bytes) -> None:
-        """In a pipeline; fewer than before, if it has restarted since."""
+        """In a pipeline; fewer than before, if it has restarted or thrown away what another had counted, too."""
         self.samples, self.covered = samples, covered
 
 
@@ -65,6 +71,14 @@ class Tally:
         """When we last came further, in seconds since the epoch began, and how many after the time before."""
         self.target = setting.target_samples
         """As in `Setting`, by what is known of the swarm now."""
+        self.contributors = Contributors(setting, electorate)
+        """In a pipeline, where we lead …"""
+        self._counted: int | None = None
+        """… and where another does: what counts by its word …"""
+        self._counted_at = float("-inf")
+        """… and when it said so."""
+        self._overlooked = 0
+        """Of ours, what it has not had in its word for a while."""
         self._setting, self._electorate = setting, electorate
         self._late = set(late)
         self._enough_after: float | None = None
@@ -88,12 +102,14 @@ class Tally:
             if view.heard_after is None and cell_of(peer) == cell_of(representative):
                 del self.peers[peer]
 
-    def hear_progress(self, sender: PeerId, body: Progress, elapsed: float) -> None:
+    def hear_progress(self, sender: PeerId, body: Progress, elapsed: float, sequence: int) -> None:
+        """`sequence`: of the sender's statements."""
         view = self.know(sender)
         view.client_mode = body.client_mode
-        if self._setting.microbatches:
+        if self._setting.microbatches and sequence > view.said_last:
+            view.said_last = sequence
             view.count(body.samples, body.covered)
-        else:
+        elif not self._setting.microbatches:
             view.come_to(body.samples, body.complete, elapsed)
 
     def step(self, event: Trained, elapsed: float) -> bool:
@@ -154,11 +170,38 @@ class Tally:
 
     def standing(self, suspected: Set[PeerId]) -> Standing:
         """How far the swarm is, for whoever leads it to say."""
-        return Standing(base=self._setting.base, samples=self.samples(suspected))
+        counted = to_bytes(_union(self.contributing(suspected))) if self._setting.microbatches else b""
+        return Standing(base=self._setting.base, samples=self.samples(suspected), covered=counted)
 
-    def hear_standing(self, samples: int, elapsed: float) -> None:
-        """Our leader has told us how many samples the swarm has."""
-        self._heard = [*self._heard[:1], (elapsed, samples)]
+    def standings(self, suspected: Set[PeerId], to: Iterable[PeerId]) -> list[Send]:
+        """The same, said to each; in a pipeline with what it has to do again."""
+        said, again = self.standing(suspected), self.contributors.giving_way
+        return [
+            Send(peer, said.model_copy(update={"refused": self.know(peer).covered}) if peer in again else said)
+            for peer in to
+        ]
+
+    def hear_standing(self, body: Standing, elapsed: float) -> None:
+        """Our leader has told us how far the swarm is."""
+        self._heard = [*self._heard[:1], (elapsed, body.samples)]
+        if self._setting.microbatches:
+            self._counted, self._counted_at = from_bytes(body.covered), elapsed
+
+    def counted(self, suspected: Set[PeerId], elapsed: float, *, leads: bool) -> bytes | None:
+        """In a pipeline: what counts by the word of whoever leads; None where it has said nothing of late."""
+        if leads:
+            return to_bytes(_union(self.contributing(suspected)))
+        late = elapsed - self._counted_at > FRESH * self._setting.timing.resend
+        return None if late or self._counted is None else to_bytes(self._counted)
+
+    def is_overlooked(self) -> bool:
+        """In a pipeline: whether something that we have counted has been missing from our leader's word since the last
+        time that nothing was."""
+        lacking = from_bytes(self.own.covered) & ~(self._counted or 0)
+        self._overlooked &= lacking
+        was = self._overlooked > 0
+        self._overlooked = self._overlooked or lacking
+        return was
 
     def samples(self, suspected: Set[PeerId]) -> int:
         """Of all who are not `suspected`."""
@@ -179,7 +222,12 @@ class Tally:
 
     def is_covered(self, suspected: Set[PeerId]) -> bool:
         """In a pipeline: whether each microbatch is counted by one of those who are there."""
-        return is_partition((view.covered for view in self._views(suspected)), self._setting.microbatches)
+        return _union(self.contributing(suspected)) == everything(self._setting.microbatches)
+
+    def contributing(self, suspected: Set[PeerId]) -> dict[PeerId, int]:
+        """In a pipeline: the masks of what counts; no two of them have anything in common."""
+        masks = {peer: from_bytes(view.covered) for peer, view in self.peers.items() if peer not in suspected}
+        return self.contributors.choose(masks | {self._setting.me: from_bytes(self.own.covered)})
 
     def _waits_for_late(self, suspected: Set[PeerId], elapsed: float) -> bool:
         """Who fetches each result after its round could else come after each epoch's close for ever."""
@@ -188,9 +236,9 @@ class Tally:
         return bool(self._late - suspected - here) and elapsed < self._enough_after + self._setting.grace
 
     def seems_enough(self, suspected: Set[PeerId]) -> bool:
-        """Whether it has all that it waits for, as far as a follower can know."""
+        """Whether it has all that it waits for, as far as a follower can know; or, in a pipeline, hides some of it."""
         if self._setting.microbatches:
-            return self.is_covered(suspected)
+            return self._counted == everything(self._setting.microbatches) or self.is_overlooked()
         if self.target is not None:
             return self.samples(suspected) >= self.target
         return self._setting.trains and self.own.complete
@@ -233,3 +281,10 @@ class Tally:
         if 2 * len(arrivals) == len(trainers):  # no majority tells what is slow: twice the time of those who came
             deadline = max(arrivals) + max(deadline, *arrivals)
         return elapsed - assembled >= deadline
+
+
+def _union(masks: Mapping[PeerId, int]) -> int:
+    union = 0
+    for mask in masks.values():
+        union |= mask
+    return union

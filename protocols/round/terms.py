@@ -50,6 +50,8 @@ class Terms:
         self._leadership: Leadership | None = None
         """Of the latest term, if we lead it."""
         self._finishing = False
+        self._told_at = float("-inf")
+        """When we, leading, last told all what counts."""
         self._distrusted: set[PeerId] = set()
         """Who claimed to hold a result of an earlier term that nobody could get."""
         self._setting, self._tally, self._holdings = setting, tally, holdings
@@ -101,7 +103,16 @@ class Terms:
         for member in following.begin.members if following.begin is not None else ():
             if self.following is following and self._presence.misses(member.peer, following.waiting_since, now):
                 actions += self.lose(member.peer, now)
+        if self._setting.microbatches and self._leadership is not None and self._leadership.begin is None:
+            actions += self._tell_what_counts(now)
         return actions + self._act_as_leader(self._leadership.tick(self._presence.suspected, now), now)
+
+    def _tell_what_counts(self, now: float) -> list[Action]:
+        """In a pipeline: as while the epoch was gathered, for some of it may have to be done again."""
+        if now - self._told_at < self._setting.timing.resend:
+            return []
+        self._told_at = now
+        return [*self._tally.standings(self._presence.suspected, list(self._presence.peers))]
 
     def end(self) -> None:
         """It is decided."""
@@ -291,7 +302,7 @@ class Terms:
     def lead(self, term: int, now: float) -> list[Action]:
         presence, invited = self._presence, [*self._presence.peers, self._setting.me]
         self._leadership = Leadership(
-            self._setting, term, invited, presence.audience, presence.electorate, self._distrusted, now
+            self._setting, term, invited, presence.audience, presence.electorate, self._distrusted, self._tally, now
         )
         return [*self._leadership.open(), *self._follow(self._setting.me, term, now)]
 
@@ -303,7 +314,7 @@ class Terms:
         if self._leadership is None:
             following.said_at = now
             return [Send(self._presence.favourite(), self._tally.tell())]
-        if self._leadership.incomplete and self._tally.is_covered(self._presence.suspected):
+        if self._leadership.incomplete and self._leadership.may_be_whole(self._presence.suspected):
             return self.lead(self.latest + 1, now)
         return []
 

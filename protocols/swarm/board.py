@@ -4,7 +4,9 @@ One member of the run keeps the board, the others claim from it. It knows from t
 and from the trainers what they are at work on; so whoever takes a board over knows both after a moment, and hands out
 nothing before all have spoken, or what they had is theirs no more. A lease is a courtesy that saves work: that no
 microbatch counts twice is for each stage's round to see. It ends where others wait for it: what a trainer has had for
-long goes to one that has nothing left to do, and what the trainer says to have counts for little for a while.
+long goes to one that has nothing left to do, and what the trainer says to have counts for little for a while. So it is
+with what a stage's peer says to have counted: of what half of its stage have not heard from their round's leader for
+some seconds the board does not believe it. To be wrong in this costs work; to believe a liar would cost the run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 
 from protocols.backoff import doubled
 from protocols.identity import PeerId
-from protocols.swarm.coverage import everything, numbers
+from protocols.swarm.coverage import everything, lacked_by_half, numbers
 from protocols.swarm.messages import OPEN_EPOCHS
 from protocols.swarm.pace import Pace
 from protocols.swarm.steps import come_to
@@ -23,6 +25,8 @@ FIRST_HELD_SECONDS = 20.0
 """So long a microbatch is one trainer's before the first step that is seen; after it …"""
 HELD_SECONDS, HELD_EPOCHS = 6.0, 2.0
 """… so long at least, and as long as so many epochs usually take: less than trainers' patience with the keeper."""
+UNKNOWN_SECONDS = 6.0
+"""In so long a leader has heard what is counted, and a stage has heard it of its leader, also when that is another."""
 UNHEEDED_SECONDS, MOST_UNHEEDED_SECONDS = 30.0, 3600.0
 """Who has kept others waiting keeps nothing from them for so long, then twice as long each time, up to the second."""
 
@@ -38,6 +42,8 @@ class Word:
     counted: Counted
     state_epoch: int
     """The epoch that its stage has still to step."""
+    known: int | None = None
+    """Of that one: what the whole stage has counted, by the word of its round's leader, if it knows."""
 
 
 @dataclass(slots=True)
@@ -70,11 +76,29 @@ class Taken:
 
 
 @dataclass(slots=True)
+class Unknown:
+    """Of what a peer has counted, that of which its stage does not know."""
+
+    mask: int = 0
+    since: float = 0.0
+
+    def note(self, mask: int, now: float) -> None:
+        self.mask &= mask
+        if not self.mask:
+            self.mask, self.since = mask, now
+
+
+@dataclass(slots=True)
 class Unheeded:
-    """A trainer that has kept others waiting."""
+    """A trainer that has kept others waiting, or a stage's peer that has counted what its stage does not know of."""
 
     times: int = 0
     until: float = float("-inf")
+
+    def begin(self, now: float) -> None:
+        if now >= self.until:
+            self.until = now + doubled(UNHEEDED_SECONDS, self.times, MOST_UNHEEDED_SECONDS)
+            self.times += 1
 
 
 _NEVER = Unheeded()
@@ -109,6 +133,10 @@ class Board:
         self._taken: dict[int, Taken] = {}
         """Of each open epoch."""
         self._unheeded: dict[PeerId, Unheeded] = {}
+        self._unknown: dict[PeerId, Unknown] = {}
+        self._doubted: dict[PeerId, Unheeded] = {}
+        """Those of the stages' peers of whose counts their stages have not known for too long."""
+        self._now = now
 
     def hear(self, peer: PeerId, word: Word) -> None:
         """What it had counted of an epoch that it has stepped is remembered: its fellows may not have come so far."""
@@ -127,6 +155,9 @@ class Board:
         self._unheeded = {p: each for p, each in self._unheeded.items() if p in trainers or p in self._leases}
         for peer in self._words.keys() - servers:
             del self._words[peer]
+            self._unknown.pop(peer, None)
+            self._doubted.pop(peer, None)
+        self._doubt(now)
         heard = servers <= self._words.keys() and self._leases.keys() >= trainers
         self._settled |= heard or now - self._since >= LEASE_SECONDS
 
@@ -162,11 +193,29 @@ class Board:
             if step > epoch:
                 missing[stage] = 0
                 ready[stage] = True
-        for word in self._words.values():
+        for peer, word in self._words.items():
             if epoch in word.counted:
-                missing[word.stage] &= ~word.counted[epoch]
+                missing[word.stage] &= ~self._believed(peer, word, epoch)
                 ready[word.stage] = True
         return Standing(epoch, tuple(missing)) if all(ready) else None
+
+    def _doubt(self, now: float) -> None:
+        self._now = now
+        for peer, word in self._words.items():
+            unknown = self._unknown.setdefault(peer, Unknown())
+            unknown.note(self._unknown_to_its_stage(word), now)
+            if unknown.mask and now - unknown.since > UNKNOWN_SECONDS:
+                self._doubted.setdefault(peer, Unheeded()).begin(now)
+
+    def _unknown_to_its_stage(self, word: Word) -> int:
+        fellows = (w for w in self._words.values() if (w.stage, w.state_epoch) == (word.stage, word.state_epoch))
+        return lacked_by_half(word.counted.get(word.state_epoch, 0), [fellow.known for fellow in fellows])
+
+    def _believed(self, peer: PeerId, word: Word, epoch: int) -> int:
+        counted = word.counted[epoch]
+        if epoch != word.state_epoch or self._now >= self._doubted.get(peer, _NEVER).until:
+            return counted
+        return counted & ~self._unknown_to_its_stage(word)
 
     def claim(self, trainer: PeerId, held: Mapping[int, int], wanted: int, now: float) -> tuple[int, int]:
         """`trainer` is at work on `held` (epoch → mask), and wants so many more: (epoch, mask of what it may take).
@@ -208,10 +257,7 @@ class Board:
                 given_up |= 1 << number
         for peer in self._leases:
             if given_up & self._held(standing.epoch, [peer]):
-                unheeded = self._unheeded.setdefault(peer, Unheeded())
-                if now >= unheeded.until:
-                    unheeded.until = now + doubled(UNHEEDED_SECONDS, unheeded.times, MOST_UNHEEDED_SECONDS)
-                    unheeded.times += 1
+                self._unheeded.setdefault(peer, Unheeded()).begin(now)
         return given_up
 
     def _held(self, epoch: int, trainers: Iterable[PeerId]) -> int:

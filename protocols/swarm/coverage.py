@@ -3,7 +3,7 @@
 A stage's epoch is complete when each microbatch is counted by exactly one of those who average.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from protocols.manifest import MAX_MICROBATCHES
 
@@ -29,6 +29,18 @@ def numbers(covered: int) -> Iterator[int]:
         lowest = covered & -covered
         yield lowest.bit_length() - 1
         covered ^= lowest
+
+
+def lacked_by_half(covered: int, known: Collection[int | None]) -> int:
+    """Those of `covered` that at least half of the masks lack; None lacks nothing."""
+    masks = [mask for mask in known if mask is not None]
+    disputed = 0
+    for mask in masks:
+        disputed |= covered & ~mask
+    lacking = (
+        number for number in numbers(disputed) if 2 * sum(not mask >> number & 1 for mask in masks) >= len(known)
+    )
+    return sum(1 << number for number in lacking)
 
 
 def is_partition(masks: Iterable[bytes], microbatches: int) -> bool:

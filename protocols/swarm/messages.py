@@ -106,6 +106,8 @@ class Coverage(Message):
     epoch: Number
     """That its stage has to step."""
     counted: Annotated[Many[OpenEpoch], Field(max_length=OPEN_EPOCHS)]
+    known: Covered | None = None
+    """What of that epoch the whole stage has counted, by the word of whoever leads its round; None: it is not known."""
 
 
 class Kept(Message):

@@ -7,6 +7,7 @@ from protocols.round.electorate import Electorate
 from protocols.round.leader import FASTEST, Leadership
 from protocols.round.messages import UNMEASURED, Ready
 from protocols.round.setting import Setting
+from protocols.round.tally import Tally
 from protocols.signed import Signed
 
 CHUNKS = 1000
@@ -18,7 +19,9 @@ def chunks_owned(speeds: dict[str, float]) -> dict[str, int]:
     peers = {name: Identity.from_seed(name.encode() * 32).peer_id for name in speeds}
     me, *_ = members = list(peers.values())
     setting = Setting("run", 0, BASE, me, None, CHUNKS)
-    leadership = Leadership(setting, 0, members, (), Electorate((), 64, is_open=True), (), 0.0)
+    electorate = Electorate((), 64, is_open=True)
+    tally = Tally(setting, electorate, dict.fromkeys(members, False))
+    leadership = Leadership(setting, 0, members, (), electorate, (), tally, 0.0)
     for name, speed in speeds.items():
         ready = Ready(base=BASE, term=0, weight=1, root=BASE, client_mode=False, speed=speed, held_term=None, held=())
         leadership.hear(Signed("run", peers[name], 0, 1, ready, b""), set(), 0.0)

@@ -202,7 +202,7 @@ def test_a_part_that_most_do_not_get_has_another_owner_though_it_was_voted_for(c
 
 
 def test_who_is_ready_for_a_leader_that_does_not_know_of_it_hears_what_is_decided_without_it() -> None:
-    """Its addresses had been forgotten when it was out of reach; the others go on fast enough to be gone when it asks."""
+    """It had been forgotten while it was out of reach; and the others may be gone when it asks again."""
     leader = Machine(FIRST)
     leader.event(Trained(1000, False, 1.0))
     for peer in ALL[1:]:

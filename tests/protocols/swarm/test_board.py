@@ -10,6 +10,7 @@ from protocols.swarm.board import (
     HELD_SECONDS,
     LEASE_SECONDS,
     UNHEEDED_SECONDS,
+    UNKNOWN_SECONDS,
     Board,
     Word,
 )
@@ -227,3 +228,81 @@ def test_a_microbatch_that_was_counted_and_is_lost_again_is_its_trainers_as_if_i
     made.hear(SERVERS[1], Word(1, {0: 0}, 0))  # as by a restart
     later = hold(made, A, ALL, now, now + HELD_SECONDS)
     assert made.claim(B, {}, MICROBATCHES, later) == (0, 0b1), "not what it has lost just now"
+
+
+STAGE = tuple(PeerId(name) for name in "xyz")
+"""Of one stage, the only one."""
+
+
+def stage_of(words: dict[PeerId, Word], now: float = 0.0, made: Board | None = None) -> Board:
+    """What they say goes on until `now`."""
+    made = made or Board(1, MICROBATCHES, now=-LEASE_SECONDS)
+    for peer, word in words.items():
+        made.hear(peer, word)
+    made.keep_only(words, (), now)
+    return made
+
+
+def missing(made: Board) -> int:
+    [standing] = made.standings()
+    return standing.missing[0]
+
+
+def lying(mask: int, known: int | None) -> dict[PeerId, Word]:
+    """The first says to have counted everything, of which its stage knows nothing."""
+    return {
+        STAGE[0]: Word(0, {0: ALL}, 0, ALL),
+        STAGE[1]: Word(0, {0: mask}, 0, known),
+        STAGE[2]: Word(0, {0: 0}, 0, known),
+    }
+
+
+def test_what_half_of_a_stage_do_not_know_of_is_missing_after_a_while() -> None:
+    made = stage_of(lying(0b1, 0b1))
+    assert missing(made) == 0
+    stage_of(lying(0b1, 0b1), UNKNOWN_SECONDS, made)
+    assert missing(made) == 0
+    stage_of(lying(0b1, 0b1), UNKNOWN_SECONDS + 0.1, made)
+    assert missing(made) == ALL & ~0b1
+    assert made.claim(A, {}, MICROBATCHES, now=UNKNOWN_SECONDS + 0.1) == (0, ALL & ~0b1)
+
+
+def test_who_was_not_believed_is_not_in_the_next_epoch_either() -> None:
+    made = stage_of(lying(0b1, 0b1))
+    stage_of(lying(0b1, 0b1), UNKNOWN_SECONDS + 0.1, made)
+    words = {peer: Word(0, {1: 0b11 if peer == STAGE[0] else 0}, 1, 0b1) for peer in STAGE}
+    stage_of(words, UNKNOWN_SECONDS + 0.2, made)
+    assert missing(made) == ALL & ~0b1
+    stage_of(words, UNKNOWN_SECONDS + UNHEEDED_SECONDS, made)
+    assert missing(made) == ALL & ~0b1
+
+
+def test_what_a_stage_hears_of_late_is_believed_all_the_while() -> None:
+    """Each is known to the others some seconds after it is counted."""
+    made = stage_of({peer: Word(0, {0: 0}, 0, 0) for peer in STAGE})
+    for number in range(MICROBATCHES):
+        counted, known = (1 << number + 1) - 1, (1 << number) - 1
+        words = {peer: Word(0, {0: counted if peer == STAGE[0] else 0}, 0, known) for peer in STAGE}
+        stage_of(words, (number + 1) * (UNKNOWN_SECONDS - 1), made)
+        assert missing(made) == ALL & ~counted
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[None, None], [ALL, 0], [None, 0]],
+    ids=["nobody knows", "one of three denies it", "one denies it, one does not know"],
+)
+def test_fewer_than_half_take_nothing_from_who_has_counted_it(others: list[int | None]) -> None:
+    words = {STAGE[0]: Word(0, {0: ALL}, 0, ALL)}
+    words |= {peer: Word(0, {0: 0}, 0, known) for peer, known in zip(STAGE[1:], others, strict=True)}
+    made = stage_of(words)
+    stage_of(words, 100 * UNKNOWN_SECONDS, made)
+    assert missing(made) == 0
+
+
+def test_of_two_who_say_different_things_neither_is_believed() -> None:
+    """Else one of two could stop the run."""
+    words = {STAGE[0]: Word(0, {0: 0b1111_0000}, 0, 0b1111_0000), STAGE[1]: Word(0, {0: 0b1111}, 0, 0b1111)}
+    made = stage_of(words)
+    stage_of(words, UNKNOWN_SECONDS + 0.1, made)
+    assert missing(made) == ALL

@@ -1,0 +1,79 @@
+"""Whose counts make up the epoch of a pipeline's stage, for whoever leads its round.
+
+Each microbatch counts once, so of two who have counted the same one does its own again; and an epoch is whole as soon
+as nobody's word but that of those who keep it is needed. So no word holds up a stage: who claims what others have
+counted, again and again, or is not ready with what it said to have, is gone on without in that epoch.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from protocols.identity import PeerId
+from protocols.round.electorate import Electorate
+from protocols.round.order import order
+from protocols.round.setting import Setting
+from protocols.swarm.coverage import everything
+
+MOST_QUARRELS = 5
+"""So many a member may have in an epoch. Honest ones have one when a trainer that was thought dead goes on, and some
+while trainers claim from different keepers of the board."""
+
+
+class Contributors:
+    def __init__(self, setting: Setting, electorate: Electorate) -> None:
+        suspended = setting.suspended if electorate.can_spare(setting.suspended) else frozenset()
+        self.out = set(suspended)
+        """What they have counted does not count in this epoch."""
+        self.giving_way: set[PeerId] = set()
+        """Who has to do its own again: another has counted some of it, too."""
+        self._setting, self._all = setting, everything(setting.microbatches)
+        self._suspended, self._quarrels = suspended, Counter[PeerId]()
+        self._awaited_since: dict[PeerId, float] = {}
+
+    @property
+    def at_fault(self) -> set[PeerId]:
+        """Who is gone on without since this epoch began."""
+        return self.out - self._suspended
+
+    def choose(self, masks: Mapping[PeerId, int]) -> dict[PeerId, int]:
+        """Those of the masks that count; no two of them have anything in common.
+
+        Of two that have, it is that of the less quarrelsome, then of who has counted less: who claims everything
+        displaces nobody.
+        """
+        kept: dict[PeerId, int] = {}
+        union, gone = 0, len(self.out)
+        self.giving_way &= masks.keys()
+        for peer in sorted(masks.keys() - self.out, key=lambda peer: self._place(peer, masks[peer])):
+            mask = masks[peer]
+            if mask > self._all:
+                self.out.add(peer)  # an epoch has no such microbatches
+            elif mask & union:
+                if peer not in self.giving_way:
+                    self.giving_way.add(peer)
+                    self.quarrel([peer, *(rival for rival, theirs in kept.items() if theirs & mask)])
+            else:
+                self.giving_way.discard(peer)
+                kept[peer] = mask
+                union |= mask
+        return kept if len(self.out) == gone else self.choose(masks)
+
+    def quarrel(self, peers: Iterable[PeerId]) -> None:
+        """These have counted the same; or one is not ready with what it said to have. Who has too many goes.
+
+        Not we ourselves: who leads is in its group.
+        """
+        others = set(peers) - {self._setting.me}
+        self._quarrels.update(others)
+        most = max((self._quarrels[peer] for peer in others), default=0)
+        if most > MOST_QUARRELS:
+            worst = {peer for peer in others if self._quarrels[peer] == most}
+            self.out.add(order(self._setting.draw, self._setting.epoch, worst)[-1])
+
+    def wait_for(self, absent: Iterable[PeerId], since: float, too_long_since: float) -> None:
+        """These are not ready with what they have counted, since then at least. Who is not for too long goes."""
+        self._awaited_since = {peer: self._awaited_since.get(peer, since) for peer in absent}
+        self.out.update(peer for peer, since in self._awaited_since.items() if since <= too_long_since)
+
+    def _place(self, peer: PeerId, mask: int) -> tuple[bool, int, int, PeerId]:
+        return peer in self.giving_way, self._quarrels[peer], mask.bit_count(), peer
