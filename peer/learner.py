@@ -70,7 +70,7 @@ class Learner(ABC):
         """The metrics of the run's data set."""
 
     async def give_way(self, covered: bytes) -> None:  # noqa: B027  (of a pipeline's stage alone)
-        """Another has counted these microbatches, too; what we have counted of the epoch is thrown away."""
+        """What we have counted of the epoch is thrown away, if these microbatches are among it: they do not count."""
 
     async def finish(self, state: ModelState) -> None:  # noqa: B027  (most have nothing to do)
         """The run has come to its end with `state`."""

@@ -140,7 +140,7 @@ class Stage(Learner):
     async def give_way(self, covered: bytes) -> None:
         if from_bytes(covered) & ~self._gradients.covered(self.epoch):
             return  # it was done before
-        log.info("counted twice, doing ours again", epoch=self.epoch)
+        log.info("what we have counted does not count, doing it again", epoch=self.epoch)
         await self.discard(self.epoch)
 
     async def evaluate(self, state: ModelState) -> dict[str, float]:

@@ -251,7 +251,7 @@ class Represent:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """In a pipeline: throw away what you have counted of the epoch, if these are among it: another has them, too."""
+    """In a pipeline: throw away what you have counted of the epoch, if these are among it: they do not count."""
 
     covered: bytes
 

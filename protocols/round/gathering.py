@@ -73,6 +73,7 @@ class Gathering:
         if favourite != self._favourite:
             self._favourite, self._waiting_since = favourite, now
             self._patience.relax()
+            self._tally.forget_leader()
         return actions + (self._lead(now) if ours else self._watch(favourite, now))
 
     def _lead(self, now: float) -> list[Action]:

@@ -236,6 +236,7 @@ class Leadership:
 
     def _look_at_counts(self, present: list[PeerId], suspected: set[PeerId]) -> None:
         """In a pipeline, unless results are carried over: notes whose counts make up the epoch, and whether they do."""
+        self.incomplete = False
         if self._setting.microbatches and not self._claims:
             counting = self._tally.contributing(suspected)
             self._counting = {peer for peer in present if peer in counting}

@@ -102,7 +102,7 @@ class Standing(Message):
     covered: Covered = b""
     """In a pipeline: the microbatches that are counted by whoever counts …"""
     refused: Covered = b""
-    """… and what you have counted, but another, too, so that you have to do yours again."""
+    """… and what you have counted in vain: another has, too, or the epoch goes on without you."""
 
 
 class Close(Message):

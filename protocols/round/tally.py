@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocols.identity import PeerId
 from protocols.message import MAX_COUNT
-from protocols.round.contributors import Contributors
+from protocols.round.contributors import MOST_QUARRELS, Contributors
 from protocols.round.deadlines import straggler_deadline
 from protocols.round.electorate import Electorate
 from protocols.round.events import Send, Trained
@@ -30,7 +30,9 @@ class PeerView:
     """Seconds from the round's start until it first spoke."""
     samples: int = 0
     covered: bytes = b""
-    """In a pipeline: the microbatches that it has counted."""
+    """In a pipeline: the microbatches that it has counted, …"""
+    said_last: int = -1
+    """… by its statement of that number; an older one may come after it."""
     complete: bool = False
     """Has nothing more to do in this epoch; one that does not train has not from the start."""
     complete_after: float = 0.0
@@ -43,9 +45,6 @@ class PeerView:
         if newly_complete:
             self.complete, self.complete_after = True, elapsed
         return newly_complete
-
-    said_last: int = -1
-    """In a pipeline: the number of the statement that this follows from; an older one may come after it."""
 
     def count(self, samples: int, covered: bytes) -> None:
         """In a pipeline; fewer than before, if it has restarted or thrown away what another had counted, too."""
@@ -79,6 +78,8 @@ class Tally:
         """… and when it said so."""
         self._overlooked = 0
         """Of ours, what it has not had in its word for a while."""
+        self._refusals = 0
+        """How often it has had us do again what we had counted."""
         self._setting, self._electorate = setting, electorate
         self._late = set(late)
         self._enough_after: float | None = None
@@ -175,7 +176,7 @@ class Tally:
 
     def standings(self, suspected: Set[PeerId], to: Iterable[PeerId]) -> list[Send]:
         """The same, said to each; in a pipeline with what it has to do again."""
-        said, again = self.standing(suspected), self.contributors.giving_way
+        said, again = self.standing(suspected), self.contributors.giving_way | self.contributors.out
         return [
             Send(peer, said.model_copy(update={"refused": self.know(peer).covered}) if peer in again else said)
             for peer in to
@@ -186,6 +187,11 @@ class Tally:
         self._heard = [*self._heard[:1], (elapsed, body.samples)]
         if self._setting.microbatches:
             self._counted, self._counted_at = from_bytes(body.covered), elapsed
+            self._refusals += bool(body.refused)
+
+    def forget_leader(self) -> None:
+        """It is another now."""
+        self._counted, self._overlooked, self._refusals = None, 0, 0
 
     def counted(self, suspected: Set[PeerId], elapsed: float, *, leads: bool) -> bytes | None:
         """In a pipeline: what counts by the word of whoever leads; None where it has said nothing of late."""
@@ -196,12 +202,12 @@ class Tally:
 
     def is_overlooked(self) -> bool:
         """In a pipeline: whether something that we have counted has been missing from our leader's word since the last
-        time that nothing was."""
+        time that nothing was; or it has refused what we had more often than an honest one would."""
         lacking = from_bytes(self.own.covered) & ~(self._counted or 0)
         self._overlooked &= lacking
         was = self._overlooked > 0
         self._overlooked = self._overlooked or lacking
-        return was
+        return was or self._refusals > MOST_QUARRELS
 
     def samples(self, suspected: Set[PeerId]) -> int:
         """Of all who are not `suspected`."""

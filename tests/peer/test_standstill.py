@@ -1,12 +1,13 @@
 """One of three peers of a stage that lies about what it has counted, or leads nowhere, does not stop the run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from peer.swarm.stage import Stage
 from protocols.identity import PeerId
-from protocols.round.events import Trained
+from protocols.round.events import Send, Trained
 from protocols.round.follower import Following
 from protocols.round.leader import Leadership
 from protocols.round.order import first
@@ -93,12 +94,30 @@ def never_begins_a_round(_liar: Peer, patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def refuses_what_all_have_counted(liar: Peer, patch: pytest.MonkeyPatch) -> None:
+    """When it leads: they throw it away, and say truly that they have counted nothing. Nor does it close the epoch."""
+    never_closes_an_epoch(liar, patch)
+    say = Tally.standings
+
+    def refuse(self: Tally, *given: Any) -> list[Send]:
+        said = say(self, *given)
+        if self._setting.me != ME:
+            return said
+        return [
+            Send(each.to, each.body.model_copy(update={"refused": self.know(each.to).covered}))  # type: ignore[attr-defined]
+            for each in said
+        ]
+
+    patch.setattr(Tally, "standings", refuse)
+
+
 LIES = [
     says_to_trainers_to_have_counted_everything,
     claims_in_its_round_what_others_have_counted,
     is_never_ready,
     never_closes_an_epoch,
     never_begins_a_round,
+    refuses_what_all_have_counted,
 ]
 
 

@@ -1,5 +1,6 @@
 """What a follower makes of its leader's word on how far the swarm is."""
 
+from protocols.round.contributors import MOST_QUARRELS
 from protocols.round.electorate import Electorate
 from protocols.round.messages import Progress, Standing
 from protocols.round.setting import Setting
@@ -85,6 +86,17 @@ def test_what_our_leader_never_hears_of_is_overlooked() -> None:
     ours.hear_standing(standing(b"\x81"), 2.0)
     assert ours.is_overlooked()
     ours.hear_standing(standing(b"\x91"), 3.0)
+    assert not ours.is_overlooked()
+
+
+def test_who_is_refused_again_and_again_is_overlooked() -> None:
+    """It throws away what it has counted each time, and nothing of it is missing then."""
+    ours = tally(1000, microbatches=8)
+    for _ in range(MOST_QUARRELS + 1):
+        assert not ours.is_overlooked()
+        ours.hear_standing(Standing(base=bytes(32), samples=0, refused=b"\x01"), 1.0)
+    assert ours.is_overlooked()
+    ours.forget_leader()
     assert not ours.is_overlooked()
 
 
