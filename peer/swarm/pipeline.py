@@ -101,10 +101,10 @@ class PipelinePeer:
         self._previous = PreviousParameters(
             transport, signer, participant.contents, self._peers_at, lambda: self.server.stage, factory.saved, border
         )
-        recomputation = Recomputation(
-            transport, signer, factory, self._previous, self._peers_at, lambda: self.server.stage, border
-        )
         tolerance = tolerance_of(manifest.verification.tolerance, self._training.codec)
+        recomputation = Recomputation(
+            transport, signer, factory, self._previous, self._peers_at, lambda: self.server.stage, border, tolerance
+        )
         arbiter = Arbiter(self._router, recomputation, signer, tolerance)
         self.inspector = AnswerInspector(
             transport,

@@ -1,8 +1,15 @@
-"""Does a stage's work once more, to see what is right: with the parameters that this peer holds, or fetched ones."""
+"""Does a stage's work once more, to see what is right: with the parameters that this peer holds, or fetched ones.
+
+Whoever knows the parameters can find inputs of which two honest machines make different things, such as a layer maps
+to all but nothing: what is left is how each rounds. So a work is done with inputs that are nudged, too, by more than
+rounding comes to; what differs then proves nothing (Higham 2002, “Accuracy and
+Stability of Numerical Algorithms”, §1.6).
+"""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import structlog
@@ -23,11 +30,23 @@ from protocols.identity import PeerId
 from protocols.rejection import Rejected
 from protocols.signed import Signer
 from protocols.state import ModelState, state_size
-from protocols.swarm.agreement import Product
+from protocols.swarm.agreement import Product, agree
 from protocols.swarm.messages import Answer, Work
 from protocols.vectors import Vector
 
 log = structlog.get_logger()
+
+LARGEST = torch.finfo(torch.float32).max
+
+Made = tuple[torch.Tensor | None, float | None]
+"""What a work gives its trainer: a tensor, and on the last stage the loss."""
+
+NUDGE = 3e-5
+"""Of each input, up or down: some hundred times as much as rounding, some hundredth of what liars change."""
+
+
+class IllConditioned(Exception):
+    """A work of which honest machines may make different things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +67,14 @@ class Recomputation:
         peers_at: Callable[[int], Iterable[PeerId]],
         held: Callable[[], Stage | None],
         border: Border,
+        tolerance: float,
     ) -> None:
-        """`peers_at`: the others who serve a stage; `held`: ours."""
+        """`peers_at`: the others who serve a stage; `held`: ours. `tolerance`: as of `agree`."""
         self._transport, self._factory, self._previous = transport, factory, previous
         self._peers_at, self._held = peers_at, held
         self._heads = Heads(transport, signer, border)
+        self._tolerance = tolerance
+        self._random = torch.Generator().manual_seed(int.from_bytes(signer.secret("nudges")[:7], "big"))
         self._training = factory.training
 
     def serving(self, stage: int) -> Iterable[PeerId]:
@@ -77,32 +99,58 @@ class Recomputation:
     # -- recomputing -------------------------------------------------------------------------------------------------
 
     async def with_own(self, assignment: Assignment) -> Product | None:
-        """None where we do not hold that stage's parameters of that epoch. Raises Rejected."""
+        """None where we do not hold that stage's parameters of that epoch. Raises Rejected, IllConditioned."""
         stage, work = self._held(), assignment.work
         if stage is None or stage.number != work.stage:
             return None
         try:
-            inputs, other = await self._decoded(assignment)
-            return await self._as_it_travels(*await stage.redo(work.epoch, inputs, other))
+            return await self._stable(assignment, partial(stage.redo, work.epoch))
         except (EpochOver, Moved):
             return None
 
     async def with_fetched(self, assignment: Assignment) -> Product | None:
         """With what more than half of the stage's peers say its parameters are; None where they cannot be had.
 
-        Holds a second stage for as long as it takes. Raises Rejected.
+        Holds a second stage for as long as it takes. Raises Rejected, IllConditioned.
         """
         work = assignment.work
         parameters = await self._fetch(work.stage, max(0, work.epoch - self._training.delayed))
         if parameters is None:
             return None
+        last = work.stage == self._training.stages - 1
+
+        async def recompute(inputs: torch.Tensor, other: torch.Tensor | None) -> Made:
+            made: Made = await self._transport.in_thread(
+                lambda: given_to_trainer(self._factory.compute(work.stage), parameters, inputs, other, last=last)
+            )
+            return made
+
+        return await self._stable(assignment, recompute)
+
+    async def _stable(
+        self, assignment: Assignment, redo: Callable[[torch.Tensor, torch.Tensor | None], Awaitable[Made]]
+    ) -> Product:
+        """Raises Rejected, IllConditioned."""
         inputs, other = await self._decoded(assignment)
+        product = await self._as_it_travels(*await redo(inputs, other))
+        nudged = await redo(self._nudge(inputs), None if other is None else self._nudge(other))
+        if not agree(product, await self._as_it_travels(*nudged), self._tolerance):
+            raise IllConditioned
+        return product
 
-        def recompute() -> tuple[torch.Tensor | None, float | None]:
-            last = work.stage == self._training.stages - 1
-            return given_to_trainer(self._factory.compute(work.stage), parameters, inputs, other, last=last)
+    async def nudged(self, assignment: Assignment) -> list[Tensor]:
+        """Its tensors, to ask another with; codecs that round take it away again, and most of what it is against, too.
 
-        return await self._as_it_travels(*await self._transport.in_thread(recompute))
+        Raises Rejected.
+        """
+        codec, given = self._training.codec, [each for each in await self._decoded(assignment) if each is not None]
+        return [await self._transport.in_thread(Tensor.of, self._nudge(each).numpy(), codec) for each in given]
+
+    def _nudge(self, values: torch.Tensor) -> torch.Tensor:
+        if not values.is_floating_point():
+            return values
+        nudged = values * (1 + NUDGE * (2 * torch.randint(2, values.shape, generator=self._random) - 1))
+        return nudged.clamp(-LARGEST, LARGEST)
 
     async def _decoded(self, assignment: Assignment) -> tuple[torch.Tensor, torch.Tensor | None]:
         accepted = self._factory.accepted(assignment.work.stage)
