@@ -86,6 +86,10 @@ class Gradients:
                 gradients.covered |= 1 << microbatch
         return gradients.covered & microbatches
 
+    def waiting(self, epoch: int, trainer: PeerId) -> int:
+        """The mask of those that wait to be counted for that trainer."""
+        return sum(1 << number for each, number, of in self._waiting if (each, of) == (epoch, trainer))
+
     def update(self, epoch: int) -> tuple[Vector, int, int]:
         """The mean gradient over the counted samples, their number, and the mask of their microbatches."""
         gradients = self._epochs[epoch]

@@ -335,7 +335,18 @@ class StageServer:
             return 0
         if statement.epoch < stage.epoch:
             return wanted  # it was stepped with them
-        return await stage.count(statement.epoch, wanted, statement.sender)
+        elsewhere = wanted & await self._counted_elsewhere(stage, statement.epoch, statement.sender)
+        return elsewhere | await stage.count(statement.epoch, wanted & ~elsewhere, statement.sender)
+
+    async def _counted_elsewhere(self, stage: Stage, epoch: int, trainer: PeerId) -> int:
+        """Of what waits here to be counted for that trainer: what another of our stage has counted, for all we know.
+        Of two who have counted the same, one throws away all that it has.
+        """
+        known = self._known(stage.number, epoch) if epoch == stage.epoch else None
+        if known is None:
+            return 0
+        fellows = from_bytes(known) & ~stage.open_epochs.get(epoch, 0)
+        return fellows & await stage.waiting(epoch, trainer) if fellows else 0
 
     async def _cover(self, _peer: PeerId, _body: bytes) -> bytes:
         """A `Coverage`; nothing as long as no stage is served here."""

@@ -243,6 +243,10 @@ class Stage(Learner):
             self.counted.notify()
         return counted
 
+    async def waiting(self, epoch: int, trainer: PeerId) -> int:
+        """As `Gradients.waiting`."""
+        return await self._summing(lambda: self._gradients.waiting(epoch, trainer))
+
     async def discard(self, epoch: int) -> None:
         """As `Gradients.discard`."""
         await self._summing(lambda: self._gradients.discard(epoch))

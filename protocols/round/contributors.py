@@ -15,8 +15,8 @@ from protocols.round.setting import Setting
 from protocols.swarm.coverage import everything
 
 MOST_QUARRELS = 5
-"""So many a member may have in an epoch. Honest ones have one when a trainer that was thought dead goes on, and some
-while trainers claim from different keepers of the board."""
+"""So many a member may have in an epoch. Honest ones count nothing of which they know that another has; two that count
+the same at once have one."""
 
 
 class Contributors:
@@ -27,6 +27,8 @@ class Contributors:
         self.giving_way: set[PeerId] = set()
         """Who has to do its own again: another has counted some of it, too."""
         self._setting, self._all = setting, everything(setting.microbatches)
+        self._kept: dict[PeerId, int] = {}
+        """What counts, so far."""
         self._suspended, self._quarrels = suspended, Counter[PeerId]()
         self._awaited_since: dict[PeerId, float] = {}
 
@@ -38,25 +40,26 @@ class Contributors:
     def choose(self, masks: Mapping[PeerId, int]) -> dict[PeerId, int]:
         """Those of the masks that count; no two of them have anything in common.
 
-        Of two that have, it is that of the less quarrelsome, then of who has counted less: who claims everything
-        displaces nobody.
+        What counts goes on to count for as long as it is claimed, so nobody displaces anybody: who comes to claim what
+        counts for another gives way, with all that it has, for it has the sum alone.
         """
-        kept: dict[PeerId, int] = {}
-        union, gone = 0, len(self.out)
+        gone = len(self.out)
+        self.out.update(peer for peer, mask in masks.items() if mask > self._all)  # an epoch has no such microbatches
         self.giving_way &= masks.keys()
-        for peer in sorted(masks.keys() - self.out, key=lambda peer: self._place(peer, masks[peer])):
-            mask = masks[peer]
-            if mask > self._all:
-                self.out.add(peer)  # an epoch has no such microbatches
-            elif mask & union:
-                if peer not in self.giving_way:
-                    self.giving_way.add(peer)
-                    self.quarrel([peer, *(rival for rival, theirs in kept.items() if theirs & mask)])
-            else:
+        kept = {peer: mask & masks.get(peer, 0) for peer, mask in self._kept.items() if peer not in self.out}
+        for peer in [*kept, *sorted(masks.keys() - kept.keys() - self.out)]:
+            mask = masks.get(peer, 0)
+            rivals = [rival for rival, theirs in kept.items() if rival != peer and theirs & mask]
+            if not rivals:
                 self.giving_way.discard(peer)
                 kept[peer] = mask
-                union |= mask
-        return kept if len(self.out) == gone else self.choose(masks)
+                continue
+            kept.pop(peer, None)
+            if peer not in self.giving_way:
+                self.giving_way.add(peer)
+                self.quarrel([peer, *rivals])
+        self._kept = {peer: mask for peer, mask in kept.items() if peer in masks}
+        return dict(self._kept) if len(self.out) == gone else self.choose(masks)
 
     def quarrel(self, peers: Iterable[PeerId]) -> None:
         """These have counted the same; or one is not ready with what it said to have. Who has too many goes.
@@ -74,6 +77,3 @@ class Contributors:
         """These are not ready with what they have counted, since then at least. Who is not for too long goes."""
         self._awaited_since = {peer: self._awaited_since.get(peer, since) for peer in absent}
         self.out.update(peer for peer, since in self._awaited_since.items() if since <= too_long_since)
-
-    def _place(self, peer: PeerId, mask: int) -> tuple[bool, int, int, PeerId]:
-        return peer in self.giving_way, self._quarrels[peer], mask.bit_count(), peer

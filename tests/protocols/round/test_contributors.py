@@ -1,5 +1,6 @@
 """Whose counts make up a stage's epoch."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,13 +42,23 @@ def test_all_of_those_who_have_nothing_in_common_count(numbers: list[int], of: l
     assert not made.out | made.giving_way
 
 
-def test_who_claims_everything_displaces_nobody() -> None:
-    for liar in PEERS:
-        made = contributors()
-        honest = {peer: 1 << number for number, peer in enumerate(PEERS) if peer != liar}
-        assert made.choose({liar: ALL} | honest) == honest
-        assert made.giving_way == {liar}
-        assert made.choose({liar: ALL} | honest) == honest
+@pytest.mark.parametrize("liar", PEERS)
+def test_who_claims_everything_displaces_nobody(liar: PeerId) -> None:
+    made = contributors()
+    honest = {peer: 1 << number for number, peer in enumerate(PEERS) if peer != liar}
+    assert made.choose(honest | {liar: 1 << MICROBATCHES - 1}) == honest | {liar: 1 << MICROBATCHES - 1}
+    assert made.choose({liar: ALL} | honest) == honest
+    assert made.giving_way == {liar}
+    grown = {peer: mask | mask << 5 & ALL for peer, mask in honest.items()}
+    assert made.choose({liar: ALL} | grown) == grown
+
+
+def test_who_counts_what_counts_for_another_gives_way_and_not_the_other() -> None:
+    made = contributors()
+    made.choose({PEERS[1]: 0b1, PEERS[2]: 0b1110})
+    assert made.choose({PEERS[1]: 0b11, PEERS[2]: 0b1110}) == {PEERS[2]: 0b1110}
+    assert made.giving_way == {PEERS[1]}
+    assert made.choose({PEERS[1]: 0, PEERS[2]: 0b1110}) == {PEERS[1]: 0, PEERS[2]: 0b1110}
 
 
 def test_who_has_given_way_counts_again() -> None:
