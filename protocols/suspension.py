@@ -35,7 +35,7 @@ class Fault(StrEnum):
     ASTRAY = "astray"
     """Led, and brought us no further."""
     CONTRADICTED = "contradicted"
-    """In a pipeline: counted what others had, time and again, or was not ready with what it said to have."""
+    """In a pipeline: was not ready with what it had said to have counted."""
     SLOW = "slow"
     """Was left out of a part that we own for sending too slowly: this costs little time."""
 

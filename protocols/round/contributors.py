@@ -24,18 +24,15 @@ class Contributors:
         suspended = setting.suspended if electorate.can_spare(setting.suspended) else frozenset()
         self.out = set(suspended)
         """What they have counted does not count in this epoch."""
+        self.at_fault: set[PeerId] = set()
+        """Those of them who have broken their word: two who have counted the same have not."""
         self.giving_way: set[PeerId] = set()
         """Who has to do its own again: another has counted some of it, too."""
         self._setting, self._all = setting, everything(setting.microbatches)
         self._kept: dict[PeerId, int] = {}
         """What counts, so far."""
-        self._suspended, self._quarrels = suspended, Counter[PeerId]()
+        self._quarrels: Counter[PeerId] = Counter()
         self._awaited_since: dict[PeerId, float] = {}
-
-    @property
-    def at_fault(self) -> set[PeerId]:
-        """Who is gone on without since this epoch began."""
-        return self.out - self._suspended
 
     def choose(self, masks: Mapping[PeerId, int]) -> dict[PeerId, int]:
         """Those of the masks that count; no two of them have anything in common.
@@ -44,7 +41,7 @@ class Contributors:
         counts for another gives way, with all that it has, for it has the sum alone.
         """
         gone = len(self.out)
-        self.out.update(peer for peer, mask in masks.items() if mask > self._all)  # an epoch has no such microbatches
+        self._go_without(peer for peer, mask in masks.items() if mask > self._all)  # an epoch has no such microbatches
         self.giving_way &= masks.keys()
         kept = {peer: mask & masks.get(peer, 0) for peer, mask in self._kept.items() if peer not in self.out}
         for peer in [*kept, *sorted(masks.keys() - kept.keys() - self.out)]:
@@ -57,15 +54,23 @@ class Contributors:
             kept.pop(peer, None)
             if peer not in self.giving_way:
                 self.giving_way.add(peer)
-                self.quarrel([peer, *rivals])
+                self._quarrel([peer, *rivals])
         self._kept = {peer: mask for peer, mask in kept.items() if peer in masks}
         return dict(self._kept) if len(self.out) == gone else self.choose(masks)
 
-    def quarrel(self, peers: Iterable[PeerId]) -> None:
-        """These have counted the same; or one is not ready with what it said to have. Who has too many goes.
+    def break_word(self, peer: PeerId) -> None:
+        """It is not ready with what it said to have."""
+        before = set(self.out)
+        self._quarrel([peer])
+        self.at_fault |= self.out - before
 
-        Not we ourselves: who leads is in its group.
-        """
+    def _go_without(self, peers: Iterable[PeerId]) -> None:
+        gone = set(peers) - self.out
+        self.out |= gone
+        self.at_fault |= gone
+
+    def _quarrel(self, peers: Iterable[PeerId]) -> None:
+        """Who has too many goes, but not we ourselves: who leads is in its group."""
         others = set(peers) - {self._setting.me}
         self._quarrels.update(others)
         most = max((self._quarrels[peer] for peer in others), default=0)
@@ -76,4 +81,4 @@ class Contributors:
     def wait_for(self, absent: Iterable[PeerId], since: float, too_long_since: float) -> None:
         """These are not ready with what they have counted, since then at least. Who is not for too long goes."""
         self._awaited_since = {peer: self._awaited_since.get(peer, since) for peer in absent}
-        self.out.update(peer for peer, since in self._awaited_since.items() if since <= too_long_since)
+        self._go_without(peer for peer, since in self._awaited_since.items() if since <= too_long_since)

@@ -232,7 +232,7 @@ class Leadership:
         lacks = said & from_bytes(self._tally.know(sender).covered) & ~covered
         others = [mask for peer, mask in self._promised.items() if peer != sender]
         if lacks or any(covered & ~said & mask for mask in others):
-            self._tally.contributors.quarrel([sender])
+            self._tally.contributors.break_word(sender)
 
     def _look_at_counts(self, present: list[PeerId], suspected: set[PeerId]) -> None:
         """In a pipeline, unless results are carried over: notes whose counts make up the epoch, and whether they do."""

@@ -10,6 +10,7 @@ from peer.swarm.server import StageServer
 from peer.swarm.stage import Stage
 from protocols.identity import PeerId
 from protocols.manifest import Manifest
+from protocols.swarm.board import Taken
 from tests.peer.pipeline_swarm import Peer, PipelineSwarm, pipeline, simulate
 
 FAR = Link(latency_seconds=0.1)
@@ -130,3 +131,17 @@ def test_a_count_that_is_not_answered_is_said_again_before_another_does_the_work
 
     play_with_one_slow(slow)
     assert not discarded, discarded
+
+
+def test_where_everybody_does_everything_the_run_goes_on_and_nobody_is_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A board that gives each microbatch to all of its trainers."""
+    monkeypatch.setattr(Taken, "note", lambda _self, _still_open, _held, _now: None)
+
+    async def scenario(swarm: PipelineSwarm) -> None:
+        await start(swarm)
+        await finish(swarm, swarm.running)
+        assert not any(peer.participant.suspended for peer in swarm.running)
+
+    simulate(scenario, run_of(epochs=5), link=FAR)

@@ -79,7 +79,7 @@ def test_who_claims_what_others_have_again_and_again_goes() -> None:
         made.choose(honest | {liar: honest[victim] & -honest[victim]})
         made.choose(honest | {liar: 0})
     assert made.out == {liar}
-    assert made.at_fault == {liar}
+    assert not made.at_fault, "nobody can tell which of two is"
     assert made.choose(honest | {liar: ALL}) == honest
 
 
@@ -96,6 +96,14 @@ def test_who_has_counted_what_no_epoch_has_goes() -> None:
     made = contributors()
     assert made.choose({PEERS[1]: ALL + 1, PEERS[2]: 0b1}) == {PEERS[2]: 0b1}
     assert made.out == {PEERS[1]}
+
+
+def test_who_is_not_ready_with_what_it_said_goes_and_is_at_fault() -> None:
+    made = contributors()
+    for _ in range(MOST_QUARRELS + 1):
+        assert not made.at_fault
+        made.break_word(PEERS[1])
+    assert made.out == made.at_fault == {PEERS[1]}
 
 
 def test_who_is_not_ready_for_too_long_goes_however_many_terms_begin() -> None:
