@@ -11,7 +11,7 @@ from protocols.round.electorate import Electorate
 from protocols.round.events import Send, Trained
 from protocols.round.messages import Progress, Standing
 from protocols.round.setting import Setting
-from protocols.swarm.coverage import everything, from_bytes, to_bytes
+from protocols.swarm.coverage import everything, from_bytes, to_bytes, union
 
 MOST_WORDS = 50
 """So often a leader is told within `Timing.resend` how far we are, at most."""
@@ -171,7 +171,7 @@ class Tally:
 
     def standing(self, suspected: Set[PeerId]) -> Standing:
         """How far the swarm is, for whoever leads it to say."""
-        counted = to_bytes(_union(self.contributing(suspected))) if self._setting.microbatches else b""
+        counted = to_bytes(union(self.contributing(suspected).values())) if self._setting.microbatches else b""
         return Standing(base=self._setting.base, samples=self.samples(suspected), covered=counted)
 
     def standings(self, suspected: Set[PeerId], to: Iterable[PeerId]) -> list[Send]:
@@ -196,7 +196,7 @@ class Tally:
     def counted(self, suspected: Set[PeerId], elapsed: float, *, leads: bool) -> bytes | None:
         """In a pipeline: what counts by the word of whoever leads; None where it has said nothing of late."""
         if leads:
-            return to_bytes(_union(self.contributing(suspected)))
+            return to_bytes(union(self.contributing(suspected).values()))
         late = elapsed - self._counted_at > FRESH * self._setting.timing.resend
         return None if late or self._counted is None else to_bytes(self._counted)
 
@@ -228,7 +228,7 @@ class Tally:
 
     def is_covered(self, suspected: Set[PeerId]) -> bool:
         """In a pipeline: whether each microbatch is counted by one of those who are there."""
-        return _union(self.contributing(suspected)) == everything(self._setting.microbatches)
+        return union(self.contributing(suspected).values()) == everything(self._setting.microbatches)
 
     def contributing(self, suspected: Set[PeerId]) -> dict[PeerId, int]:
         """In a pipeline: the masks of what counts; no two of them have anything in common."""
@@ -287,10 +287,3 @@ class Tally:
         if 2 * len(arrivals) == len(trainers):  # no majority tells what is slow: twice the time of those who came
             deadline = max(arrivals) + max(deadline, *arrivals)
         return elapsed - assembled >= deadline
-
-
-def _union(masks: Mapping[PeerId, int]) -> int:
-    union = 0
-    for mask in masks.values():
-        union |= mask
-    return union

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from protocols.backoff import doubled
 from protocols.identity import PeerId
-from protocols.swarm.coverage import everything, lacked_by_half, numbers
+from protocols.swarm.coverage import everything, lacked_by_half, numbers, union
 from protocols.swarm.messages import OPEN_EPOCHS
 from protocols.swarm.pace import Pace
 from protocols.swarm.steps import come_to
@@ -115,10 +115,7 @@ class Standing:
     @property
     def open(self) -> int:
         """What some stage lacks."""
-        union = 0
-        for mask in self.missing:
-            union |= mask
-        return union
+        return union(self.missing)
 
 
 class Board:
@@ -262,10 +259,7 @@ class Board:
 
     def _held(self, epoch: int, trainers: Iterable[PeerId]) -> int:
         """What they say to be at work on."""
-        held = 0
-        for peer in trainers:
-            held |= self._leases[peer].held.get(epoch, 0)
-        return held
+        return union(self._leases[peer].held.get(epoch, 0) for peer in trainers)
 
     @property
     def held_seconds(self) -> float:

@@ -4,6 +4,8 @@ A stage's epoch is complete when each microbatch is counted by exactly one of th
 """
 
 from collections.abc import Collection, Iterable, Iterator
+from functools import reduce
+from operator import or_
 
 from protocols.manifest import MAX_MICROBATCHES
 
@@ -31,12 +33,15 @@ def numbers(covered: int) -> Iterator[int]:
         covered ^= lowest
 
 
+def union(masks: Iterable[int]) -> int:
+    """What is in any of them."""
+    return reduce(or_, masks, 0)
+
+
 def lacked_by_half(covered: int, known: Collection[int | None]) -> int:
     """Those of `covered` that at least half of the masks lack; None lacks nothing."""
     masks = [mask for mask in known if mask is not None]
-    disputed = 0
-    for mask in masks:
-        disputed |= covered & ~mask
+    disputed = union(covered & ~mask for mask in masks)
     lacking = (
         number for number in numbers(disputed) if 2 * sum(not mask >> number & 1 for mask in masks) >= len(known)
     )
@@ -45,9 +50,9 @@ def lacked_by_half(covered: int, known: Collection[int | None]) -> int:
 
 def is_partition(masks: Iterable[bytes], microbatches: int) -> bool:
     """Whether each microbatch is in exactly one of them, and nothing else is in any."""
-    union = 0
+    seen = 0
     for mask in map(from_bytes, masks):
-        if union & mask:
+        if seen & mask:
             return False
-        union |= mask
-    return union == everything(microbatches)
+        seen |= mask
+    return seen == everything(microbatches)
